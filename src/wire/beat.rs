@@ -1,0 +1,108 @@
+//! Beats, and what comes back for them: an ack when asked for, naks for those refused.
+
+use super::Lease;
+use crate::limits::BEAT_BYTES;
+use zerocopy::byteorder::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// One heartbeat for one lease.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Beat {
+    /// Whose.
+    pub lease: Lease,
+    /// Grows with every beat, starting at 1; compared in serial number arithmetic (RFC 1982).
+    pub sequence: U32,
+    /// How busy the instance is, in its own unit; less is less busy.
+    pub load: U16,
+    /// Bits 0 and 1: [`Declared`]; the others are zero.
+    pub flags: U16,
+}
+
+/// What an instance says of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Declared {
+    /// Takes requests.
+    #[default]
+    Serving = 0,
+    /// Finishes what it has, wants nothing new.
+    Draining = 1,
+    /// Out of service on purpose.
+    Maintenance = 2,
+    /// Says good-bye: the lease ends.
+    Leaving = 3,
+}
+
+impl Declared {
+    /// From the two lowest bits.
+    pub const fn from_bits(bits: u64) -> Self {
+        match bits & 3 {
+            0 => Self::Serving,
+            1 => Self::Draining,
+            2 => Self::Maintenance,
+            _ => Self::Leaving,
+        }
+    }
+}
+
+impl Beat {
+    /// Bits of [`Beat::flags`] that have a meaning.
+    pub const FLAGS: u16 = 3;
+}
+
+/// The body of an ack.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Ack {
+    /// Random number of this run of the engine.
+    pub epoch: U64,
+    /// Time between beats that the engine wants for the first lease of the frame, in microseconds.
+    pub interval_us: U32,
+    /// Time from this ack to the next beat that the engine wants, in microseconds.
+    pub phase_us: U32,
+    /// Beats that counted.
+    pub accepted: U16,
+    /// Beats whose sequence number was old or repeated: they changed nothing.
+    pub old: U16,
+    /// Zeros.
+    pub reserved: [u8; 4],
+}
+
+/// The start of the body of a nak; [`Nak`] entries follow.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct NakHead {
+    /// Random number of this run of the engine.
+    pub epoch: U64,
+}
+
+/// One refused beat.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Nak {
+    /// The slot of the beat.
+    pub slot: U32,
+    /// The generation of the beat.
+    pub generation: U32,
+    /// A [`super::Status`]: unknown, replaced or removed.
+    pub reason: u8,
+    /// Zeros.
+    pub reserved: [u8; 7],
+}
+
+const _: () = {
+    assert!(size_of::<Beat>() == 24 && BEAT_BYTES == 24);
+    assert!(std::mem::offset_of!(Beat, sequence) == 16);
+    assert!(std::mem::offset_of!(Beat, load) == 20);
+    assert!(std::mem::offset_of!(Beat, flags) == 22);
+    assert!(size_of::<Ack>() == 24);
+    assert!(std::mem::offset_of!(Ack, interval_us) == 8);
+    assert!(std::mem::offset_of!(Ack, phase_us) == 12);
+    assert!(std::mem::offset_of!(Ack, accepted) == 16);
+    assert!(size_of::<NakHead>() == 8 && size_of::<Nak>() == 16);
+    assert!(std::mem::offset_of!(Nak, reason) == 8);
+    // Neither answer is longer than the shortest frame that can cause it.
+    assert!(size_of::<Ack>() <= size_of::<Beat>());
+    assert!(size_of::<NakHead>() + size_of::<Nak>() <= size_of::<Beat>());
+};

@@ -1,0 +1,49 @@
+//! Hello: a client proves that it receives at its address, and learns what the engine accepts.
+
+use zerocopy::byteorder::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// The body of a hello request: zeros, as many as the reply has bytes.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Hello {
+    /// Zeros.
+    pub reserved: [u8; 48],
+}
+
+/// The body of a hello reply.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Welcome {
+    /// Proof of the requester's IP address, for the requests that take one.
+    pub cookie: U64,
+    /// Random number of this run of the engine.
+    pub epoch: U64,
+    /// Most leases.
+    pub capacity: U32,
+    /// Milliseconds for which the cookie is good at least.
+    pub cookie_ms: U32,
+    /// Shortest TTL.
+    pub ttl_ms_min: U32,
+    /// Longest TTL.
+    pub ttl_ms_max: U32,
+    /// Most beats in a frame.
+    pub beats_max: U16,
+    /// Most endpoints in a discover reply.
+    pub endpoints_max: U16,
+    /// Largest datagram.
+    pub frame_bytes_max: U16,
+    /// Largest attribute tail.
+    pub attributes_bytes_max: U16,
+    /// Zeros.
+    pub reserved: [u8; 8],
+}
+
+const _: () = {
+    assert!(size_of::<Hello>() == 48 && size_of::<Welcome>() == 48);
+    assert!(std::mem::offset_of!(Welcome, epoch) == 8);
+    assert!(std::mem::offset_of!(Welcome, capacity) == 16);
+    assert!(std::mem::offset_of!(Welcome, ttl_ms_min) == 24);
+    assert!(std::mem::offset_of!(Welcome, beats_max) == 32);
+    assert!(std::mem::offset_of!(Welcome, attributes_bytes_max) == 38);
+};
