@@ -8,4 +8,5 @@ compile_error!("heartline runs on Linux only: it is built on recvmmsg, epoll, ti
 
 pub mod clock;
 pub mod limits;
+pub mod region;
 pub mod wire;

@@ -1,0 +1,160 @@
+//! The ring of membership events: in order, numbered, loss always visible.
+
+use super::Writer;
+use super::view::{Shared, View};
+use crate::clock::Nanos;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::fence;
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum EventKind {
+    /// An instance was registered.
+    Registered = 1,
+    /// Up again after suspect.
+    Up = 2,
+    /// Silent for two thirds of its TTL.
+    Suspect = 3,
+    /// Its deadline passed, and a hold keeps it.
+    Held = 4,
+    /// Declared down.
+    Down = 5,
+    /// Back from down.
+    Revived = 6,
+    /// Weight, version or attributes changed.
+    Updated = 7,
+    /// It says another thing of itself.
+    Declared = 8,
+    /// The lease ended.
+    Gone = 9,
+    /// A hold began. Not about an instance.
+    HoldBegan = 10,
+    /// The hold ended. Not about an instance.
+    HoldEnded = 11,
+    /// The engine was deaf. Not about an instance; at most one such event a second.
+    Deaf = 12,
+}
+
+/// Why it happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Cause {
+    /// Somebody asked for it.
+    Request = 1,
+    /// A beat.
+    Beat = 2,
+    /// Silence, proved.
+    Silence = 3,
+    /// Silence of so many that the cause is likelier between them and us.
+    MassSilence = 4,
+    /// The evidence for the hold is gone, or its time is over.
+    HoldOver = 5,
+    /// The instance said it leaves.
+    Leaving = 6,
+    /// The tombstone period is over.
+    Tombstone = 7,
+    /// The identity was registered anew.
+    Replaced = 8,
+    /// The kernel dropped datagrams at our sockets.
+    Drops = 9,
+    /// A thread of ours stood still.
+    Stall = 10,
+}
+
+/// One event. Which fields have a meaning depends on the kind; the others are 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Monotonic nanoseconds.
+    pub at: Nanos,
+    /// What happened.
+    pub kind: EventKind,
+    /// Why.
+    pub cause: Cause,
+    /// Service id.
+    pub service: u64,
+    /// Version of the service's list after the event.
+    pub version: u64,
+    /// Slot of the instance.
+    pub slot: u32,
+    /// Generation of the instance.
+    pub generation: u32,
+    /// Held, hold began and ended: silent instances; deaf: datagrams dropped.
+    pub silent: u32,
+    /// Held, hold began and ended: live instances; deaf: milliseconds stood still.
+    pub live: u32,
+}
+
+/// One event as it lies in memory: its number, then six words; the number is 0 while they are written.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(super) struct EventLine {
+    words: [AtomicU64; 8],
+}
+
+// SAFETY: atomics only.
+unsafe impl Shared for EventLine {}
+
+const _: () = assert!(size_of::<EventLine>() == 64);
+
+/// The ring.
+#[derive(Debug)]
+pub struct Feed {
+    lines: View<EventLine>,
+    head: View<AtomicU64>,
+}
+
+impl Feed {
+    pub(super) fn new(lines: View<EventLine>, head: View<AtomicU64>) -> Self {
+        assert!(lines.len().is_power_of_two());
+        Self { lines, head }
+    }
+
+    /// Number of the newest event; 0 before the first.
+    pub fn head(&self) -> u64 {
+        // Acquire: pairs with the release store of `push`.
+        self.head[0].load(Acquire)
+    }
+
+    /// Appends an event.
+    pub fn push(&self, _: &Writer, event: &Event) {
+        let number = self.head[0].load(Relaxed) + 1;
+        let [first, words @ ..] = &self.line(number).words;
+        first.store(0, Relaxed);
+        // The fence keeps the words below the zero; pairs with the fence in `raw`.
+        fence(Release);
+        let values = [
+            event.at,
+            u64::from(event.kind as u8) | u64::from(event.cause as u8) << 8,
+            event.service,
+            event.version,
+            u64::from(event.generation) << 32 | u64::from(event.slot),
+            u64::from(event.live) << 32 | u64::from(event.silent),
+            0,
+        ];
+        for (word, value) in words.iter().zip(values) {
+            word.store(value, Relaxed);
+        }
+        // Release: pairs with the acquire load in `raw`.
+        first.store(number, Release);
+        self.head[0].store(number, Release);
+    }
+
+    /// The eight words of an event: its number, time, kind and cause, service, version, instance, shares, zero.
+    /// `None` when it has been overwritten or has not happened yet.
+    pub fn raw(&self, number: u64) -> Option<[u64; 8]> {
+        let line = self.line(number);
+        if number == 0 || line.words[0].load(Acquire) != number {
+            return None;
+        }
+        let words = std::array::from_fn(|at| line.words[at].load(Relaxed));
+        // The fence keeps the reads above the check; pairs with the fence in `push`.
+        fence(Acquire);
+        (line.words[0].load(Relaxed) == number).then_some(words)
+    }
+
+    fn line(&self, number: u64) -> &EventLine {
+        &self.lines[number as usize & (self.lines.len() - 1)]
+    }
+}

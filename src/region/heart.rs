@@ -1,0 +1,388 @@
+//! The heart line: all that a beat touches, on one cache line.
+//!
+//! Who writes what: loops write `last_beat`, `history` and `beat`; the registrar writes the rest, and all of it while the line belongs to
+//! no lease. A slot is given to a new lease only after every loop has finished the receive it was in when the old lease ended, so a
+//! beat never lands on the lease after its own.
+//!
+//! Two loops that apply beats of one lease at the same instant (two sockets of one client) may leave the older of the two times and sequence
+//! numbers, off by the time one of them stood still between its clock and its store; a loop that stands still for long says so,
+//! and that counts as deafness.
+
+use super::Writer;
+use super::view::Shared;
+use crate::clock::Nanos;
+use crate::wire::{Beat, Declared, Lease, Status};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use zerocopy::byteorder::little_endian::{U32, U64};
+
+/// 64 bytes, 64-aligned.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct HeartLine {
+    /// When the last beat that counted was received.
+    last_beat: AtomicU64,
+    /// Bit 0 is the newest beat; 1: it came within half a TTL after the one before.
+    history: AtomicU64,
+    /// Sequence in the low half, then load, then declared state: see [`BeatWord`].
+    beat: AtomicU64,
+    /// Generation in the high half, [`HeartState`] in the low half.
+    head: AtomicU64,
+    secret: AtomicU64,
+    nonce: AtomicU64,
+    /// TTL in nanoseconds.
+    ttl: AtomicU64,
+    /// When the hold of this instance ends; 0 when it is not held.
+    hold_until: AtomicU64,
+}
+
+// SAFETY: atomics only.
+unsafe impl Shared for HeartLine {}
+
+const _: () = {
+    use std::mem::offset_of;
+    assert!(size_of::<HeartLine>() == 64 && align_of::<HeartLine>() == 64);
+    assert!(offset_of!(HeartLine, last_beat) == 0);
+    assert!(offset_of!(HeartLine, history) == 8);
+    assert!(offset_of!(HeartLine, beat) == 16);
+    assert!(offset_of!(HeartLine, head) == 24);
+    assert!(offset_of!(HeartLine, secret) == 32);
+    assert!(offset_of!(HeartLine, nonce) == 40);
+    assert!(offset_of!(HeartLine, ttl) == 48);
+    assert!(offset_of!(HeartLine, hold_until) == 56);
+};
+
+/// What the line's lease is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum HeartState {
+    /// Never used, or a value that is none of the others.
+    Free = 0,
+    /// Alive.
+    Up = 1,
+    /// Silent for two thirds of its TTL; perhaps held.
+    Suspect = 2,
+    /// Declared down; its tombstone stands.
+    Down = 3,
+    /// Ended: given back, or past its tombstone.
+    Removed = 4,
+    /// Ended: registered anew under another lease.
+    Replaced = 5,
+}
+
+impl HeartState {
+    const fn from_bits(bits: u64) -> Self {
+        match bits as u32 {
+            1 => Self::Up,
+            2 => Self::Suspect,
+            3 => Self::Down,
+            4 => Self::Removed,
+            5 => Self::Replaced,
+            _ => Self::Free,
+        }
+    }
+
+    /// Whether a beat counts.
+    pub const fn is_leased(self) -> bool {
+        matches!(self, Self::Up | Self::Suspect | Self::Down)
+    }
+}
+
+/// What the loops keep of the last beat in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct BeatWord(u64);
+
+impl BeatWord {
+    const fn new(sequence: u32, load: u16, declared: u64) -> Self {
+        Self(sequence as u64 | (load as u64) << 32 | declared << 48)
+    }
+
+    const fn sequence(self) -> u32 {
+        self.0 as u32
+    }
+
+    const fn load(self) -> u16 {
+        (self.0 >> 32) as u16
+    }
+
+    const fn declared(self) -> u64 {
+        self.0 >> 48 & 3
+    }
+}
+
+/// The last beat as others see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastBeat {
+    /// When it was received.
+    pub at: Nanos,
+    /// Its load.
+    pub load: u16,
+    /// What it said of its instance.
+    pub declared: Declared,
+}
+
+/// What became of a beat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// It counted.
+    Accepted,
+    /// It counted, and the registrar must look at the slot: the instance was not up, or declares another state than before.
+    Attention,
+    /// Its sequence number was old or repeated; nothing changed.
+    Old,
+    /// It is for no lease of ours.
+    Refused(Status),
+}
+
+impl HeartLine {
+    /// Applies a beat that was received at `now`.
+    #[inline]
+    pub fn apply(&self, beat: &Beat, now: Nanos) -> Applied {
+        // Acquire: pairs with the release store of `lease_to`, so that the secret belongs to this generation.
+        let head = self.head.load(Acquire);
+        if head != u64::from(beat.lease.generation.get()) << 32 | HeartState::Up as u64
+            || self.secret.load(Relaxed) != beat.lease.secret.get()
+        {
+            return self.apply_rare(beat, now, head);
+        }
+        let word = BeatWord(self.beat.load(Relaxed));
+        if !is_newer(beat.sequence.get(), word.sequence()) {
+            return Applied::Old;
+        }
+        let declared = u64::from(beat.flags.get() & Beat::FLAGS);
+        self.store(beat, now, declared);
+        if declared == word.declared() { Applied::Accepted } else { Applied::Attention }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn apply_rare(&self, beat: &Beat, now: Nanos, head: u64) -> Applied {
+        if let Err(status) = self.check(&beat.lease, head) {
+            return Applied::Refused(status);
+        }
+        if !is_newer(beat.sequence.get(), BeatWord(self.beat.load(Relaxed)).sequence()) {
+            return Applied::Old;
+        }
+        self.store(beat, now, u64::from(beat.flags.get() & Beat::FLAGS));
+        Applied::Attention
+    }
+
+    /// Relaxed stores: who draws a conclusion from silence first acquires the drain time that this loop releases after them.
+    #[inline]
+    fn store(&self, beat: &Beat, now: Nanos, declared: u64) {
+        let gap = now.saturating_sub(self.last_beat.load(Relaxed));
+        let on_time = u64::from(gap <= self.ttl.load(Relaxed) / 2);
+        self.history.store(self.history.load(Relaxed) << 1 | on_time, Relaxed);
+        self.beat.store(BeatWord::new(beat.sequence.get(), beat.load.get(), declared).0, Relaxed);
+        self.last_beat.store(now, Relaxed);
+    }
+
+    /// Takes back the declared state of a beat whose [`Applied::Attention`] could not be passed on, so that the next beat asks again.
+    #[cold]
+    pub fn forget_declared(&self, registered: Declared) {
+        let word = BeatWord(self.beat.load(Relaxed));
+        self.beat.store(BeatWord::new(word.sequence(), word.load(), registered as u64).0, Relaxed);
+    }
+
+    /// Sets the load outside a beat. Called by loops only.
+    pub fn set_load(&self, load: u16) {
+        let word = BeatWord(self.beat.load(Relaxed));
+        self.beat.store(BeatWord::new(word.sequence(), load, word.declared()).0, Relaxed);
+    }
+
+    /// Whether the lease is the one this line holds, and alive or revivable.
+    pub fn verify(&self, lease: &Lease) -> Result<(), Status> {
+        self.check(lease, self.head.load(Acquire))
+    }
+
+    fn check(&self, lease: &Lease, head: u64) -> Result<(), Status> {
+        let (given, current) = (lease.generation.get(), (head >> 32) as u32);
+        if given != current {
+            // Generations count up from 1; one behind the current has ended, one ahead was never given.
+            let ended = given != 0 && current.wrapping_sub(given) < 1 << 31 && current != 0;
+            return Err(if ended { Status::Removed } else { Status::Unknown });
+        }
+        if self.secret.load(Relaxed) != lease.secret.get() {
+            return Err(Status::Unknown);
+        }
+        match HeartState::from_bits(head) {
+            HeartState::Up | HeartState::Suspect | HeartState::Down => Ok(()),
+            HeartState::Removed => Err(Status::Removed),
+            HeartState::Replaced => Err(Status::Replaced),
+            HeartState::Free => Err(Status::Unknown),
+        }
+    }
+
+    /// The last beat.
+    #[inline]
+    pub fn last(&self) -> LastBeat {
+        let word = BeatWord(self.beat.load(Relaxed));
+        LastBeat { at: self.last_beat.load(Relaxed), load: word.load(), declared: Declared::from_bits(word.declared()) }
+    }
+
+    /// On-time history: bit 0 is the newest beat.
+    pub fn history(&self) -> u64 {
+        self.history.load(Relaxed)
+    }
+
+    /// Generation and state.
+    pub fn head(&self) -> (u32, HeartState) {
+        let head = self.head.load(Acquire);
+        ((head >> 32) as u32, HeartState::from_bits(head))
+    }
+
+    /// TTL in nanoseconds.
+    pub fn ttl(&self) -> Nanos {
+        self.ttl.load(Relaxed)
+    }
+
+    /// The nonce that the lease was asked for with.
+    pub fn nonce(&self) -> u64 {
+        self.nonce.load(Relaxed)
+    }
+
+    /// The lease as it was given.
+    pub fn lease(&self, slot: u32) -> Lease {
+        Lease { slot: U32::new(slot), generation: U32::new(self.head().0), secret: U64::new(self.secret.load(Relaxed)) }
+    }
+
+    /// When the hold of this instance ends; 0 when it is not held.
+    pub fn hold_until(&self) -> Nanos {
+        self.hold_until.load(Relaxed)
+    }
+
+    /// Sets when the hold of this instance ends.
+    pub fn set_hold_until(&self, _: &Writer, until: Nanos) {
+        self.hold_until.store(until, Relaxed);
+    }
+
+    /// Changes the state within a lease, or ends it.
+    pub fn set_state(&self, _: &Writer, state: HeartState) {
+        let generation = self.head.load(Relaxed) >> 32;
+        self.head.store(generation << 32 | state as u64, Release);
+    }
+
+    /// Gives the line, which belongs to no lease, to a new one that counts as having beaten `now`. Returns its generation.
+    pub fn lease_to(&self, _: &Writer, now: Nanos, ttl: Nanos, secret: u64, nonce: u64) -> u32 {
+        let generation = ((self.head.load(Relaxed) >> 32) as u32).wrapping_add(1).max(1);
+        self.last_beat.store(now, Relaxed);
+        self.history.store(0, Relaxed);
+        self.beat.store(0, Relaxed);
+        self.secret.store(secret, Relaxed);
+        self.nonce.store(nonce, Relaxed);
+        self.ttl.store(ttl, Relaxed);
+        self.hold_until.store(0, Relaxed);
+        // Release: pairs with the acquire load in `apply`.
+        self.head.store(u64::from(generation) << 32 | HeartState::Up as u64, Release);
+        generation
+    }
+}
+
+/// RFC 1982 serial number order on 32 bits; a difference of exactly 2^31 counts as old.
+#[inline]
+fn is_newer(sequence: u32, than: u32) -> bool {
+    let ahead = sequence.wrapping_sub(than);
+    ahead != 0 && ahead < 1 << 31
+}
+
+/// Asks for a line that will be written soon. Does nothing where no instruction for it is known.
+#[inline]
+pub fn prefetch(line: &HeartLine) {
+    let line: *const HeartLine = line;
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint; it reads nothing, and every address is allowed.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast());
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a hint; it reads nothing, and every address is allowed.
+    unsafe {
+        std::arch::asm!("prfm pstl1keep, [{0}]", in(reg) line, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = line;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerocopy::FromZeros;
+    use zerocopy::byteorder::little_endian::U16;
+
+    fn line() -> HeartLine {
+        HeartLine {
+            last_beat: AtomicU64::new(0),
+            history: AtomicU64::new(0),
+            beat: AtomicU64::new(0),
+            head: AtomicU64::new(0),
+            secret: AtomicU64::new(0),
+            nonce: AtomicU64::new(0),
+            ttl: AtomicU64::new(0),
+            hold_until: AtomicU64::new(0),
+        }
+    }
+
+    fn beat(line: &HeartLine, sequence: u32) -> Beat {
+        let mut beat = Beat::new_zeroed();
+        beat.lease = line.lease(0);
+        beat.sequence = U32::new(sequence);
+        beat
+    }
+
+    #[test]
+    fn a_beat_counts_once() {
+        let (line, writer) = (line(), Writer(()));
+        line.lease_to(&writer, 10, 100, 7, 1);
+        assert_eq!(line.apply(&beat(&line, 1), 20), Applied::Accepted);
+        assert_eq!(line.apply(&beat(&line, 1), 30), Applied::Old);
+        assert_eq!(line.apply(&beat(&line, 0), 30), Applied::Old);
+        assert_eq!(line.last().at, 20);
+        assert_eq!(line.apply(&beat(&line, u32::MAX), 30), Applied::Old, "2^31 or more ahead is behind");
+        assert_eq!(line.history(), 1);
+        assert_eq!(line.apply(&beat(&line, 2), 90), Applied::Accepted);
+        assert_eq!(line.history(), 2, "70 of a TTL of 100 is late");
+    }
+
+    #[test]
+    fn sequence_numbers_wrap() {
+        assert!(is_newer(0, u32::MAX) && is_newer(5, u32::MAX - 5));
+        assert!(!is_newer(u32::MAX, 0) && !is_newer(1 << 31, 0));
+    }
+
+    #[test]
+    fn refusals_say_which() {
+        let (line, writer) = (line(), Writer(()));
+        assert_eq!(line.apply(&beat(&line, 1), 1), Applied::Refused(Status::Unknown), "never given");
+        line.lease_to(&writer, 10, 100, 7, 1);
+        let first = beat(&line, 1);
+        let mut forged = first;
+        forged.lease.secret = U64::new(8);
+        assert_eq!(line.apply(&forged, 20), Applied::Refused(Status::Unknown));
+        line.set_state(&writer, HeartState::Replaced);
+        assert_eq!(line.apply(&first, 20), Applied::Refused(Status::Replaced));
+        line.lease_to(&writer, 10, 100, 9, 1);
+        assert_eq!(line.apply(&first, 20), Applied::Refused(Status::Removed));
+        let mut future = first;
+        future.lease.generation = U32::new(3);
+        assert_eq!(line.apply(&future, 20), Applied::Refused(Status::Unknown));
+        assert_eq!(line.last().at, 10, "nothing changed");
+    }
+
+    #[test]
+    fn a_change_of_state_or_declaration_asks_for_attention() {
+        let (line, writer) = (line(), Writer(()));
+        line.lease_to(&writer, 10, 100, 7, 1);
+        let mut draining = beat(&line, 1);
+        draining.flags = U16::new(1);
+        assert_eq!(line.apply(&draining, 20), Applied::Attention);
+        draining.sequence = U32::new(2);
+        assert_eq!(line.apply(&draining, 20), Applied::Accepted);
+        line.forget_declared(Declared::Serving);
+        draining.sequence = U32::new(3);
+        assert_eq!(line.apply(&draining, 20), Applied::Attention, "the next beat asks again");
+        line.set_state(&writer, HeartState::Down);
+        draining.sequence = U32::new(4);
+        assert_eq!(line.apply(&draining, 30), Applied::Attention);
+        assert_eq!(line.last(), LastBeat { at: 30, load: 0, declared: Declared::Draining });
+    }
+}

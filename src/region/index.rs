@@ -1,0 +1,138 @@
+//! Open addressing with linear probing: one writer, readers that never lock, no tombstones.
+//!
+//! A bucket is one word: 32 bits of the hash and the value plus one; 0 is empty. Values are found again by comparing the key they stand for,
+//! so equal hash bits cost a comparison, never a mistake. Deleting shifts later entries back (Knuth, TAOCP 3, section 6.4, algorithm R)
+//! and counts `moves`: a reader that found nothing while something moved looks again.
+
+use super::Writer;
+use super::seqlock::Sequence;
+use super::view::View;
+use crate::limits::{PROBES_MAX, READ_RETRIES};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+/// The writer kept disturbing a read; the answer is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disturbed;
+
+/// No bucket within [`PROBES_MAX`] of where the key belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexFull;
+
+/// A hash index from keys that it doesn't hold to `u32` values.
+#[derive(Debug)]
+pub struct HashIndex {
+    buckets: View<AtomicU64>,
+    moves: View<SequenceWord>,
+    mask: usize,
+}
+
+/// The sequence lock that deletions run under; readers of hits need not look at it.
+pub(super) type SequenceWord = Sequence;
+
+// SAFETY: a sequence is an atomic integer.
+unsafe impl super::view::Shared for Sequence {}
+
+fn bucket(hash: u64, value: u32) -> u64 {
+    hash << 32 | u64::from(value + 1)
+}
+
+fn value(bucket: u64) -> u32 {
+    (bucket as u32).wrapping_sub(1)
+}
+
+impl HashIndex {
+    /// An index over these buckets, a power of two of them.
+    pub(super) fn new(buckets: View<AtomicU64>, moves: View<Sequence>) -> Self {
+        assert!(buckets.len().is_power_of_two());
+        Self { mask: buckets.len() - 1, buckets, moves }
+    }
+
+    /// Where entries with these hash bits belong.
+    fn home(&self, bucket: u64) -> usize {
+        (bucket >> 32) as usize & self.mask
+    }
+
+    /// Finds the value whose key `is_key` recognises. `is_key` answers `None` when it could not read the key.
+    #[inline]
+    pub fn find(&self, hash: u64, mut is_key: impl FnMut(u32) -> Option<bool>) -> Result<Option<u32>, Disturbed> {
+        for _ in 0..READ_RETRIES {
+            let mut disturbed = false;
+            let found = self.moves[0].read(|| {
+                disturbed = false;
+                self.probe(hash, |value| {
+                    is_key(value).unwrap_or_else(|| {
+                        disturbed = true;
+                        false
+                    })
+                })
+            });
+            match found {
+                Some(Some((_, value))) => return Ok(Some(value)),
+                Some(None) if !disturbed => return Ok(None),
+                Some(None) => {}
+                None => return Err(Disturbed),
+            }
+        }
+        Err(Disturbed)
+    }
+
+    fn probe(&self, hash: u64, mut is_key: impl FnMut(u32) -> bool) -> Option<(usize, u32)> {
+        let home = self.home(hash << 32);
+        for step in 0..PROBES_MAX {
+            let at = (home + step) & self.mask;
+            // Acquire: pairs with the release store of `insert`; what the value stands for was written before.
+            let word = self.buckets[at].load(Acquire);
+            if word == 0 {
+                return None;
+            }
+            if word >> 32 == hash & 0xFFFF_FFFF && is_key(value(word)) {
+                return Some((at, value(word)));
+            }
+        }
+        None
+    }
+
+    /// Adds a value whose key is not there yet.
+    pub fn insert(&self, _: &Writer, hash: u64, value: u32) -> Result<(), IndexFull> {
+        let home = self.home(hash << 32);
+        for step in 0..PROBES_MAX.min(self.buckets.len() - 1) {
+            let slot = &self.buckets[(home + step) & self.mask];
+            if slot.load(Relaxed) == 0 {
+                slot.store(bucket(hash, value), Release);
+                return Ok(());
+            }
+        }
+        Err(IndexFull)
+    }
+
+    /// Replaces one value by another under the same key.
+    pub fn replace(&self, _: &Writer, hash: u64, from: u32, to: u32) {
+        if let Some((at, _)) = self.probe(hash, |value| value == from) {
+            self.buckets[at].store(bucket(hash, to), Release);
+        }
+    }
+
+    /// Removes a value.
+    pub fn remove(&self, writer: &Writer, hash: u64, gone: u32) {
+        let Some((mut hole, _)) = self.probe(hash, |value| value == gone) else { return };
+        self.moves[0].write(writer, || {
+            let mut at = hole;
+            loop {
+                at = (at + 1) & self.mask;
+                let word = self.buckets[at].load(Relaxed);
+                if word == 0 {
+                    break;
+                }
+                // The entry may fill the hole unless its home lies behind the hole.
+                let from_home = at.wrapping_sub(self.home(word)) & self.mask;
+                let from_hole = at.wrapping_sub(hole) & self.mask;
+                if from_home >= from_hole {
+                    self.buckets[hole].store(word, Release);
+                    hole = at;
+                }
+            }
+            self.buckets[hole].store(0, Release);
+        });
+    }
+}

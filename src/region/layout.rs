@@ -1,0 +1,260 @@
+//! How large each table is and where it starts.
+
+use super::directory::DirectoryEntry;
+use super::endpoint::EndpointLine;
+use super::feed::EventLine;
+use super::heart::HeartLine;
+use super::record::RecordHead;
+use super::view::Shared;
+use crate::limits::{ATTRIBUTES_BYTES_MAX, CAPACITY_MAX, CAPACITY_MIN, SPARE_SLOTS};
+use crate::wire::fnv1a;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+/// `HLREGION` as a little-endian number.
+const MAGIC: u64 = u64::from_le_bytes(*b"HLREGION");
+/// Version of the region format.
+const FORMAT: u32 = 1;
+/// Sections start on page boundaries.
+const PAGE: usize = 4096;
+
+/// What both headers begin with.
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct CommonHeader {
+    pub(super) magic: AtomicU64,
+    pub(super) format: AtomicU32,
+    /// 1 once everything else is in place.
+    pub(super) ready: AtomicU32,
+    /// Hash of every size and offset: a reader built for another layout must not go on.
+    pub(super) layout: AtomicU64,
+    pub(super) capacity: AtomicU32,
+    pub(super) slots: AtomicU32,
+    pub(super) services_max: AtomicU32,
+    pub(super) attributes_bytes: AtomicU32,
+    pub(super) boot: [AtomicU64; 2],
+    pub(super) epoch: AtomicU64,
+}
+
+impl CommonHeader {
+    /// Writes everything but `ready`.
+    pub(super) fn fill(&self, geometry: &Geometry, boot: [u8; 16], epoch: u64) {
+        let boot = u128::from_be_bytes(boot);
+        self.magic.store(MAGIC, Relaxed);
+        self.format.store(FORMAT, Relaxed);
+        self.layout.store(geometry.hash(), Relaxed);
+        self.capacity.store(geometry.capacity, Relaxed);
+        self.slots.store(geometry.slots, Relaxed);
+        self.services_max.store(geometry.services_max, Relaxed);
+        self.attributes_bytes.store(geometry.attributes_bytes as u32, Relaxed);
+        self.boot[0].store((boot >> 64) as u64, Relaxed);
+        self.boot[1].store(boot as u64, Relaxed);
+        self.epoch.store(epoch, Relaxed);
+    }
+}
+
+/// The first page of the heart file.
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct HeartHeader {
+    pub(super) common: CommonHeader,
+}
+
+/// The first page of the public file.
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct PublicHeader {
+    pub(super) common: CommonHeader,
+    reserved_64: [AtomicU64; 7],
+    /// Key of the index hashes.
+    pub(super) key: [AtomicU64; 2],
+    pub(super) directory_version: AtomicU64,
+    pub(super) services: AtomicU32,
+    reserved_148: AtomicU32,
+    /// When the hold that is on began; 0 with no hold.
+    pub(super) hold_since: AtomicU64,
+    /// Live instances then in the high half, silent ones in the low half.
+    pub(super) hold_shares: AtomicU64,
+    reserved_168: [AtomicU64; 3],
+    feed_head: AtomicU64,
+    reserved_200: [AtomicU64; 7],
+    index_moves: AtomicU32,
+    directory_moves: AtomicU32,
+}
+
+impl PublicHeader {
+    pub(super) const FEED_HEAD: usize = 192;
+    pub(super) const INDEX_MOVES: usize = 256;
+    pub(super) const DIRECTORY_MOVES: usize = 260;
+}
+
+// SAFETY: atomics only.
+unsafe impl Shared for HeartHeader {}
+// SAFETY: atomics only.
+unsafe impl Shared for PublicHeader {}
+
+const _: () = {
+    use std::mem::offset_of;
+    assert!(size_of::<CommonHeader>() == 64 && size_of::<HeartHeader>() == 64);
+    assert!(offset_of!(CommonHeader, ready) == 12);
+    assert!(offset_of!(CommonHeader, layout) == 16);
+    assert!(offset_of!(CommonHeader, epoch) == 56);
+    assert!(offset_of!(PublicHeader, key) == 120);
+    assert!(offset_of!(PublicHeader, directory_version) == 136);
+    assert!(offset_of!(PublicHeader, hold_since) == 152);
+    assert!(offset_of!(PublicHeader, feed_head) == PublicHeader::FEED_HEAD);
+    assert!(offset_of!(PublicHeader, index_moves) == PublicHeader::INDEX_MOVES);
+    assert!(offset_of!(PublicHeader, directory_moves) == PublicHeader::DIRECTORY_MOVES);
+    assert!(size_of::<PublicHeader>() <= PAGE);
+};
+
+/// Sizes of the tables and their byte offsets in their files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// Leases there can be.
+    pub capacity: u32,
+    /// Slots: the capacity and some spare ones.
+    pub slots: u32,
+    /// Services there can be.
+    pub services_max: u32,
+    /// Attribute bytes of each instance.
+    pub attributes_bytes: usize,
+    pub(super) lines: usize,
+    heart_bytes: usize,
+    pub(super) directory: usize,
+    pub(super) directory_index: usize,
+    pub(super) directory_buckets: usize,
+    pub(super) endpoints: usize,
+    pub(super) records: usize,
+    pub(super) tails: usize,
+    pub(super) index: usize,
+    pub(super) buckets: usize,
+    pub(super) lists: usize,
+    /// Entries of the slot list arena; a power of two.
+    pub list_entries: usize,
+    pub(super) feed: usize,
+    /// Events that the feed keeps; a power of two.
+    pub events: usize,
+    public_bytes: usize,
+}
+
+impl Geometry {
+    /// The geometry for a capacity and an attribute size.
+    ///
+    /// # Panics
+    /// When either is outside its limits: `Config` has refused such values before.
+    pub fn new(capacity: u32, attributes_bytes: usize) -> Self {
+        assert!((CAPACITY_MIN..=CAPACITY_MAX).contains(&capacity));
+        assert!(attributes_bytes <= ATTRIBUTES_BYTES_MAX);
+        let slots = capacity + SPARE_SLOTS;
+        let services_max = (capacity / 8).max(capacity.min(1024));
+        // At most half full, spare slots included, keeps probes short (Knuth, TAOCP 3, section 6.4).
+        let buckets = (2 * capacity as usize).next_power_of_two();
+        let directory_buckets = (2 * services_max as usize).next_power_of_two();
+        // A list of n slots owns at most 4n entries (see `lists.rs`).
+        let list_entries = 4 * (capacity as usize).next_power_of_two();
+        let events = (capacity as usize).next_power_of_two().clamp(4096, 65_536);
+        let tail_words = attributes_bytes.div_ceil(8);
+
+        let mut heart = Sections(PAGE);
+        let lines = heart.take::<HeartLine>(slots as usize);
+        let mut public = Sections(PAGE);
+        Self {
+            capacity,
+            slots,
+            services_max,
+            attributes_bytes,
+            lines,
+            heart_bytes: heart.0,
+            directory: public.take::<DirectoryEntry>(services_max as usize),
+            directory_index: public.take::<AtomicU64>(directory_buckets),
+            directory_buckets,
+            endpoints: public.take::<EndpointLine>(slots as usize),
+            records: public.take::<RecordHead>(slots as usize),
+            tails: public.take::<AtomicU64>(slots as usize * tail_words),
+            index: public.take::<AtomicU64>(buckets),
+            buckets,
+            lists: public.take::<AtomicU32>(list_entries),
+            list_entries,
+            feed: public.take::<EventLine>(events),
+            events,
+            public_bytes: public.0,
+        }
+    }
+
+    /// Words of one attribute tail.
+    pub(super) fn tail_words(&self) -> usize {
+        self.attributes_bytes.div_ceil(8)
+    }
+
+    /// Size of the heart file.
+    pub fn heart_bytes(&self) -> usize {
+        self.heart_bytes
+    }
+
+    /// Size of the public file.
+    pub fn public_bytes(&self) -> usize {
+        self.public_bytes
+    }
+
+    /// FNV-1a over every number above and the size of every element.
+    fn hash(&self) -> u64 {
+        let numbers = [
+            self.slots as usize,
+            self.services_max as usize,
+            self.attributes_bytes,
+            self.lines,
+            self.heart_bytes,
+            self.directory,
+            self.directory_index,
+            self.directory_buckets,
+            self.endpoints,
+            self.records,
+            self.tails,
+            self.index,
+            self.buckets,
+            self.lists,
+            self.list_entries,
+            self.feed,
+            self.events,
+            self.public_bytes,
+            size_of::<HeartLine>(),
+            size_of::<DirectoryEntry>(),
+            size_of::<EndpointLine>(),
+            size_of::<RecordHead>(),
+            size_of::<EventLine>(),
+        ];
+        let bytes: Vec<u8> = numbers.iter().flat_map(|&number| (number as u64).to_le_bytes()).collect();
+        fnv1a(&bytes)
+    }
+}
+
+/// Hands out page-aligned sections of a file.
+struct Sections(usize);
+
+impl Sections {
+    fn take<T>(&mut self, count: usize) -> usize {
+        let start = self.0;
+        self.0 = (start + count * size_of::<T>()).next_multiple_of(PAGE);
+        start
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_million_leases_take_less_than_480_bytes_each() {
+        let geometry = Geometry::new(1 << 20, 128);
+        let bytes = geometry.heart_bytes() + geometry.public_bytes();
+        assert!(bytes / (1 << 20) < 480, "{} bytes a lease", bytes / (1 << 20));
+    }
+
+    #[test]
+    fn sizes_change_the_hash() {
+        assert_ne!(Geometry::new(1024, 128).hash(), Geometry::new(1024, 136).hash());
+        assert_ne!(Geometry::new(1024, 128).hash(), Geometry::new(2048, 128).hash());
+        assert_eq!(Geometry::new(1024, 128).hash(), Geometry::new(1024, 128).hash());
+    }
+}

@@ -1,0 +1,249 @@
+//! Shared memory: everything the engine knows, in two files on tmpfs.
+//!
+//! The *heart* file holds the heart lines, and with them the secrets of the leases; the *public* file holds everything that may be shown.
+//! Both are allocated and faulted in before anything is stored. All of it is read and written through atomics only, so that readers in
+//! this process and in others never lock.
+//!
+//! Invariant: only the holder of the [`Writer`] changes anything but the loops' words of the heart lines.
+
+mod directory;
+mod endpoint;
+mod feed;
+mod heart;
+mod index;
+mod layout;
+mod lists;
+mod mapping;
+mod record;
+mod seqlock;
+mod view;
+
+pub use directory::{DirectoryEntry, ServiceMeta};
+pub use endpoint::EndpointLine;
+pub use feed::{Cause, Event, EventKind, Feed};
+pub use heart::{Applied, HeartLine, HeartState, LastBeat, prefetch};
+pub use index::{Disturbed, HashIndex, IndexFull};
+pub use layout::Geometry;
+pub use lists::{ListAllocator, ListRef};
+pub use mapping::{Place, RegionError};
+pub use record::{Record, Records};
+pub use seqlock::Sequence;
+
+use crate::clock;
+use layout::{HeartHeader, PublicHeader};
+use mapping::Mapping;
+use siphasher::sip::SipHasher13;
+use std::hash::Hasher;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+use view::View;
+
+/// The right to change the region. There is one for each region, and the registrar has it.
+#[derive(Debug)]
+pub struct Writer(());
+
+/// The two files, mapped, and the tables in them.
+#[derive(Debug)]
+pub struct Region {
+    geometry: Geometry,
+    heart_header: View<HeartHeader>,
+    lines: View<HeartLine>,
+    header: View<PublicHeader>,
+    directory: View<DirectoryEntry>,
+    directory_index: HashIndex,
+    endpoints: View<EndpointLine>,
+    records: Records,
+    index: HashIndex,
+    lists: View<AtomicU32>,
+    feed: Feed,
+    key: (u64, u64),
+    _heart: Mapping,
+    _public: Mapping,
+}
+
+impl Region {
+    /// Makes a new region: both files allocated, faulted in, empty and published.
+    ///
+    /// `key` keys the hashes of the index, whose keys come from the network; `epoch` is the number of this run.
+    pub fn create(place: &Place, geometry: Geometry, key: (u64, u64), epoch: u64) -> Result<(Self, Writer), RegionError> {
+        let heart = Mapping::create(place, "heart", geometry.heart_bytes())?;
+        let public = Mapping::create(place, "public", geometry.public_bytes())?;
+        let slots = geometry.slots as usize;
+        let region = Self {
+            heart_header: heart.view(0, 1),
+            lines: heart.view(geometry.lines, slots),
+            header: public.view(0, 1),
+            directory: public.view(geometry.directory, geometry.services_max as usize),
+            directory_index: HashIndex::new(
+                public.view(geometry.directory_index, geometry.directory_buckets),
+                public.view(PublicHeader::DIRECTORY_MOVES, 1),
+            ),
+            endpoints: public.view(geometry.endpoints, slots),
+            records: Records::new(
+                public.view(geometry.records, slots),
+                public.view(geometry.tails, slots * geometry.tail_words()),
+                geometry.tail_words(),
+            ),
+            index: HashIndex::new(public.view(geometry.index, geometry.buckets), public.view(PublicHeader::INDEX_MOVES, 1)),
+            lists: public.view(geometry.lists, geometry.list_entries),
+            feed: Feed::new(public.view(geometry.feed, geometry.events), public.view(PublicHeader::FEED_HEAD, 1)),
+            key,
+            geometry,
+            _heart: heart,
+            _public: public,
+        };
+        region.publish(epoch);
+        Ok((region, Writer(())))
+    }
+
+    /// Fills in both headers; the word that says "ready" comes last, with release ordering, so that who reads it sees the rest.
+    fn publish(&self, epoch: u64) {
+        let boot = clock::boot_id();
+        let header = &self.header[0];
+        header.common.fill(&self.geometry, boot, epoch);
+        header.key[0].store(self.key.0, Relaxed);
+        header.key[1].store(self.key.1, Relaxed);
+        self.heart_header[0].common.fill(&self.geometry, boot, epoch);
+        self.heart_header[0].common.ready.store(1, Release);
+        header.common.ready.store(1, Release);
+    }
+
+    /// Sizes and offsets.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The heart line of each slot.
+    #[inline]
+    pub fn lines(&self) -> &[HeartLine] {
+        &self.lines
+    }
+
+    /// The services.
+    #[inline]
+    pub fn directory(&self) -> &[DirectoryEntry] {
+        &self.directory
+    }
+
+    /// The endpoint of each slot.
+    #[inline]
+    pub fn endpoints(&self) -> &[EndpointLine] {
+        &self.endpoints
+    }
+
+    /// The record of each slot.
+    pub fn records(&self) -> &Records {
+        &self.records
+    }
+
+    /// The arena of the services' slot lists.
+    #[inline]
+    pub fn lists(&self) -> &[AtomicU32] {
+        &self.lists
+    }
+
+    /// The membership events.
+    pub fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// Version of the directory, and how many services have instances.
+    pub fn service_count(&self) -> (u64, u32) {
+        let header = &self.header[0];
+        (header.directory_version.load(Relaxed), header.services.load(Relaxed))
+    }
+
+    /// A service came or went.
+    pub fn set_service_count(&self, _: &Writer, services: u32) {
+        let header = &self.header[0];
+        header.services.store(services, Relaxed);
+        header.directory_version.store(header.directory_version.load(Relaxed) + 1, Release);
+    }
+
+    /// The hold that is on: since when, silent and live instances when it began.
+    pub fn hold(&self) -> Option<Hold> {
+        let header = &self.header[0];
+        let since = header.hold_since.load(Relaxed);
+        (since != 0).then(|| {
+            let shares = header.hold_shares.load(Relaxed);
+            Hold { since, silent: shares as u32, live: (shares >> 32) as u32 }
+        })
+    }
+
+    /// Begins or ends the hold.
+    pub fn set_hold(&self, _: &Writer, hold: Option<Hold>) {
+        let header = &self.header[0];
+        if let Some(hold) = hold {
+            header.hold_shares.store(u64::from(hold.live) << 32 | u64::from(hold.silent), Relaxed);
+        }
+        header.hold_since.store(hold.map_or(0, |hold| hold.since), Release);
+    }
+
+    /// Finds a service by its id.
+    #[inline]
+    pub fn find_service(&self, id: u64) -> Result<Option<u32>, Disturbed> {
+        self.directory_index
+            .find(self.hash(id, &[]), |service| Some(self.directory.get(service as usize).is_some_and(|entry| entry.holds(id))))
+    }
+
+    /// Finds an instance by its service and name.
+    pub fn find_instance(&self, service: u32, id: u64, name: &[u8]) -> Result<Option<u32>, Disturbed> {
+        self.index.find(self.hash(id, name), |slot| {
+            let endpoint = self.endpoints.get(slot as usize)?;
+            if endpoint.service() != service {
+                return Some(false);
+            }
+            Some(self.records.read(slot)?.instance.bytes() == name)
+        })
+    }
+
+    /// Adds a service to the directory's index.
+    pub fn index_service(&self, writer: &Writer, id: u64, service: u32) -> Result<(), IndexFull> {
+        self.directory_index.insert(writer, self.hash(id, &[]), service)
+    }
+
+    /// Takes a service out of the directory's index.
+    pub fn unindex_service(&self, writer: &Writer, id: u64, service: u32) {
+        self.directory_index.remove(writer, self.hash(id, &[]), service);
+    }
+
+    /// Adds an instance to the index.
+    pub fn index_instance(&self, writer: &Writer, id: u64, name: &[u8], slot: u32) -> Result<(), IndexFull> {
+        self.index.insert(writer, self.hash(id, name), slot)
+    }
+
+    /// Points the identity of one slot to another.
+    pub fn reindex_instance(&self, writer: &Writer, id: u64, name: &[u8], from: u32, to: u32) {
+        self.index.replace(writer, self.hash(id, name), from, to);
+    }
+
+    /// Takes an instance out of the index.
+    pub fn unindex_instance(&self, writer: &Writer, id: u64, name: &[u8], slot: u32) {
+        self.index.remove(writer, self.hash(id, name), slot);
+    }
+
+    fn hash(&self, id: u64, name: &[u8]) -> u64 {
+        let mut hasher = SipHasher13::new_with_keys(self.key.0, self.key.1);
+        hasher.write_u64(id);
+        hasher.write(name);
+        hasher.finish()
+    }
+}
+
+/// A hold that is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// When it began, monotonic nanoseconds; never 0.
+    pub since: u64,
+    /// Instances that were silent then.
+    pub silent: u32,
+    /// Instances that were live then.
+    pub live: u32,
+}
+
+impl Hold {
+    /// The silent share in percent, at least 1.
+    pub fn percent(&self) -> u8 {
+        (u64::from(self.silent) * 100 / u64::from(self.live.max(1))).clamp(1, 100) as u8
+    }
+}

@@ -1,0 +1,76 @@
+//! A sequence lock: one writer, any number of readers that never stop it.
+//!
+//! The protected words are atomics read and written relaxed; the fences below order them against the sequence
+//! (H.-J. Boehm, "Can seqlocks get along with programming language memory models?", MSPC 2012, figure 6).
+
+use super::Writer;
+use crate::limits::READ_RETRIES;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU32, fence};
+
+/// Odd while the writer is inside.
+#[derive(Debug, Default)]
+#[repr(transparent)]
+pub struct Sequence(AtomicU32);
+
+impl Sequence {
+    /// Runs `read` until no writer was inside meanwhile. `None` after [`READ_RETRIES`] disturbed tries.
+    #[inline]
+    pub fn read<R>(&self, mut read: impl FnMut() -> R) -> Option<R> {
+        for _ in 0..READ_RETRIES {
+            // Acquire: pairs with the release store that ends a write.
+            let before = self.0.load(Acquire);
+            if before & 1 == 0 {
+                let value = read();
+                // The fence keeps the reads above it; pairs with the fence in `write`.
+                fence(Acquire);
+                if self.0.load(Relaxed) == before {
+                    return Some(value);
+                }
+            }
+            std::hint::spin_loop();
+        }
+        None
+    }
+
+    /// Runs `write` with readers shut out. Not reentrant.
+    #[inline]
+    pub fn write<R>(&self, _: &Writer, write: impl FnOnce() -> R) -> R {
+        let before = self.0.load(Relaxed);
+        debug_assert!(before & 1 == 0, "a write inside a write");
+        self.0.store(before.wrapping_add(1), Relaxed);
+        // The fence keeps the writes below it; pairs with the fence in `read`.
+        fence(Release);
+        let value = write();
+        // Release: pairs with the acquire load in `read`.
+        self.0.store(before.wrapping_add(2), Release);
+        value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU64;
+
+    #[test]
+    fn readers_see_whole_writes_only() {
+        let sequence = Sequence::default();
+        let words = [const { AtomicU64::new(0) }; 8];
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let writer = Writer(());
+                for round in 1..200_000_u64 {
+                    sequence.write(&writer, || words.iter().for_each(|word| word.store(round, Relaxed)));
+                }
+            });
+            let mut whole = 0;
+            while whole < 20_000 {
+                if let Some(seen) = sequence.read(|| std::array::from_fn::<u64, 8, _>(|at| words[at].load(Relaxed))) {
+                    assert!(seen.iter().all(|&word| word == seen[0]), "torn: {seen:?}");
+                    whole += 1;
+                }
+            }
+        });
+    }
+}
