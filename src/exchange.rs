@@ -1,0 +1,185 @@
+//! What the rooms hand to one another: who asked, what the registrar is to do, and the replies on their way out.
+
+use crate::limits::{ATTRIBUTES_BYTES_MAX, FRAME_BYTES_MAX, GROUP_FRAMES, HEADER_BYTES};
+use crate::wire::{Header, Kind, Lease, Register, Status, Update};
+use zerocopy::IntoBytes;
+use zerocopy::byteorder::little_endian::U64;
+
+/// The other end of a datagram.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// IPv6, or IPv4 mapped into it.
+    pub ip: [u8; 16],
+    /// Interface of a link-local address, else 0.
+    pub scope: u32,
+    /// Port.
+    pub port: u16,
+    /// Which of the engine's listening addresses the datagram came to.
+    pub socket: u16,
+    /// The address it was sent to, where the socket is bound to all addresses; else zeros. Replies leave from there.
+    pub local: [u8; 16],
+}
+
+/// Who asked, and how long the reply may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Requester {
+    /// Where the reply goes.
+    pub peer: Peer,
+    /// The tag of the request.
+    pub tag: U64,
+    /// Longest reply: the length of the request until the address is proved.
+    pub budget: u16,
+}
+
+/// Attributes on their way to the registrar.
+#[derive(Clone, Copy, Debug)]
+pub struct Attributes {
+    length: u16,
+    bytes: [u8; ATTRIBUTES_BYTES_MAX],
+}
+
+impl Attributes {
+    /// Copies a tail, which is at most [`ATTRIBUTES_BYTES_MAX`] long.
+    pub fn new(tail: &[u8]) -> Self {
+        let mut bytes = [0; ATTRIBUTES_BYTES_MAX];
+        bytes[..tail.len()].copy_from_slice(tail);
+        Self { length: tail.len() as u16, bytes }
+    }
+
+    /// The tail.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+}
+
+/// What a loop asks of the registrar.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "commands live in a preallocated queue; a box would allocate on the loops")]
+pub enum Command {
+    /// Grant a lease. The request has been checked, its source address is proved.
+    Register {
+        /// Who asks.
+        from: Requester,
+        /// What for.
+        request: Register,
+        /// With these attributes.
+        attributes: Attributes,
+    },
+    /// Change an instance.
+    Update {
+        /// Who asks.
+        from: Requester,
+        /// What.
+        request: Update,
+        /// With these attributes.
+        attributes: Attributes,
+    },
+    /// End a lease.
+    Deregister {
+        /// Who asks.
+        from: Requester,
+        /// Which.
+        lease: Lease,
+    },
+    /// A beat counted that may change the state of its slot.
+    Look {
+        /// Which.
+        slot: u32,
+    },
+    /// Answer with the counters.
+    Stats {
+        /// Who asks.
+        from: Requester,
+    },
+}
+
+/// Replies waiting to be sent, in buffers made at start.
+#[derive(Debug)]
+pub struct Replies {
+    frames: Box<[[u8; FRAME_BYTES_MAX]]>,
+    lengths: [u16; GROUP_FRAMES],
+    peers: [Peer; GROUP_FRAMES],
+    count: usize,
+}
+
+impl Default for Replies {
+    fn default() -> Self {
+        Self {
+            frames: vec![[0; FRAME_BYTES_MAX]; GROUP_FRAMES].into_boxed_slice(),
+            lengths: [0; GROUP_FRAMES],
+            peers: [Peer::default(); GROUP_FRAMES],
+            count: 0,
+        }
+    }
+}
+
+impl Replies {
+    /// Adds a reply: header, then the parts. One that exceeds its budget becomes a bare header with [`Status::Cookie`]:
+    /// this is the place that keeps the engine from amplifying.
+    pub fn put(&mut self, to: &Requester, header: Header, parts: &[&[u8]]) {
+        debug_assert!(!self.is_full(), "a group makes no more replies than it has frames");
+        if self.is_full() {
+            return;
+        }
+        let length = HEADER_BYTES + parts.iter().map(|part| part.len()).sum::<usize>();
+        let frame = &mut self.frames[self.count];
+        let length = if length <= usize::from(to.budget) {
+            frame[..HEADER_BYTES].copy_from_slice(header.as_bytes());
+            let mut at = HEADER_BYTES;
+            for part in parts {
+                frame[at..at + part.len()].copy_from_slice(part);
+                at += part.len();
+            }
+            length
+        } else {
+            let refusal = Header { status: Status::Cookie as u8, count: 0.into(), ..header };
+            frame[..HEADER_BYTES].copy_from_slice(refusal.as_bytes());
+            HEADER_BYTES
+        };
+        self.lengths[self.count] = length as u16;
+        self.peers[self.count] = to.peer;
+        self.count += 1;
+    }
+
+    /// Adds a reply that is a status and nothing else.
+    pub fn put_status(&mut self, to: &Requester, kind: Kind, status: Status) {
+        self.put(to, Header::reply(kind, status, 0, to.tag), &[]);
+    }
+
+    /// Whether the next reply would not fit.
+    pub fn is_full(&self) -> bool {
+        self.count == GROUP_FRAMES
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The replies, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Peer, &[u8])> {
+        (0..self.count).map(|at| (&self.peers[at], &self.frames[at][..usize::from(self.lengths[at])]))
+    }
+
+    /// Forgets them.
+    pub fn clear(&mut self) {
+        self.count = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_never_exceeds_its_budget() {
+        let mut replies = Replies::default();
+        let mut to = Requester { peer: Peer::default(), tag: U64::new(9), budget: 120 };
+        replies.put(&to, Header::reply(Kind::Discover, Status::Ok, 2, to.tag), &[&[1; 104]]);
+        replies.put(&to, Header::reply(Kind::Discover, Status::Ok, 2, to.tag), &[&[1; 105]]);
+        to.budget = 121;
+        replies.put(&to, Header::reply(Kind::Discover, Status::Ok, 2, to.tag), &[&[1; 105]]);
+        let seen: Vec<(usize, u8)> = replies.iter().map(|(_, frame)| (frame.len(), frame[7])).collect();
+        assert_eq!(seen, [(120, 0), (16, Status::Cookie as u8), (121, 0)]);
+    }
+}

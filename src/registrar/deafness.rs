@@ -1,0 +1,76 @@
+//! Our own deafness: while we could not hear, silence proves nothing.
+
+use crate::clock::Nanos;
+use crate::limits::{GRACE_TTLS_MAX, STALL_GRACE_FACTOR};
+
+/// A time in which we could not hear.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spell {
+    end: Nanos,
+    length: Nanos,
+}
+
+impl Spell {
+    /// Until when it excuses a lease that last beat at `last`.
+    fn grace(&self, last: Nanos, ttl: Nanos) -> Nanos {
+        if self.end < last { 0 } else { self.end.saturating_add(ttl.min(self.length.saturating_mul(STALL_GRACE_FACTOR))) }
+    }
+}
+
+/// The latest loss of datagrams, and the stall that excuses longest.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Deafness {
+    drops: Spell,
+    stall: Spell,
+}
+
+impl Deafness {
+    /// The kernel dropped datagrams before `now`; how many beats that cost nobody knows.
+    pub(super) fn dropped(&mut self, now: Nanos) {
+        self.drops = Spell { end: now, length: Nanos::MAX };
+    }
+
+    /// One of our threads stood still for `length` until `now`.
+    pub(super) fn stalled(&mut self, now: Nanos, length: Nanos) {
+        let spell = Spell { end: now, length };
+        if spell.grace(0, Nanos::MAX) >= self.stall.grace(0, Nanos::MAX) {
+            self.stall = spell;
+        }
+    }
+
+    /// When a lease that last beat at `last` has been silent long enough.
+    ///
+    /// Without deafness since then: one TTL later. Else one TTL after the deafness (after a stall at most [`STALL_GRACE_FACTOR`] times
+    /// its length), and in all at most [`GRACE_TTLS_MAX`] TTLs late, so that a flood can't blind the engine for ever.
+    pub(super) fn deadline(&self, last: Nanos, ttl: Nanos) -> Nanos {
+        let deadline = last.saturating_add(ttl);
+        let grace = self.drops.grace(last, ttl).max(self.stall.grace(last, ttl));
+        deadline.max(grace.min(deadline.saturating_add(GRACE_TTLS_MAX * ttl)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grace_is_one_ttl_and_bounded() {
+        let mut deafness = Deafness::default();
+        assert_eq!(deafness.deadline(1000, 100), 1100);
+        deafness.dropped(1050);
+        assert_eq!(deafness.deadline(1000, 100), 1150);
+        assert_eq!(deafness.deadline(1051, 100), 1151, "beaten since: no grace");
+        deafness.dropped(5000);
+        assert_eq!(deafness.deadline(1000, 100), 1400, "three TTLs late at most");
+    }
+
+    #[test]
+    fn a_short_stall_gives_short_grace() {
+        let mut deafness = Deafness::default();
+        deafness.stalled(1090, 5);
+        assert_eq!(deafness.deadline(1000, 100), 1130);
+        assert_eq!(deafness.deadline(1000, 10_000), 11_000);
+        deafness.stalled(1095, 1);
+        assert_eq!(deafness.deadline(1000, 100), 1130, "a shorter one does not take grace away");
+    }
+}

@@ -1,0 +1,227 @@
+//! Who is silent: decide first, act second.
+
+use super::hold::HoldChange;
+use super::tables::{Total, What};
+use super::{Registrar, limbo_key, wheel};
+use crate::clock::{NANOS_PER_MS, Nanos};
+use crate::limits::GRACE_TTLS_MAX;
+use crate::region::{Cause, EventKind, HeartState, Hold};
+use crate::wire::{Declared, State, endpoint_flags};
+
+/// What a decision is made from.
+#[derive(Clone, Copy, Debug)]
+struct Facts {
+    state: HeartState,
+    /// Last beat that counted.
+    last: Nanos,
+    ttl: Nanos,
+    /// End of the hold or of the tombstone; 0 with neither.
+    until: Nanos,
+}
+
+/// What is to be done about a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Nothing before this time.
+    Wait(Nanos),
+    /// It is silent, unless a beat waits at a socket: ask again when every loop has drained.
+    Doubt,
+    /// Silent for two thirds of its TTL.
+    Suspect,
+    /// Silent for its TTL.
+    Expired,
+    /// Held, and the hold is over.
+    Released,
+    /// It beat again.
+    Up,
+    /// It beat again after it was declared down.
+    Revive,
+    /// Its tombstone period is over.
+    Bury,
+}
+
+impl Registrar {
+    /// Decides about a slot whose timer is due, whose doubt is cleared, or whose beat asked for it; leaves it with a timer or in limbo.
+    pub(super) fn judge(&mut self, now: Nanos, slot: u32) {
+        // Each round goes one state further; there are four.
+        for _ in 0..5 {
+            let Some(facts) = self.facts(slot) else { return };
+            match self.decide(now, &facts) {
+                Verdict::Wait(at) => return self.wheel.arm(slot, wheel::tick_from(at)),
+                Verdict::Doubt => return self.wheel.enter_limbo(slot, limbo_key(now)),
+                Verdict::Suspect => self.transit(now, slot, HeartState::Suspect, What::new(EventKind::Suspect, Cause::Silence)),
+                Verdict::Expired => self.expire(now, slot, &facts),
+                Verdict::Released => self.declare_down(now, slot, facts.ttl, Cause::HoldOver),
+                Verdict::Up => self.transit(now, slot, HeartState::Up, What::new(EventKind::Up, Cause::Beat)),
+                Verdict::Revive => {
+                    if self.tables.reserve(self.tables.region.endpoints()[slot as usize].service()).is_err() {
+                        // No room in the lists: look again in a tick.
+                        return self.wheel.arm(slot, wheel::tick_from(now) + 1);
+                    }
+                    self.counts.revived += 1;
+                    self.transit(now, slot, HeartState::Up, What::new(EventKind::Revived, Cause::Beat));
+                }
+                Verdict::Bury => return self.end(now, slot, HeartState::Removed, Cause::Tombstone),
+            }
+        }
+    }
+
+    /// A beat asked for it.
+    pub(super) fn look(&mut self, now: Nanos, slot: u32) {
+        if self.facts(slot).is_none() {
+            return;
+        }
+        let declared = self.tables.region.lines()[slot as usize].last().declared;
+        if declared == Declared::Leaving {
+            return self.end(now, slot, HeartState::Removed, Cause::Leaving);
+        }
+        self.declare(now, slot, declared);
+        self.judge(now, slot);
+    }
+
+    fn facts(&self, slot: u32) -> Option<Facts> {
+        let line = self.tables.region.lines().get(slot as usize)?;
+        let state = line.head().1;
+        state.is_leased().then(|| Facts { state, last: line.last().at, ttl: line.ttl(), until: line.hold_until() })
+    }
+
+    fn decide(&self, now: Nanos, facts: &Facts) -> Verdict {
+        let (last, ttl) = (facts.last, facts.ttl);
+        let third = ttl / 3;
+        let deadline = self.deafness.deadline(last, ttl);
+        let proved = |at: Nanos, verdict| if self.observed.drained >= at { verdict } else { Verdict::Doubt };
+        match facts.state {
+            HeartState::Up if now < deadline - third => Verdict::Wait(deadline - third),
+            HeartState::Up => proved(deadline - third, Verdict::Suspect),
+            HeartState::Suspect if now < last + ttl - third => Verdict::Up,
+            HeartState::Suspect if facts.until == 0 && now < deadline => Verdict::Wait(deadline),
+            HeartState::Suspect if facts.until == 0 => proved(deadline, Verdict::Expired),
+            HeartState::Suspect => {
+                let release = self.hold.release_at(facts.until, ttl);
+                if now >= release {
+                    return proved(release, Verdict::Released);
+                }
+                // The evidence may go while it waits.
+                Verdict::Wait(release.min(now + (ttl / 4).max(NANOS_PER_MS)))
+            }
+            HeartState::Down if now < last + ttl => Verdict::Revive,
+            HeartState::Down if now >= facts.until => Verdict::Bury,
+            HeartState::Down => Verdict::Wait(facts.until),
+            HeartState::Free | HeartState::Removed | HeartState::Replaced => Verdict::Wait(now),
+        }
+    }
+
+    /// Its deadline has passed: down, or held.
+    fn expire(&mut self, now: Nanos, slot: u32, facts: &Facts) {
+        let serving = self.declared(slot) == Declared::Serving;
+        let (silent, live) = (self.counts.serving_suspect, self.counts.serving);
+        let admitted = if serving { self.hold.admit(silent, live) } else { None };
+        let Some(begins) = admitted else {
+            return self.declare_down(now, slot, facts.ttl, Cause::Silence);
+        };
+        if begins {
+            self.counts.holds += 1;
+            self.tables.region.set_hold(&self.tables.writer, Some(Hold { since: now.max(1), silent, live }));
+            self.tables.announce(now, What { silent, live, ..What::new(EventKind::HoldBegan, Cause::MassSilence) });
+        }
+        let line = &self.tables.region.lines()[slot as usize];
+        line.set_hold_until(&self.tables.writer, now + GRACE_TTLS_MAX * facts.ttl);
+        self.counts.held += 1;
+        let what = What { silent, live, ..What::new(EventKind::Held, Cause::MassSilence) };
+        self.tables.change(now, slot, Total::Same, what, |endpoint| endpoint.flags |= endpoint_flags::HELD);
+    }
+
+    fn declare_down(&mut self, now: Nanos, slot: u32, ttl: Nanos, cause: Cause) {
+        self.counts.downs += 1;
+        self.transit(now, slot, HeartState::Down, What::new(EventKind::Down, cause));
+        let line = &self.tables.region.lines()[slot as usize];
+        line.set_hold_until(&self.tables.writer, now + ttl.max(self.settings.tombstone_min));
+    }
+
+    /// Moves a member from one state to another, everywhere it is written.
+    fn transit(&mut self, now: Nanos, slot: u32, to: HeartState, what: What) {
+        let line = &self.tables.region.lines()[slot as usize];
+        let from = line.head().1;
+        let held = from == HeartState::Suspect && line.hold_until() != 0;
+        line.set_hold_until(&self.tables.writer, 0);
+        line.set_state(&self.tables.writer, to);
+        let declared = self.declared(slot);
+        let state = match to {
+            HeartState::Up => State::Up,
+            HeartState::Suspect => State::Suspect,
+            _ => State::Down,
+        };
+        self.tables.change(now, slot, Total::Same, what, |endpoint| {
+            endpoint.state = state as u8;
+            endpoint.flags &= !endpoint_flags::HELD;
+        });
+        self.uncount(from, held, declared);
+        self.count(to, declared);
+        self.observe_hold(now);
+    }
+
+    fn declared(&self, slot: u32) -> Declared {
+        self.tables.region.endpoints()[slot as usize].entry().declared()
+    }
+
+    /// Takes over what an instance says of itself.
+    fn declare(&mut self, now: Nanos, slot: u32, declared: Declared) {
+        let before = self.declared(slot);
+        if before == declared {
+            return;
+        }
+        self.tables.change(now, slot, Total::Same, What::new(EventKind::Declared, Cause::Beat), |endpoint| {
+            endpoint.flags = endpoint.flags & !endpoint_flags::DECLARED | declared as u8;
+        });
+        let line = &self.tables.region.lines()[slot as usize];
+        let state = line.head().1;
+        let held = state == HeartState::Suspect && line.hold_until() != 0;
+        self.uncount(state, held, before);
+        self.count(state, declared);
+        self.counts.held += u32::from(held);
+        self.observe_hold(now);
+    }
+
+    fn count(&mut self, state: HeartState, declared: Declared) {
+        let serving = u32::from(declared == Declared::Serving);
+        match state {
+            HeartState::Up => {
+                self.counts.up += 1;
+                self.counts.serving += serving;
+            }
+            HeartState::Suspect => {
+                self.counts.suspect += 1;
+                self.counts.serving += serving;
+                self.counts.serving_suspect += serving;
+            }
+            _ => self.counts.down += 1,
+        }
+    }
+
+    pub(super) fn uncount(&mut self, state: HeartState, held: bool, declared: Declared) {
+        let serving = u32::from(declared == Declared::Serving);
+        match state {
+            HeartState::Up => {
+                self.counts.up -= 1;
+                self.counts.serving -= serving;
+            }
+            HeartState::Suspect => {
+                self.counts.suspect -= 1;
+                self.counts.held -= u32::from(held);
+                self.counts.serving -= serving;
+                self.counts.serving_suspect -= serving;
+            }
+            _ => self.counts.down -= 1,
+        }
+    }
+
+    /// Ends the hold when its evidence is gone.
+    pub(super) fn observe_hold(&mut self, now: Nanos) {
+        let (silent, live) = (self.counts.serving_suspect, self.counts.serving);
+        if self.hold.observe(silent, live, now) == HoldChange::Ended {
+            debug_assert!(!self.hold.is_on());
+            self.tables.region.set_hold(&self.tables.writer, None);
+            self.tables.announce(now, What { silent, live, ..What::new(EventKind::HoldEnded, Cause::HoldOver) });
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Membership: the one writer of who is there.
+//!
+//! A state machine without I/O: time, observations, randomness and commands come in as arguments; replies and events go out.
+//! The same arguments give the same history. `requests.rs` does what clients ask, `liveness.rs` decides who is silent.
+
+mod deafness;
+mod deny;
+mod hold;
+mod links;
+mod liveness;
+mod requests;
+mod tables;
+mod wheel;
+
+pub use deny::DenyList;
+
+use crate::clock::{NANOS_PER_SECOND, Nanos};
+use crate::exchange::{Command, Replies};
+use crate::limits::{CAPACITY_MAX, STALL_NS_MIN, TIMERS_PER_STEP};
+use crate::region::{Cause, EventKind, Region, Writer};
+use ahash::AHashMap;
+use deafness::Deafness;
+use hold::HoldGuard;
+use std::sync::Arc;
+use tables::{Tables, What};
+use wheel::{Step, Wheel};
+
+/// What the registrar is told at start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Leases that one source address may hold.
+    pub quota: u32,
+    /// Whether mass silence is held.
+    pub hold: bool,
+    /// Shortest tombstone period.
+    pub tombstone_min: Nanos,
+    /// Services that may not be registered.
+    pub deny: DenyList,
+    /// Number of this run of the engine.
+    pub epoch: u64,
+}
+
+/// What the engine knows of its own hearing at a moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Observed {
+    /// The time.
+    pub now: Nanos,
+    /// Every loop has applied whatever had arrived at its sockets before this time.
+    pub drained: Nanos,
+    /// Datagrams that the kernel has dropped at the engine's sockets so far, read after `drained`.
+    pub drops: u64,
+    /// Longest time that a loop stood still since the last observation.
+    pub stall: Nanos,
+}
+
+/// What the registrar wants next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Next {
+    /// Call [`Registrar::tick`] at this time at the latest; `None`: when there is a command.
+    pub wake_at: Option<Nanos>,
+    /// Verdicts wait until every loop has drained after this time.
+    pub drain: Option<Nanos>,
+}
+
+/// How many members are in which state, and what has happened so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Instances that are up.
+    pub up: u32,
+    /// Suspect, held ones included.
+    pub suspect: u32,
+    /// Held.
+    pub held: u32,
+    /// Down, with a tombstone.
+    pub down: u32,
+    /// Up or suspect, and serving: what a hold compares with.
+    pub serving: u32,
+    /// Suspect, and serving.
+    pub serving_suspect: u32,
+    /// Registrations granted.
+    pub registered: u64,
+    /// Declared down.
+    pub downs: u64,
+    /// Back from down.
+    pub revived: u64,
+    /// Leases ended.
+    pub ended: u64,
+    /// Holds begun.
+    pub holds: u64,
+    /// Spells of deafness.
+    pub deafness: u64,
+}
+
+/// The registrar.
+#[derive(Debug)]
+pub struct Registrar {
+    tables: Tables,
+    wheel: Wheel,
+    settings: Settings,
+    quotas: AHashMap<[u8; 16], u32>,
+    /// Slots from here on were never used.
+    fresh: u32,
+    /// Identities in the index: members in any state.
+    identities: u32,
+    counts: Counts,
+    hold: HoldGuard,
+    deafness: Deafness,
+    observed: Observed,
+    /// When the last [`Next`] asked to be called.
+    expected: Nanos,
+    /// A request waits for a slot to leave its quarantine.
+    slot_wanted: bool,
+    deaf_told: Nanos,
+}
+
+impl Registrar {
+    /// A registrar over an empty region.
+    pub fn new(region: Arc<Region>, writer: Writer, settings: Settings, now: Nanos) -> Self {
+        let slots = region.geometry().slots as usize;
+        const { assert!(CAPACITY_MAX < u32::MAX / 2) };
+        Self {
+            tables: Tables::new(region, writer),
+            wheel: Wheel::new(slots, now),
+            hold: HoldGuard::new(settings.hold),
+            settings,
+            quotas: AHashMap::new(),
+            fresh: 0,
+            identities: 0,
+            counts: Counts::default(),
+            deafness: Deafness::default(),
+            observed: Observed { now, drained: 0, drops: 0, stall: 0 },
+            expected: Nanos::MAX,
+            slot_wanted: false,
+            deaf_told: 0,
+        }
+    }
+
+    /// How many members are in which state.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Whether a verdict waits for the loops to drain, so that the next observation must have fresh drop counts.
+    pub fn is_judging(&self) -> bool {
+        self.wheel.limbo().is_some()
+    }
+
+    /// Bytes that the registrar's private tables take.
+    pub fn memory_bytes(&self) -> usize {
+        self.wheel.memory_bytes() + self.tables.memory_bytes()
+    }
+
+    /// Does what a client or a loop asks.
+    pub fn handle(&mut self, now: Nanos, command: &Command, random: &mut dyn FnMut() -> u64, replies: &mut Replies) {
+        match command {
+            Command::Register { from, request, attributes } => self.register(now, from, request, attributes.as_slice(), random, replies),
+            Command::Update { from, request, attributes } => self.update(now, from, request, attributes.as_slice(), replies),
+            Command::Deregister { from, lease } => self.deregister(now, from, lease, replies),
+            Command::Look { slot } => self.look(now, *slot),
+            Command::Stats { .. } => {}
+        }
+    }
+
+    /// Takes an observation, decides what is due, and says what it wants next. Bounded: a large backlog is left for the next call.
+    pub fn tick(&mut self, observed: &Observed) -> Next {
+        let now = observed.now;
+        self.listen(observed);
+        let until = wheel::tick_at(now);
+        let mut budget = TIMERS_PER_STEP;
+        // Limbo first: those were due earlier.
+        while budget > 0
+            && let Some((slot, key)) = self.wheel.limbo()
+            && key <= limbo_floor(observed.drained)
+        {
+            budget -= 1;
+            self.wheel.disarm(slot);
+            self.judge(now, slot);
+        }
+        while budget > 0 {
+            match self.wheel.step(until) {
+                Step::Fire(slot) => self.judge(now, slot),
+                Step::Moved => {}
+                Step::Rest => break,
+            }
+            budget -= 1;
+        }
+        self.plan(now, budget == 0)
+    }
+
+    /// Notes our own deafness.
+    fn listen(&mut self, observed: &Observed) {
+        let now = observed.now;
+        let late = now.saturating_sub(self.expected);
+        let stall = late.max(observed.stall);
+        if stall >= STALL_NS_MIN {
+            self.deafness.stalled(now, stall);
+            self.tell_deafness(now, Cause::Stall, 0, stall);
+        }
+        if observed.drops > self.observed.drops {
+            self.deafness.dropped(now);
+            self.tell_deafness(now, Cause::Drops, observed.drops - self.observed.drops, 0);
+        }
+        self.observed = *observed;
+    }
+
+    fn tell_deafness(&mut self, now: Nanos, cause: Cause, drops: u64, stall: Nanos) {
+        self.counts.deafness += 1;
+        if self.deaf_told == 0 || now >= self.deaf_told + NANOS_PER_SECOND {
+            self.deaf_told = now;
+            let what = What {
+                silent: drops.min(u64::from(u32::MAX)) as u32,
+                live: (stall / crate::clock::NANOS_PER_MS) as u32,
+                ..What::new(EventKind::Deaf, cause)
+            };
+            self.tables.announce(now, what);
+        }
+    }
+
+    fn plan(&mut self, now: Nanos, backlog: bool) -> Next {
+        let limbo = self.wheel.limbo().map(|(_, key)| limbo_time(key));
+        let free = if self.slot_wanted { self.wheel.free().map(|(_, key)| limbo_time(key)) } else { None };
+        let drain = limbo.into_iter().chain(free).max();
+        let timer = self.wheel.next().map(|tick| tick * crate::clock::NANOS_PER_MS);
+        let wake_at = if backlog {
+            Some(now)
+        } else if drain.is_some() {
+            // The loops wake the registrar when they have drained; a tick later it looks by itself.
+            let soon = now + crate::clock::NANOS_PER_MS;
+            Some(timer.map_or(soon, |timer| timer.min(soon)))
+        } else {
+            timer
+        };
+        self.expected = wake_at.map_or(Nanos::MAX, |at| at.max(now));
+        Next { wake_at, drain }
+    }
+}
+
+/// Limbo and quarantine are ordered by microseconds, rounded up.
+fn limbo_key(time: Nanos) -> u64 {
+    time.div_ceil(1000)
+}
+
+/// The largest key that a drain time satisfies.
+fn limbo_floor(drained: Nanos) -> u64 {
+    drained / 1000
+}
+
+/// The drain time that satisfies a key.
+fn limbo_time(key: u64) -> Nanos {
+    key * 1000
+}

@@ -1,0 +1,244 @@
+//! What clients ask of the registrar: leases, changes, farewells.
+
+use super::tables::{TablesFull, Total, What};
+use super::{Registrar, limbo_floor, limbo_key, wheel};
+use crate::cadence::Cadence;
+use crate::clock::{Nanos, from_ms};
+use crate::exchange::{Replies, Requester};
+use crate::region::{Cause, EventKind, HeartState, Record};
+use crate::wire::{Changed, Declared, Endpoint, Granted, Header, Kind, Lease, Register, State, Status, Update, service_id, update_fields};
+use zerocopy::IntoBytes;
+use zerocopy::byteorder::little_endian::{U16, U32, U64};
+
+/// What stands under the identity of a registration.
+struct Standing {
+    service: Option<u32>,
+    /// The slot that the identity has now.
+    slot: Option<u32>,
+}
+
+impl Registrar {
+    pub(super) fn register(
+        &mut self,
+        now: Nanos,
+        from: &Requester,
+        request: &Register,
+        attributes: &[u8],
+        random: &mut dyn FnMut() -> u64,
+        replies: &mut Replies,
+    ) {
+        match self.grant(now, from, request, attributes, random) {
+            Ok(slot) => {
+                let line = &self.tables.region.lines()[slot as usize];
+                let cadence = Cadence::new(slot, line.ttl(), now);
+                let granted = Granted {
+                    lease: line.lease(slot),
+                    epoch: U64::new(self.settings.epoch),
+                    interval_us: U32::new(cadence.interval_us),
+                    phase_us: U32::new(cadence.phase_us),
+                    ttl_ms: U32::new((line.ttl() / crate::clock::NANOS_PER_MS) as u32),
+                    reserved: [0; 4],
+                };
+                replies.put(from, Header::reply(Kind::Register, Status::Ok, 0, from.tag), &[granted.as_bytes()]);
+            }
+            Err(status) => replies.put_status(from, Kind::Register, status),
+        }
+    }
+
+    /// Decides first, changes second: a refusal changes nothing.
+    fn grant(
+        &mut self,
+        now: Nanos,
+        from: &Requester,
+        request: &Register,
+        attributes: &[u8],
+        random: &mut dyn FnMut() -> u64,
+    ) -> Result<u32, Status> {
+        let standing = self.standing(request)?;
+        if let Some(slot) = standing.slot {
+            let line = &self.tables.region.lines()[slot as usize];
+            if line.nonce() == request.nonce.get() {
+                return Ok(slot);
+            }
+            if line.head().1 != HeartState::Down && self.source(slot) != from.peer.ip {
+                return Err(Status::Conflict);
+            }
+        } else if self.identities >= self.tables.region.geometry().capacity {
+            return Err(Status::Full);
+        }
+        let own = u32::from(standing.slot.is_some_and(|slot| self.source(slot) == from.peer.ip));
+        if self.quotas.get(&from.peer.ip).copied().unwrap_or(0) - own >= self.settings.quota {
+            return Err(Status::Quota);
+        }
+        let slot = self.available_slot().ok_or(Status::Busy)?;
+        let service = match standing.service {
+            Some(service) => service,
+            None => self.tables.create_service(service_id(request.service.as_str()), &request.service).map_err(|_| Status::Full)?,
+        };
+        self.tables.reserve(service).map_err(|_| Status::Full)?;
+        self.occupy(slot, service, standing.slot, from, request, attributes).map_err(|_| Status::Full)?;
+        let ttl = from_ms(u64::from(request.ttl_ms.get()));
+        self.join(now, slot, service, from, request, random() | 1, ttl);
+        if let Some(old) = standing.slot {
+            self.end(now, old, HeartState::Replaced, Cause::Replaced);
+        }
+        self.wheel.arm(slot, wheel::tick_from(now + ttl - ttl / 3));
+        Ok(slot)
+    }
+
+    fn standing(&self, request: &Register) -> Result<Standing, Status> {
+        if self.settings.deny.denies(request.service.as_str()) {
+            return Err(Status::Denied);
+        }
+        let Some(service) = self.tables.find_service(service_id(request.service.as_str())) else {
+            return Ok(Standing { service: None, slot: None });
+        };
+        if self.tables.service_name(service) != request.service {
+            return Err(Status::Collision);
+        }
+        Ok(Standing { service: Some(service), slot: self.tables.find_instance(service, &request.instance) })
+    }
+
+    fn source(&self, slot: u32) -> [u8; 16] {
+        self.record(slot).source
+    }
+
+    fn record(&self, slot: u32) -> Record {
+        self.tables.region.records().read(slot).expect("nobody disturbs the writer")
+    }
+
+    /// A slot that no loop can still be applying a beat of its former lease to.
+    fn available_slot(&mut self) -> Option<u32> {
+        self.slot_wanted = false;
+        if self.fresh < self.tables.region.geometry().slots {
+            return Some(self.fresh);
+        }
+        match self.wheel.free() {
+            Some((slot, key)) if key <= limbo_floor(self.observed.drained) => Some(slot),
+            _ => {
+                self.slot_wanted = true;
+                None
+            }
+        }
+    }
+
+    /// Writes record and index entry; the slot is taken only if both could be.
+    fn occupy(
+        &mut self,
+        slot: u32,
+        service: u32,
+        replaces: Option<u32>,
+        from: &Requester,
+        request: &Register,
+        attributes: &[u8],
+    ) -> Result<(), TablesFull> {
+        let (region, writer) = (&self.tables.region, &self.tables.writer);
+        let id = service_id(request.service.as_str());
+        let record = Record { source: from.peer.ip, zone: request.zone, instance: request.instance };
+        region.records().write(writer, slot, &record, attributes);
+        region.endpoints()[slot as usize].set_place(writer, service, 0);
+        match replaces {
+            Some(old) => region.reindex_instance(writer, id, request.instance.bytes(), old, slot),
+            None => {
+                region.index_instance(writer, id, request.instance.bytes(), slot).map_err(|_| TablesFull)?;
+                self.identities += 1;
+            }
+        }
+        if slot == self.fresh {
+            self.fresh += 1;
+        }
+        self.wheel.disarm(slot);
+        *self.quotas.entry(from.peer.ip).or_insert(0) += 1;
+        Ok(())
+    }
+
+    fn join(&mut self, now: Nanos, slot: u32, service: u32, from: &Requester, request: &Register, secret: u64, ttl: Nanos) {
+        let line = &self.tables.region.lines()[slot as usize];
+        let generation = line.lease_to(&self.tables.writer, now, ttl, secret, request.nonce.get());
+        let entry = Endpoint {
+            address: if request.address == [0; 16] { from.peer.ip } else { request.address },
+            port: request.port,
+            weight: request.weight,
+            load: U16::ZERO,
+            state: State::Up as u8,
+            flags: Declared::Serving as u8,
+            slot: U32::new(slot),
+            generation: U32::new(generation),
+            version: request.version,
+            zone: U32::new(request.zone.hash32()),
+            age_ms: U32::ZERO,
+        };
+        debug_assert_eq!(self.tables.region.endpoints()[slot as usize].service(), service);
+        self.tables.change(now, slot, Total::Joins, What::new(EventKind::Registered, Cause::Request), |endpoint| *endpoint = entry);
+        self.counts.up += 1;
+        self.counts.serving += 1;
+        self.counts.registered += 1;
+        self.observe_hold(now);
+    }
+
+    pub(super) fn update(&mut self, now: Nanos, from: &Requester, request: &Update, attributes: &[u8], replies: &mut Replies) {
+        let slot = request.lease.slot.get();
+        if let Err(status) = self.verify(&request.lease) {
+            return replies.put_status(from, Kind::Update, status);
+        }
+        let fields = request.fields.get();
+        if fields & update_fields::ATTRIBUTES != 0 {
+            self.tables.region.records().write_attributes(&self.tables.writer, slot, attributes);
+        }
+        if fields & (update_fields::WEIGHT | update_fields::VERSION | update_fields::ATTRIBUTES) != 0 {
+            self.tables.change(now, slot, Total::Same, What::new(EventKind::Updated, Cause::Request), |endpoint| {
+                if fields & update_fields::WEIGHT != 0 {
+                    endpoint.weight = request.weight;
+                }
+                if fields & update_fields::VERSION != 0 {
+                    endpoint.version = request.version;
+                }
+            });
+        }
+        self.confirm(from, Kind::Update, replies);
+    }
+
+    pub(super) fn deregister(&mut self, now: Nanos, from: &Requester, lease: &Lease, replies: &mut Replies) {
+        if let Err(status) = self.verify(lease) {
+            return replies.put_status(from, Kind::Deregister, status);
+        }
+        self.end(now, lease.slot.get(), HeartState::Removed, Cause::Request);
+        self.confirm(from, Kind::Deregister, replies);
+    }
+
+    fn confirm(&self, from: &Requester, kind: Kind, replies: &mut Replies) {
+        let changed = Changed { epoch: U64::new(self.settings.epoch) };
+        replies.put(from, Header::reply(kind, Status::Ok, 0, from.tag), &[changed.as_bytes()]);
+    }
+
+    fn verify(&self, lease: &Lease) -> Result<(), Status> {
+        self.tables.region.lines().get(lease.slot.get() as usize).ok_or(Status::Unknown)?.verify(lease)
+    }
+
+    /// Ends a lease. Its slot goes into quarantine.
+    pub(super) fn end(&mut self, now: Nanos, slot: u32, state: HeartState, cause: Cause) {
+        let record = self.record(slot);
+        let line = &self.tables.region.lines()[slot as usize];
+        let was = line.head().1;
+        let held = line.hold_until() != 0;
+        let endpoint = self.tables.region.endpoints()[slot as usize].entry();
+        line.set_state(&self.tables.writer, state);
+        if state == HeartState::Removed {
+            let service = self.tables.region.endpoints()[slot as usize].service();
+            let id = self.tables.region.directory()[service as usize].meta().id;
+            self.tables.region.unindex_instance(&self.tables.writer, id, record.instance.bytes(), slot);
+            self.identities -= 1;
+        }
+        self.tables.change(now, slot, Total::Leaves, What::new(EventKind::Gone, cause), |_| {});
+        if let Some(count) = self.quotas.get_mut(&record.source) {
+            *count -= 1;
+            if *count == 0 {
+                self.quotas.remove(&record.source);
+            }
+        }
+        self.wheel.set_free(slot, limbo_key(now + 1));
+        self.uncount(was, held, endpoint.declared());
+        self.counts.ended += 1;
+        self.observe_hold(now);
+    }
+}

@@ -1,0 +1,247 @@
+//! Membership as it stands in the region: the one place that changes directory, slot lists, endpoints and feed, always together.
+
+use crate::clock::Nanos;
+use crate::region::{Cause, DirectoryEntry, Event, EventKind, ListAllocator, ListRef, Region, ServiceMeta, Writer};
+use crate::wire::{Endpoint, Name, State};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// No room for a service, a list entry or an index entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TablesFull;
+
+/// What an event says beside time and instance.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct What {
+    pub(super) kind: EventKind,
+    pub(super) cause: Cause,
+    pub(super) silent: u32,
+    pub(super) live: u32,
+}
+
+impl What {
+    pub(super) fn new(kind: EventKind, cause: Cause) -> Self {
+        Self { kind, cause, silent: 0, live: 0 }
+    }
+}
+
+/// The region and the right to change it.
+#[derive(Debug)]
+pub(super) struct Tables {
+    pub(super) region: Arc<Region>,
+    pub(super) writer: Writer,
+    lists: ListAllocator,
+    /// Directory entries from here on were never used.
+    fresh: u32,
+    /// Services without instances, oldest first: kept, so that their versions go on, until their entry is needed.
+    empty: VecDeque<u32>,
+    /// Whether an entry is in `empty`.
+    queued: Box<[bool]>,
+    services: u32,
+}
+
+impl Tables {
+    pub(super) fn new(region: Arc<Region>, writer: Writer) -> Self {
+        let services_max = region.geometry().services_max as usize;
+        Self {
+            lists: ListAllocator::new(region.geometry().list_entries),
+            fresh: 0,
+            empty: VecDeque::with_capacity(services_max),
+            queued: vec![false; services_max].into_boxed_slice(),
+            services: 0,
+            region,
+            writer,
+        }
+    }
+
+    /// Bytes that the private side of the tables takes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.lists.memory_bytes() + self.queued.len() * (1 + size_of::<u32>())
+    }
+
+    fn entry(&self, service: u32) -> &DirectoryEntry {
+        &self.region.directory()[service as usize]
+    }
+
+    /// The service with this id, whatever its name.
+    pub(super) fn find_service(&self, id: u64) -> Option<u32> {
+        self.region.find_service(id).expect("nobody disturbs the writer")
+    }
+
+    /// The instance with this name.
+    pub(super) fn find_instance(&self, service: u32, name: &Name) -> Option<u32> {
+        let id = self.entry(service).meta().id;
+        self.region.find_instance(service, id, name.bytes()).expect("nobody disturbs the writer")
+    }
+
+    pub(super) fn service_name(&self, service: u32) -> Name {
+        self.entry(service).name()
+    }
+
+    /// Makes a directory entry for a new service; the version starts above every version its id can have had.
+    pub(super) fn create_service(&mut self, id: u64, name: &Name) -> Result<u32, TablesFull> {
+        let service = self.free_service().ok_or(TablesFull)?;
+        self.region.index_service(&self.writer, id, service).map_err(|_| TablesFull)?;
+        let version = self.region.feed().head();
+        let entry = &self.region.directory()[service as usize];
+        entry.sequence().write(&self.writer, || {
+            entry.set_meta(&self.writer, ServiceMeta { id, version, listed: 0, total: 0, list: ListRef::default() });
+            entry.set_name(&self.writer, Some(name));
+        });
+        self.queue_if_empty(service);
+        Ok(service)
+    }
+
+    fn free_service(&mut self) -> Option<u32> {
+        if self.fresh < self.region.geometry().services_max {
+            self.fresh += 1;
+            return Some(self.fresh - 1);
+        }
+        while let Some(service) = self.empty.pop_front() {
+            self.queued[service as usize] = false;
+            let entry = &self.region.directory()[service as usize];
+            let meta = entry.meta();
+            if meta.total == 0 {
+                if entry.is_used() {
+                    self.region.unindex_service(&self.writer, meta.id, service);
+                    entry.sequence().write(&self.writer, || entry.set_name(&self.writer, None));
+                }
+                return Some(service);
+            }
+        }
+        None
+    }
+
+    fn queue_if_empty(&mut self, service: u32) {
+        if self.entry(service).meta().total == 0 && !std::mem::replace(&mut self.queued[service as usize], true) {
+            self.empty.push_back(service);
+        }
+    }
+
+    /// Makes sure that the list of a service has room for one more.
+    pub(super) fn reserve(&mut self, service: u32) -> Result<(), TablesFull> {
+        let meta = self.entry(service).meta();
+        if meta.listed < meta.list.capacity() {
+            return Ok(());
+        }
+        let roomier = self.lists.allocate(meta.listed + 1).ok_or(TablesFull)?;
+        self.move_list(service, roomier);
+        Ok(())
+    }
+
+    fn move_list(&mut self, service: u32, to: ListRef) {
+        let entry = &self.region.directory()[service as usize];
+        let arena = self.region.lists();
+        let from = entry.meta().list;
+        entry.sequence().write(&self.writer, || {
+            let meta = entry.meta();
+            for position in 0..meta.listed {
+                let slot = arena[(from.offset + position) as usize].load(Relaxed);
+                arena[(to.offset + position) as usize].store(slot, Relaxed);
+            }
+            entry.set_meta(&self.writer, ServiceMeta { list: to, ..meta });
+        });
+        self.lists.free(from);
+    }
+
+    /// Changes one member in one step of the version: its endpoint, whether it is listed, and how many there are; and tells the feed.
+    pub(super) fn change(&mut self, now: Nanos, slot: u32, total: Total, what: What, edit: impl FnOnce(&mut Endpoint)) {
+        let region = &self.region;
+        let line = &region.endpoints()[slot as usize];
+        let service = line.service();
+        let entry = &region.directory()[service as usize];
+        let mut endpoint = line.entry();
+        let was_listed = is_listed(&endpoint) && total != Total::Joins;
+        edit(&mut endpoint);
+        let listed = is_listed(&endpoint) && total != Total::Leaves;
+        let mut meta = entry.meta();
+        entry.sequence().write(&self.writer, || {
+            line.set_entry(&self.writer, endpoint);
+            match (was_listed, listed) {
+                (false, true) => {
+                    region.lists()[(meta.list.offset + meta.listed) as usize].store(slot, Relaxed);
+                    line.set_place(&self.writer, service, meta.listed);
+                    meta.listed += 1;
+                }
+                (true, false) => {
+                    meta.listed -= 1;
+                    let arena = &region.lists()[meta.list.offset as usize..];
+                    let last = arena[meta.listed as usize].load(Relaxed);
+                    arena[line.position() as usize].store(last, Relaxed);
+                    region.endpoints()[last as usize].set_place(&self.writer, service, line.position());
+                }
+                _ => {}
+            }
+            meta.total = meta.total + u32::from(total == Total::Joins) - u32::from(total == Total::Leaves);
+            meta.version += 1;
+            entry.set_meta(&self.writer, meta);
+        });
+        region.feed().push(
+            &self.writer,
+            &Event {
+                at: now,
+                kind: what.kind,
+                cause: what.cause,
+                service: meta.id,
+                version: meta.version,
+                slot,
+                generation: endpoint.generation.get(),
+                silent: what.silent,
+                live: what.live,
+            },
+        );
+        if meta.list.is_sparse(meta.listed) {
+            self.shrink(service, meta);
+        }
+        self.count_service(service, total, meta.total);
+    }
+
+    fn shrink(&mut self, service: u32, meta: ServiceMeta) {
+        if meta.listed == 0 {
+            self.move_list(service, ListRef::default());
+        } else if let Some(smaller) = self.lists.allocate(meta.list.capacity() / 2) {
+            self.move_list(service, smaller);
+        }
+    }
+
+    fn count_service(&mut self, service: u32, change: Total, total: u32) {
+        match change {
+            Total::Joins if total == 1 => self.services += 1,
+            Total::Leaves if total == 0 => {
+                self.services -= 1;
+                self.queue_if_empty(service);
+            }
+            _ => return,
+        }
+        self.region.set_service_count(&self.writer, self.services);
+    }
+
+    /// An event that is about no instance.
+    pub(super) fn announce(&mut self, now: Nanos, what: What) {
+        let event = Event {
+            at: now,
+            kind: what.kind,
+            cause: what.cause,
+            service: 0,
+            version: 0,
+            slot: 0,
+            generation: 0,
+            silent: what.silent,
+            live: what.live,
+        };
+        self.region.feed().push(&self.writer, &event);
+    }
+}
+
+/// Whether the change adds a member to its service or takes one away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Total {
+    Same,
+    Joins,
+    Leaves,
+}
+
+fn is_listed(endpoint: &Endpoint) -> bool {
+    endpoint.state == State::Up as u8 || endpoint.state == State::Suspect as u8
+}

@@ -1,0 +1,211 @@
+//! The hierarchical timing wheel (Varghese and Lauck, SOSP 1987, scheme 6): one timer a slot, one tick a millisecond.
+//!
+//! Six levels of 256: a timer is on the level of the highest byte in which its tick differs from now, and moves down when its time on that
+//! level has come. Arming and disarming are a few stores; nothing runs while nothing is due.
+
+use super::links::Links;
+use crate::clock::{NANOS_PER_MS, Nanos};
+
+const LEVELS: usize = 6;
+const FAN_OUT: usize = 256;
+/// Lists of slots beside the wheel's own.
+const LIMBO: usize = LEVELS * FAN_OUT;
+const FREE: usize = LIMBO + 1;
+
+/// What one step of the wheel did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// This timer is due.
+    Fire(u32),
+    /// A timer moved down a level.
+    Moved,
+    /// Nothing more is due.
+    Rest,
+}
+
+/// Timers of all slots, and the two queues a slot can be in instead.
+#[derive(Debug)]
+pub(super) struct Wheel {
+    links: Links,
+    /// A bit for each list of each level that is not empty.
+    occupied: [[u64; FAN_OUT / 64]; LEVELS],
+    now: u64,
+}
+
+/// The tick that has begun at `time`.
+pub(super) fn tick_at(time: Nanos) -> u64 {
+    time / NANOS_PER_MS
+}
+
+/// The first tick that begins not before `time`.
+pub(super) fn tick_from(time: Nanos) -> u64 {
+    time.div_ceil(NANOS_PER_MS)
+}
+
+impl Wheel {
+    pub(super) fn new(slots: usize, now: Nanos) -> Self {
+        Self { links: Links::new(slots, FREE + 1), occupied: [[0; FAN_OUT / 64]; LEVELS], now: tick_at(now) }
+    }
+
+    /// Bytes that the timers take.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.links.memory_bytes()
+    }
+
+    /// Sets the timer of a slot to a tick; one that has passed is due at once. The slot leaves whatever queue it is in.
+    pub(super) fn arm(&mut self, slot: u32, tick: u64) {
+        self.disarm(slot);
+        let tick = tick.max(self.now);
+        let level = ((63 - ((tick ^ self.now) | 0xFF).leading_zeros()) / 8) as usize;
+        debug_assert!(level < LEVELS);
+        let at = (tick >> (8 * level)) as usize % FAN_OUT;
+        self.occupied[level][at / 64] |= 1 << (at % 64);
+        self.links.push(level * FAN_OUT + at, slot, tick);
+    }
+
+    /// Takes a slot off the wheel or out of the queue it is in.
+    pub(super) fn disarm(&mut self, slot: u32) {
+        let Some(list) = self.links.remove(slot) else { return };
+        if list < LIMBO && self.links.is_empty(list) {
+            let (level, at) = (list / FAN_OUT, list % FAN_OUT);
+            self.occupied[level][at / 64] &= !(1 << (at % 64));
+        }
+    }
+
+    /// Takes one step towards `until`.
+    pub(super) fn step(&mut self, until: u64) -> Step {
+        let Some((level, at, tick)) = self.earliest().filter(|&(_, _, tick)| tick <= until) else {
+            self.now = self.now.max(until);
+            return Step::Rest;
+        };
+        self.now = tick;
+        let (slot, key) = self.links.first(level * FAN_OUT + at).expect("an occupied list has a first slot");
+        if level == 0 {
+            self.disarm(slot);
+            Step::Fire(slot)
+        } else {
+            self.arm(slot, key);
+            Step::Moved
+        }
+    }
+
+    /// The tick at which the wheel next has something to do; not later than the earliest timer.
+    pub(super) fn next(&self) -> Option<u64> {
+        self.earliest().map(|(_, _, tick)| tick)
+    }
+
+    /// The list to be looked at next and its tick; of two with the same tick the higher level, whose timers may belong to the lower.
+    fn earliest(&self) -> Option<(usize, usize, u64)> {
+        let mut best: Option<(usize, usize, u64)> = None;
+        for level in 0..LEVELS {
+            let shift = 8 * level;
+            let here = (self.now >> shift) as usize % FAN_OUT;
+            let Some(at) = first_from(&self.occupied[level], here) else { continue };
+            let tick = ((self.now >> shift) - here as u64 + at as u64) << shift;
+            let tick = tick.max(self.now);
+            if best.is_none_or(|(_, _, other)| tick <= other) {
+                best = Some((level, at, tick));
+            }
+        }
+        best
+    }
+
+    /// Puts a slot into limbo: its verdict waits for the drain of every loop after `key`.
+    pub(super) fn enter_limbo(&mut self, slot: u32, key: u64) {
+        self.disarm(slot);
+        self.links.push(LIMBO, slot, key);
+    }
+
+    /// The slot that is longest in limbo, and its key.
+    pub(super) fn limbo(&self) -> Option<(u32, u64)> {
+        self.links.first(LIMBO)
+    }
+
+    /// Puts a slot into the queue of free ones; it may be used again once every loop has drained after `key`.
+    pub(super) fn set_free(&mut self, slot: u32, key: u64) {
+        self.disarm(slot);
+        self.links.push(FREE, slot, key);
+    }
+
+    /// The slot that is longest free, and its key.
+    pub(super) fn free(&self) -> Option<(u32, u64)> {
+        self.links.first(FREE)
+    }
+}
+
+fn first_from(words: &[u64; FAN_OUT / 64], from: usize) -> Option<usize> {
+    let first = words[from / 64] & (!0 << (from % 64));
+    if first != 0 {
+        return Some(from / 64 * 64 + first.trailing_zeros() as usize);
+    }
+    (from / 64 + 1..words.len()).find(|&word| words[word] != 0).map(|word| word * 64 + words[word].trailing_zeros() as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    fn fire_all(wheel: &mut Wheel, until: u64) -> BTreeSet<u32> {
+        let mut fired = BTreeSet::new();
+        loop {
+            match wheel.step(until) {
+                Step::Fire(slot) => assert!(fired.insert(slot)),
+                Step::Moved => {}
+                Step::Rest => return fired,
+            }
+        }
+    }
+
+    proptest! {
+        /// A timer that fires early declares the living dead, one that fires late or never keeps the dead alive.
+        #[test]
+        fn fires_what_a_sorted_map_fires(
+            start in 0_u64..1 << 40,
+            steps in prop::collection::vec((0_u8..4, 0_u32..32, 0_u32..33, any::<u32>()), 1..200),
+        ) {
+            let mut wheel = Wheel::new(32, start * NANOS_PER_MS);
+            let mut model: std::collections::BTreeMap<u32, u64> = Default::default();
+            let mut now = start;
+            for (action, slot, bits, noise) in steps {
+                let span = u64::from(noise) & ((1_u64 << bits) - 1);
+                match action {
+                    0 | 1 => {
+                        wheel.arm(slot, now + span);
+                        model.insert(slot, now + span);
+                    }
+                    2 => {
+                        wheel.disarm(slot);
+                        model.remove(&slot);
+                    }
+                    _ => {
+                        if let Some(next) = wheel.next() {
+                            prop_assert!(model.values().min().is_some_and(|&due| next <= due));
+                        } else {
+                            prop_assert!(model.is_empty());
+                        }
+                        now += span;
+                        let due: BTreeSet<u32> = model.iter().filter(|&(_, &tick)| tick <= now).map(|(&slot, _)| slot).collect();
+                        prop_assert_eq!(fire_all(&mut wheel, now), due.clone());
+                        due.iter().for_each(|slot| drop(model.remove(slot)));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sleeps_between_timers() {
+        let mut wheel = Wheel::new(4, 0);
+        wheel.arm(0, 86_400_000);
+        let mut wakes = 0;
+        while let Some(tick) = wheel.next() {
+            wakes += 1;
+            if !fire_all(&mut wheel, tick).is_empty() {
+                assert_eq!(tick, 86_400_000);
+            }
+        }
+        assert!(wakes <= LEVELS, "one wake a level, not one a tick: {wakes}");
+    }
+}
