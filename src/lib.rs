@@ -6,8 +6,10 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("heartline runs on Linux only: it is built on recvmmsg, epoll, timerfd and tmpfs");
 
+pub mod balance;
 pub mod cadence;
 pub mod clock;
+pub mod dataplane;
 pub mod exchange;
 pub mod limits;
 pub mod region;

@@ -1,0 +1,223 @@
+//! Discover: the endpoints of a service, filtered and chosen under its sequence lock.
+
+use super::{Dataplane, refuse_field};
+use crate::balance::{self, Members, Picks, mix};
+use crate::clock::{NANOS_PER_MS, Nanos};
+use crate::exchange::{Replies, Requester};
+use crate::limits::{ATTRIBUTES_BYTES_MAX, ENDPOINTS_PER_FRAME_MAX};
+use crate::region::{DirectoryEntry, HeartLine, Region, ServiceMeta};
+use crate::wire::{Declared, Discover, DiscoverHead, Endpoint, Filter, Header, Kind, State, Status, Strategy, has_tag, header_flags};
+use rand::Rng;
+use smallvec::SmallVec;
+use std::cell::Cell;
+use std::mem::offset_of;
+use std::sync::atomic::Ordering::Relaxed;
+use zerocopy::IntoBytes;
+use zerocopy::byteorder::little_endian::{U16, U32, U64};
+
+/// Set in cursors once the preferred zone was found to have no endpoint that may be answered.
+const ANY_ZONE: u32 = 1 << 31;
+
+/// Fills in what the heart line knows.
+pub(super) fn fill_in(endpoint: &mut Endpoint, line: &HeartLine, now: Nanos) {
+    let last = line.last();
+    endpoint.load = U16::new(last.load);
+    endpoint.age_ms = U32::new((now.saturating_sub(last.at) / NANOS_PER_MS).min(u64::from(u32::MAX)) as u32);
+}
+
+/// The members of a service that a request may be answered with. Read inside the service's sequence: what it says of a list that is being
+/// changed is thrown away.
+struct Candidates<'a> {
+    region: &'a Region,
+    meta: ServiceMeta,
+    request: &'a Discover,
+    filter: Filter,
+    /// Picking strategies leave out who doesn't serve; `all` lists them.
+    serving_only: bool,
+    zone: bool,
+    /// Some member may be answered at all, whatever the filters say.
+    seen_healthy: Cell<bool>,
+}
+
+impl Candidates<'_> {
+    fn slot(&self, position: u32) -> Option<u32> {
+        self.region.lists().get(self.meta.list.offset as usize + position as usize).map(|slot| slot.load(Relaxed))
+    }
+
+    fn endpoint(&self, position: u32) -> Option<Endpoint> {
+        Some(self.region.endpoints().get(self.slot(position)? as usize)?.entry())
+    }
+
+    fn is_healthy(&self, endpoint: &Endpoint) -> bool {
+        let suspect = endpoint.state == State::Suspect as u8;
+        !(suspect && self.filter.has(Filter::NO_SUSPECT) || self.serving_only && endpoint.declared() != Declared::Serving)
+    }
+
+    fn passes(&self, position: u32, endpoint: &Endpoint) -> bool {
+        let filter = self.filter;
+        if filter.has(Filter::VERSION_EXACT) && endpoint.version != self.request.version {
+            return false;
+        }
+        if filter.has(Filter::VERSION_COMPATIBLE) && !endpoint.version.is_compatible_with(self.request.version) {
+            return false;
+        }
+        if self.zone && !self.is_in_zone(position, endpoint) {
+            return false;
+        }
+        !filter.has(Filter::TAG) || self.is_tagged(position)
+    }
+
+    /// The hash sorts out almost all others; the record has the last word.
+    fn is_in_zone(&self, position: u32, endpoint: &Endpoint) -> bool {
+        endpoint.zone.get() == self.request.zone.hash32()
+            && self.slot(position).and_then(|slot| self.region.records().read(slot)).is_some_and(|record| record.zone == self.request.zone)
+    }
+
+    fn is_tagged(&self, position: u32) -> bool {
+        let mut tail = [0; ATTRIBUTES_BYTES_MAX];
+        self.slot(position)
+            .and_then(|slot| self.region.records().attributes(slot, &mut tail))
+            .is_some_and(|tail| has_tag(tail, self.request.tag.bytes()))
+    }
+}
+
+impl Members for Candidates<'_> {
+    fn count(&self) -> u32 {
+        self.meta.listed
+    }
+
+    fn is_eligible(&self, position: u32) -> bool {
+        let Some(endpoint) = self.endpoint(position) else { return false };
+        if !self.is_healthy(&endpoint) {
+            return false;
+        }
+        self.seen_healthy.set(true);
+        self.passes(position, &endpoint)
+    }
+
+    fn weight(&self, position: u32) -> u16 {
+        self.endpoint(position).map_or(0, |endpoint| endpoint.weight.get())
+    }
+
+    fn load(&self, position: u32) -> u16 {
+        self.slot(position).and_then(|slot| self.region.lines().get(slot as usize)).map_or(0, |line| line.last().load)
+    }
+
+    fn identity(&self, position: u32) -> u64 {
+        self.endpoint(position).map_or(0, |endpoint| {
+            let address = u128::from_be_bytes(endpoint.address);
+            mix(mix((address >> 64) as u64 ^ u64::from(endpoint.port.get())) ^ address as u64)
+        })
+    }
+}
+
+/// What one undisturbed read of a service answers.
+struct Answer {
+    status: Status,
+    version: u64,
+    cursor: u32,
+    endpoints: SmallVec<[Endpoint; ENDPOINTS_PER_FRAME_MAX]>,
+}
+
+impl Dataplane {
+    pub(super) fn discover(&mut self, now: Nanos, from: &Requester, body: &Discover, replies: &mut Replies) {
+        let Some(strategy) = Strategy::from_u8(body.strategy) else {
+            return refuse_field(from, Kind::Discover, offset_of!(Discover, strategy), replies);
+        };
+        let filter = Filter(body.filter);
+        if !filter.is_valid() {
+            return refuse_field(from, Kind::Discover, offset_of!(Discover, filter), replies);
+        }
+        let service = match self.region.find_service(body.service.get()) {
+            Ok(Some(service)) => service,
+            Ok(None) => return replies.put_status(from, Kind::Discover, Status::NoService),
+            Err(_) => return replies.put_status(from, Kind::Discover, Status::Busy),
+        };
+        let region = std::sync::Arc::clone(&self.region);
+        let Some(entry) = region.directory().get(service as usize) else {
+            return replies.put_status(from, Kind::Discover, Status::NoService);
+        };
+        let Some(answer) = entry.sequence().read(|| self.answer(now, entry, service, strategy, body)) else {
+            return replies.put_status(from, Kind::Discover, Status::Busy);
+        };
+        let hold = region.hold();
+        let head = DiscoverHead {
+            version: U64::new(answer.version),
+            cursor: U32::new(answer.cursor),
+            hold_percent: hold.map_or(0, |hold| hold.percent()),
+            reserved: [0; 3],
+        };
+        let mut header = Header::reply(Kind::Discover, answer.status, answer.endpoints.len() as u16, from.tag);
+        header.flags = if hold.is_some() { header_flags::HOLD } else { 0 };
+        replies.put(from, header, &[head.as_bytes(), answer.endpoints.as_bytes()]);
+    }
+
+    fn answer(&mut self, now: Nanos, entry: &DirectoryEntry, service: u32, strategy: Strategy, request: &Discover) -> Answer {
+        let region = std::sync::Arc::clone(&self.region);
+        let meta = entry.meta();
+        let mut answer = Answer { status: Status::Ok, version: meta.version, cursor: 0, endpoints: SmallVec::new() };
+        if meta.id != request.service.get() || !entry.is_used() {
+            answer.status = Status::NoService;
+            return answer;
+        }
+        let filter = Filter(request.filter);
+        let fallback = filter.has(Filter::ZONE_PREFERRED) && request.cursor.get() & ANY_ZONE != 0;
+        let mut candidates = Candidates {
+            region: &region,
+            meta,
+            request,
+            filter,
+            serving_only: strategy != Strategy::All,
+            zone: filter.has(Filter::ZONE_ONLY) || filter.has(Filter::ZONE_PREFERRED) && !fallback,
+            seen_healthy: Cell::new(false),
+        };
+        let from = request.cursor.get() & !ANY_ZONE;
+        let mut chosen = self.choose(&candidates, service, strategy, request, from);
+        let mut any_zone = fallback;
+        if chosen.0.is_empty() && filter.has(Filter::ZONE_PREFERRED) && !fallback && from == 0 && chosen.1 == 0 {
+            candidates.zone = false;
+            any_zone = true;
+            chosen = self.choose(&candidates, service, strategy, request, from);
+        }
+        answer.cursor = if chosen.1 != 0 && any_zone { chosen.1 | ANY_ZONE } else { chosen.1 };
+        for position in chosen.0 {
+            if let Some(slot) = candidates.slot(position)
+                && let (Some(line), Some(endpoint)) = (region.lines().get(slot as usize), region.endpoints().get(slot as usize))
+            {
+                let mut endpoint = endpoint.entry();
+                fill_in(&mut endpoint, line, now);
+                answer.endpoints.push(endpoint);
+            }
+        }
+        if answer.endpoints.is_empty() && answer.cursor == 0 && from == 0 {
+            answer.status = match (meta.total, candidates.seen_healthy.get()) {
+                (0, _) => Status::NoneRegistered,
+                (_, false) => Status::NoneHealthy,
+                (_, true) => Status::AllFiltered,
+            };
+        }
+        answer
+    }
+
+    fn choose(&mut self, candidates: &Candidates<'_>, service: u32, strategy: Strategy, request: &Discover, from: u32) -> (Picks, u32) {
+        let page_full = match (usize::from(request.limit.get()), strategy) {
+            (0, Strategy::All) => ENDPOINTS_PER_FRAME_MAX,
+            (0, _) => 1,
+            (limit, _) => limit.min(ENDPOINTS_PER_FRAME_MAX),
+        };
+        let random = &mut self.random;
+        let draw = || random.next_u64();
+        match strategy {
+            Strategy::All => balance::page(candidates, from, page_full),
+            Strategy::Random => (balance::random(candidates, page_full, draw), 0),
+            Strategy::RoundRobin => {
+                let (picks, turn) = balance::round_robin(candidates, self.turns[service as usize], page_full);
+                self.turns[service as usize] = turn;
+                (picks, 0)
+            }
+            Strategy::Weighted => (balance::weighted(candidates, page_full, draw), 0),
+            Strategy::Rendezvous => (balance::rendezvous(candidates, page_full, mix(request.key.get())), 0),
+            Strategy::TwoChoices => (balance::two_choices(candidates, page_full, draw), 0),
+        }
+    }
+}

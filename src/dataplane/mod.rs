@@ -1,0 +1,325 @@
+//! Requests in, replies and commands out: what a loop does with the datagrams it received. No sockets and no clock.
+//!
+//! Beats are applied here, queries are answered here from the region; whatever changes membership is checked here and passed to the
+//! registrar. Frames are decoded in groups and their heart lines prefetched before the first is applied.
+
+mod bucket;
+mod cookie;
+mod discovery;
+mod queries;
+
+pub use cookie::Cookies;
+
+use crate::cadence::Cadence;
+use crate::clock::Nanos;
+use crate::exchange::{Attributes, Command, Peer, Replies, Requester};
+use crate::limits::{BEATS_PER_FRAME_MAX, FRAME_BYTES_MAX, GROUP_BEATS, GROUP_FRAMES, NAKS_BURST, NAKS_PER_SECOND, TTL_MS_MAX, TTL_MS_MIN};
+use crate::region::{Applied, Region, prefetch};
+use crate::wire::{
+    Ack, Beat, Header, Kind, Nak, NakHead, Register, Request, Status, Update, check_attributes, header_flags, update_fields,
+};
+use bucket::Bucket;
+use crossbeam::queue::ArrayQueue;
+use rand::rngs::SmallRng;
+use smallvec::SmallVec;
+use std::mem::offset_of;
+use std::sync::Arc;
+use zerocopy::IntoBytes;
+use zerocopy::byteorder::little_endian::{U16, U32, U64};
+
+/// A datagram as it was received.
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram<'a> {
+    /// From whom.
+    pub peer: Peer,
+    /// What.
+    pub bytes: &'a [u8],
+}
+
+/// What has come in so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Datagrams.
+    pub datagrams: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Datagrams that the decode gate dropped.
+    pub bad: u64,
+    /// Beats that counted.
+    pub accepted: u64,
+    /// Beats with an old or repeated sequence number.
+    pub old: u64,
+    /// Beats for unknown, replaced or removed leases.
+    pub refused: u64,
+    /// Nak frames not sent for their rate limit.
+    pub naks_suppressed: u64,
+}
+
+/// The data plane of one loop.
+#[derive(Debug)]
+pub struct Dataplane {
+    region: Arc<Region>,
+    commands: Arc<ArrayQueue<Command>>,
+    cookies: Cookies,
+    epoch: u64,
+    naks: Bucket,
+    random: SmallRng,
+    /// Whose turn it is, for each service.
+    turns: Box<[u32]>,
+    tally: Tally,
+    commanded: bool,
+}
+
+impl Dataplane {
+    /// A data plane over a region. `random` decides random picks only; no secret comes from it.
+    pub fn new(region: Arc<Region>, commands: Arc<ArrayQueue<Command>>, cookies: Cookies, epoch: u64, random: SmallRng) -> Self {
+        let services_max = region.geometry().services_max as usize;
+        Self {
+            region,
+            commands,
+            cookies,
+            epoch,
+            naks: Bucket::new(NAKS_PER_SECOND, NAKS_BURST),
+            random,
+            turns: vec![0; services_max].into_boxed_slice(),
+            tally: Tally::default(),
+            commanded: false,
+        }
+    }
+
+    /// What has come in so far.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Whether commands were passed on since this was last asked.
+    pub fn take_commanded(&mut self) -> bool {
+        std::mem::take(&mut self.commanded)
+    }
+
+    /// Bytes that the private tables take.
+    pub fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.turns)
+    }
+
+    /// Handles the datagrams received at `now`, at most [`GROUP_FRAMES`] of them and [`GROUP_BEATS`] beats; returns how many it took.
+    /// Each makes at most one reply.
+    pub fn receive<'a>(&mut self, now: Nanos, datagrams: impl Iterator<Item = Datagram<'a>>, replies: &mut Replies) -> usize {
+        let region = Arc::clone(&self.region);
+        let lines = region.lines();
+        let mut group: SmallVec<[(Peer, Request<'a>, u16); GROUP_FRAMES]> = SmallVec::new();
+        let (mut taken, mut beats_taken) = (0, 0);
+        for datagram in datagrams {
+            taken += 1;
+            self.tally.bytes += datagram.bytes.len() as u64;
+            match Request::decode(datagram.bytes) {
+                Ok(request) => {
+                    if let Request::Beat(_, beats) = request {
+                        beats_taken += beats.len();
+                        for beat in beats {
+                            if let Some(line) = lines.get(beat.lease.slot.get() as usize) {
+                                prefetch(line);
+                            }
+                        }
+                    }
+                    group.push((datagram.peer, request, datagram.bytes.len() as u16));
+                }
+                Err(_) => self.tally.bad += 1,
+            }
+            if taken == GROUP_FRAMES || beats_taken + BEATS_PER_FRAME_MAX > GROUP_BEATS {
+                break;
+            }
+        }
+        self.tally.datagrams += taken as u64;
+        for (peer, request, length) in &group {
+            match request {
+                Request::Beat(header, beats) => self.beats(now, peer, header, beats, replies),
+                request => self.rest(now, peer, request, *length, replies),
+            }
+        }
+        taken
+    }
+
+    #[inline]
+    fn beats(&mut self, now: Nanos, peer: &Peer, header: &Header, beats: &[Beat], replies: &mut Replies) {
+        let (mut accepted, mut old) = (0_u16, 0_u16);
+        let mut refused: SmallVec<[Nak; BEATS_PER_FRAME_MAX]> = SmallVec::new();
+        for beat in beats {
+            let slot = beat.lease.slot.get();
+            let applied = match self.region.lines().get(slot as usize) {
+                Some(line) => line.apply(beat, now),
+                None => Applied::Refused(Status::Unknown),
+            };
+            match applied {
+                Applied::Accepted => accepted += 1,
+                Applied::Old => old += 1,
+                Applied::Attention => {
+                    accepted += 1;
+                    self.ask_attention(slot);
+                }
+                Applied::Refused(status) => {
+                    refused.push(Nak { slot: beat.lease.slot, generation: beat.lease.generation, reason: status as u8, reserved: [0; 7] });
+                }
+            }
+        }
+        self.tally.accepted += u64::from(accepted);
+        self.tally.old += u64::from(old);
+        if !refused.is_empty() {
+            self.nak(now, peer, header, &refused, replies);
+        } else if header.flags & header_flags::ACK_WANTED != 0 {
+            self.ack(now, peer, header, &beats[0], accepted, old, replies);
+        }
+    }
+
+    #[cold]
+    fn ask_attention(&mut self, slot: u32) {
+        self.commanded = true;
+        if self.commands.push(Command::Look { slot }).is_err() {
+            let registered = self.region.endpoints()[slot as usize].entry().declared();
+            self.region.lines()[slot as usize].forget_declared(registered);
+        }
+    }
+
+    #[cold]
+    fn nak(&mut self, now: Nanos, peer: &Peer, header: &Header, refused: &[Nak], replies: &mut Replies) {
+        self.tally.refused += refused.len() as u64;
+        if !self.naks.take(now) {
+            self.tally.naks_suppressed += 1;
+            return;
+        }
+        // A nak is never longer than the beats it refuses; see the assertions at `wire::Nak`.
+        let to = Requester { peer: *peer, tag: header.tag, budget: FRAME_BYTES_MAX as u16 };
+        let head = NakHead { epoch: U64::new(self.epoch) };
+        let reply = Header::reply(Kind::Beat, Status::Nak, refused.len() as u16, header.tag);
+        replies.put(&to, reply, &[head.as_bytes(), refused.as_bytes()]);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call, and a struct for it would be built for nothing else")]
+    fn ack(&mut self, now: Nanos, peer: &Peer, header: &Header, first: &Beat, accepted: u16, old: u16, replies: &mut Replies) {
+        let slot = first.lease.slot.get();
+        let cadence = Cadence::new(slot, self.region.lines()[slot as usize].ttl(), now);
+        let ack = Ack {
+            epoch: U64::new(self.epoch),
+            interval_us: U32::new(cadence.interval_us),
+            phase_us: U32::new(cadence.phase_us),
+            accepted: U16::new(accepted),
+            old: U16::new(old),
+            reserved: [0; 4],
+        };
+        // An ack is never longer than one beat; see the assertions at `wire::Ack`.
+        let to = Requester { peer: *peer, tag: header.tag, budget: FRAME_BYTES_MAX as u16 };
+        replies.put(&to, Header::reply(Kind::Beat, Status::Ok, accepted, header.tag), &[ack.as_bytes()]);
+    }
+
+    /// Everything but beats.
+    #[inline(never)]
+    fn rest(&mut self, now: Nanos, peer: &Peer, request: &Request<'_>, length: u16, replies: &mut Replies) {
+        let requester = |header: &Header, cookie: u64| {
+            let proved = self.cookies.check(&peer.ip, cookie, now);
+            Requester { peer: *peer, tag: header.tag, budget: if proved { FRAME_BYTES_MAX as u16 } else { length } }
+        };
+        match *request {
+            Request::Beat(..) => {}
+            Request::Hello(header) => {
+                let from = requester(header, 0);
+                self.hello(now, &from, replies);
+            }
+            Request::Register(header, body, tail) => {
+                let from = requester(header, body.cookie.get());
+                let proved = from.budget == FRAME_BYTES_MAX as u16;
+                self.register(&from, proved, body, tail, replies);
+            }
+            Request::Update(header, body, tail) => {
+                let from = requester(header, 0);
+                self.update(&from, body, tail, replies);
+            }
+            Request::Deregister(header, body) => {
+                let from = requester(header, 0);
+                self.command(&from, Kind::Deregister, Command::Deregister { from, lease: body.lease }, replies);
+            }
+            Request::Describe(header, body) => {
+                let from = requester(header, body.cookie.get());
+                self.describe(now, &from, body, replies);
+            }
+            Request::Services(header, body) => {
+                let from = requester(header, body.cookie.get());
+                self.services(&from, body, replies);
+            }
+            Request::Discover(header, body) => {
+                let from = requester(header, body.cookie.get());
+                self.discover(now, &from, body, replies);
+            }
+            Request::Stats(header, body) => {
+                let from = requester(header, body.cookie.get());
+                self.command(&from, Kind::Stats, Command::Stats { from }, replies);
+            }
+        }
+    }
+
+    /// Passes a command on, or answers that the queue is full.
+    fn command(&mut self, from: &Requester, kind: Kind, command: Command, replies: &mut Replies) {
+        self.commanded = true;
+        if self.commands.push(command).is_err() {
+            replies.put_status(from, kind, Status::Busy);
+        }
+    }
+
+    fn register(&mut self, from: &Requester, proved: bool, body: &Register, tail: &[u8], replies: &mut Replies) {
+        if !proved {
+            return replies.put_status(from, Kind::Register, Status::Cookie);
+        }
+        if let Some(field) = wrong_field(body, tail) {
+            return refuse_field(from, Kind::Register, field, replies);
+        }
+        if tail.len() > self.region.geometry().attributes_bytes {
+            return replies.put_status(from, Kind::Register, Status::TooLarge);
+        }
+        let command = Command::Register { from: *from, request: *body, attributes: Attributes::new(tail) };
+        self.command(from, Kind::Register, command, replies);
+    }
+
+    fn update(&mut self, from: &Requester, body: &Update, tail: &[u8], replies: &mut Replies) {
+        let fields = body.fields.get();
+        if fields & update_fields::ATTRIBUTES == 0 && !tail.is_empty() {
+            return refuse_field(from, Kind::Update, offset_of!(Update, fields), replies);
+        }
+        if !check_attributes(tail) {
+            return refuse_field(from, Kind::Update, size_of::<Update>(), replies);
+        }
+        if tail.len() > self.region.geometry().attributes_bytes {
+            return replies.put_status(from, Kind::Update, Status::TooLarge);
+        }
+        let slot = body.lease.slot.get() as usize;
+        if fields & update_fields::LOAD != 0
+            && let Some(line) = self.region.lines().get(slot)
+            && line.verify(&body.lease).is_ok()
+        {
+            line.set_load(body.load.get());
+        }
+        let command = Command::Update { from: *from, request: *body, attributes: Attributes::new(tail) };
+        self.command(from, Kind::Update, command, replies);
+    }
+}
+
+/// Answers that a field of the body is not accepted: the count is its offset in the frame.
+fn refuse_field(from: &Requester, kind: Kind, field: usize, replies: &mut Replies) {
+    let offset = (size_of::<Header>() + field) as u16;
+    replies.put(from, Header::reply(kind, Status::Invalid, offset, from.tag), &[]);
+}
+
+/// The offset of the first field of a registration that has a value which is not accepted.
+fn wrong_field(body: &Register, tail: &[u8]) -> Option<usize> {
+    if !(TTL_MS_MIN..=TTL_MS_MAX).contains(&body.ttl_ms.get()) {
+        return Some(offset_of!(Register, ttl_ms));
+    }
+    if !body.zone.is_visible() {
+        return Some(offset_of!(Register, zone));
+    }
+    if body.service.is_empty() || !body.service.is_visible() {
+        return Some(offset_of!(Register, service));
+    }
+    if body.instance.is_empty() || !body.instance.is_visible() {
+        return Some(offset_of!(Register, instance));
+    }
+    (!check_attributes(tail)).then_some(size_of::<Register>())
+}
