@@ -8,10 +8,19 @@ compile_error!("heartline runs on Linux only: it is built on recvmmsg, epoll, ti
 
 pub mod balance;
 pub mod cadence;
+pub mod client;
 pub mod clock;
+pub mod config;
 pub mod dataplane;
+pub mod engine;
+pub mod error;
 pub mod exchange;
 pub mod limits;
+pub mod net;
 pub mod region;
 pub mod registrar;
 pub mod wire;
+
+pub use config::{Config, Options};
+pub use engine::Engine;
+pub use error::{ConfigError, StartError};

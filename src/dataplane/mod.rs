@@ -97,6 +97,12 @@ impl Dataplane {
         std::mem::take(&mut self.commanded)
     }
 
+    /// Counts datagrams that were longer than any buffer.
+    pub fn count_truncated(&mut self, count: u64) {
+        self.tally.datagrams += count;
+        self.tally.bad += count;
+    }
+
     /// Bytes that the private tables take.
     pub fn memory_bytes(&self) -> usize {
         size_of_val(&*self.turns)

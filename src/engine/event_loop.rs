@@ -1,0 +1,204 @@
+//! One loop: receive, apply, reply, publish, idle.
+
+use super::shared::{LoopStatus, Shared};
+use crate::clock::{self, Nanos};
+use crate::dataplane::{Datagram, Dataplane};
+use crate::exchange::Replies;
+use crate::limits::{RECEIVE_BATCH, STALL_NS_MIN, STOP_DRAIN_NS_MAX};
+use crate::net::{ReceiveBatch, SendBatch, Sent, Socket};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What a loop remembers of one of its sockets.
+#[derive(Debug)]
+struct Port {
+    /// Something may wait there.
+    ready: bool,
+    /// Whatever had arrived before this time has been received.
+    drained: Nanos,
+    /// At `mark_time`, `mark_messages` had been received: once a whole queue more has been, all that had arrived by then has been, too.
+    mark_time: Nanos,
+    mark_messages: u64,
+    messages: u64,
+    /// The kernel's 32-bit drop count, and the drops it stands for.
+    drops_raw: u32,
+    drops: u64,
+}
+
+/// A loop, before and while it runs on its thread.
+pub(super) struct EventLoop {
+    pub(super) shared: Arc<Shared>,
+    pub(super) number: usize,
+    pub(super) poll: mio::Poll,
+    pub(super) dataplane: Dataplane,
+    pub(super) spin: Nanos,
+    pub(super) receive: ReceiveBatch,
+    pub(super) send: SendBatch,
+    pub(super) replies: Replies,
+}
+
+impl EventLoop {
+    fn status(&self) -> &LoopStatus {
+        &self.shared.loops[self.number]
+    }
+
+    /// Runs until the engine stops.
+    pub(super) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let sockets = &shared.sockets[self.number];
+        let now = clock::now();
+        let mut ports: Vec<Port> = sockets.iter().map(|_| Port::new(now)).collect();
+        let mut events = mio::Events::with_capacity(sockets.len() + 1);
+        let mut sent = Sent::default();
+        // The clock as last read; a receive that follows finds everything that had arrived by then.
+        let mut last = now;
+        let mut idle_since = now;
+        let mut notified = 0;
+        let mut stop_at = Nanos::MAX;
+        loop {
+            let wanted = shared.drain_wanted();
+            let mut busy = false;
+            for (number, (port, socket)) in ports.iter_mut().zip(sockets).enumerate() {
+                if port.ready || port.drained < wanted || stop_at != Nanos::MAX {
+                    busy |= self.serve(number as u16, port, socket, &mut last, &mut sent);
+                }
+            }
+            self.publish(&ports, &sent);
+            if self.dataplane.take_commanded() {
+                shared.wake_registrar();
+            }
+            notified = self.report_drain(notified);
+            if shared.stop.load(Relaxed) {
+                stop_at = stop_at.min(last + STOP_DRAIN_NS_MAX);
+                if !busy || last >= stop_at {
+                    break;
+                }
+            }
+            if busy {
+                idle_since = last;
+                continue;
+            }
+            last = self.idle(&mut events, &mut ports, last, idle_since);
+        }
+        shared.ended.fetch_add(1, Relaxed);
+        shared.wake_registrar();
+    }
+
+    /// Receives one batch from a socket and handles it. Whether anything came.
+    fn serve(&mut self, number: u16, port: &mut Port, socket: &Socket, last: &mut Nanos, sent: &mut Sent) -> bool {
+        let before = *last;
+        let count = match self.receive.receive(socket) {
+            Ok(count) => count,
+            // The error belongs to an earlier send (ICMP); the next receive goes on.
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => 0,
+            Err(_) => return true,
+        };
+        // Read after the receive: a beat never counts as earlier than it arrived.
+        let now = clock::now();
+        *last = now;
+        port.ready = count == RECEIVE_BATCH;
+        if !port.ready {
+            port.drained = before;
+        }
+        if count == 0 {
+            return false;
+        }
+        self.handle(now, number, port, sent);
+        port.note_messages(count as u64, socket, before);
+        let done = clock::now();
+        if done - before >= STALL_NS_MIN {
+            self.status().note_stall(done - before);
+        }
+        *last = done;
+        true
+    }
+
+    fn handle(&mut self, now: Nanos, number: u16, port: &mut Port, sent: &mut Sent) {
+        let Self { receive, dataplane, replies, send, shared, number: own, .. } = self;
+        let mut too_long = 0;
+        for message in receive.messages(number) {
+            if let Some(drops) = message.drops {
+                port.note_drops(drops);
+            }
+            too_long += u64::from(message.truncated);
+        }
+        let mut datagrams = receive
+            .messages(number)
+            .filter(|message| !message.truncated)
+            .flat_map(|message| message.datagrams().map(move |bytes| Datagram { peer: message.peer, bytes }))
+            .peekable();
+        while datagrams.peek().is_some() {
+            dataplane.receive(now, &mut datagrams, replies);
+            if !replies.is_empty() {
+                send.send(replies, &shared.sockets[*own], sent);
+            }
+        }
+        dataplane.count_truncated(too_long);
+    }
+
+    fn publish(&self, ports: &[Port], sent: &Sent) {
+        let status = self.status();
+        status.publish_drops(ports.iter().map(|port| port.drops).sum());
+        status.publish_counters(self.dataplane.tally(), sent);
+        status.publish_drained(ports.iter().map(|port| port.drained).min().unwrap_or(0));
+    }
+
+    /// Wakes the registrar when the drain it waits for is complete; each is reported once.
+    fn report_drain(&self, notified: Nanos) -> Nanos {
+        let wanted = self.shared.drain_wanted();
+        if wanted != notified && wanted != 0 && self.shared.drained() >= wanted {
+            self.shared.wake_registrar();
+            return wanted;
+        }
+        notified
+    }
+
+    /// Spins for a while, then sleeps until something arrives or the registrar asks. Returns a clock reading.
+    fn idle(&mut self, events: &mut mio::Events, ports: &mut [Port], last: Nanos, idle_since: Nanos) -> Nanos {
+        if last - idle_since < self.spin {
+            ports.iter_mut().for_each(|port| port.ready = true);
+            std::hint::spin_loop();
+            return clock::now();
+        }
+        if self.shared.may_sleep(self.status()) {
+            // An interrupted poll is a wake-up without events.
+            let _ = self.poll.poll(events, None);
+            self.shared.woke_up(self.status());
+            for event in events.iter() {
+                if let Some(port) = ports.get_mut(event.token().0) {
+                    port.ready = true;
+                }
+            }
+        }
+        clock::now()
+    }
+}
+
+impl Port {
+    fn new(now: Nanos) -> Self {
+        Self { ready: true, drained: 0, mark_time: now, mark_messages: 0, messages: 0, drops_raw: 0, drops: 0 }
+    }
+
+    /// Counts messages, so that a socket that never runs empty is known to be drained up to a time all the same.
+    fn note_messages(&mut self, count: u64, socket: &Socket, before: Nanos) {
+        self.messages += count;
+        if !self.ready {
+            self.mark_time = before;
+            self.mark_messages = self.messages;
+        } else if self.messages - self.mark_messages >= socket.queue_messages_max() {
+            self.drained = self.drained.max(self.mark_time);
+            self.mark_time = before;
+            self.mark_messages = self.messages;
+        }
+    }
+
+    fn note_drops(&mut self, raw: u32) {
+        let more = raw.wrapping_sub(self.drops_raw);
+        // The counts come in order; a huge step would be a step back.
+        if more < 1 << 31 {
+            self.drops += u64::from(more);
+            self.drops_raw = raw;
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The thread around the registrar: commands in, observations in, replies out, sleep until something is due.
+
+use super::shared::Shared;
+use crate::clock::{self, Nanos};
+use crate::exchange::{Command, Replies, Requester};
+use crate::limits::COMMANDS_PER_STEP;
+use crate::net::{SendBatch, Sent};
+use crate::region::Region;
+use crate::registrar::{Next, Observed, Registrar};
+use crate::wire::{Header, Kind, STATS, Stat, Status};
+use rand::{Rng, rngs::StdRng};
+use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use zerocopy::IntoBytes;
+use zerocopy::byteorder::little_endian::U64;
+
+/// The registrar, before and while it runs on its thread.
+pub(super) struct RegistrarThread {
+    pub(super) shared: Arc<Shared>,
+    pub(super) region: Arc<Region>,
+    pub(super) registrar: Registrar,
+    pub(super) poll: mio::Poll,
+    pub(super) timer: OwnedFd,
+    pub(super) wake: UnixDatagram,
+    pub(super) random: StdRng,
+    pub(super) replies: Replies,
+    pub(super) send: SendBatch,
+    pub(super) epoch: u64,
+    pub(super) started: Nanos,
+}
+
+impl RegistrarThread {
+    /// Runs until every loop has ended and every command is done.
+    pub(super) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let mut events = mio::Events::with_capacity(4);
+        let mut sent = Sent::default();
+        // Drops as the kernel last told, for each socket; 32 bits that wrap.
+        let mut drops: Vec<(u32, u64)> = shared.sockets.iter().flat_map(|group| group.iter()).map(|_| (0, 0)).collect();
+        let mut armed = None;
+        loop {
+            let ended = shared.ended.load(Relaxed) as usize == shared.loops.len();
+            let commands = self.commands(&mut sent, &drops);
+            let observed = self.observe(&mut drops);
+            let next = self.registrar.tick(&observed);
+            shared.want_drain(next.drain.unwrap_or(0));
+            if ended && commands == 0 && shared.commands.is_empty() {
+                return;
+            }
+            if commands == COMMANDS_PER_STEP || next.wake_at.is_some_and(|at| at <= clock::now()) {
+                continue;
+            }
+            shared.registrar_sleeps();
+            if self.has_work(&next) || shared.ended.load(Relaxed) as usize == shared.loops.len() {
+                shared.registrar_wakes();
+                continue;
+            }
+            self.sleep(&mut events, next.wake_at, &mut armed);
+        }
+    }
+
+    /// Takes a group of commands and sends what they answer.
+    fn commands(&mut self, sent: &mut Sent, drops: &[(u32, u64)]) -> usize {
+        let mut count = 0;
+        while count < COMMANDS_PER_STEP
+            && let Some(command) = self.shared.commands.pop()
+        {
+            count += 1;
+            let now = clock::now();
+            if let Command::Stats { from } = &command {
+                let known = drops.iter().map(|&(_, total)| total).sum();
+                self.stats(now, from, sent, known);
+            } else {
+                let random = &mut self.random;
+                self.registrar.handle(now, &command, &mut || random.next_u64(), &mut self.replies);
+            }
+        }
+        if !self.replies.is_empty() {
+            self.send.send(&mut self.replies, &self.shared.sockets[0], sent);
+        }
+        count
+    }
+
+    /// What the engine knows of its hearing: drain times first, drop counts after, so that every drop before the drain is in the counts.
+    fn observe(&mut self, drops: &mut [(u32, u64)]) -> Observed {
+        let drained = self.shared.drained();
+        let known: u64 = drops.iter().map(|&(_, total)| total).sum();
+        if self.registrar.is_judging() || self.shared.drops_seen() > known {
+            self.read_drops(drops);
+        }
+        Observed { now: clock::now(), drained, drops: drops.iter().map(|&(_, total)| total).sum(), stall: self.shared.take_stall() }
+    }
+
+    fn read_drops(&self, drops: &mut [(u32, u64)]) {
+        let sockets = self.shared.sockets.iter().flat_map(|group| group.iter());
+        for (socket, (raw, total)) in sockets.zip(drops) {
+            if let Ok(now) = socket.drops() {
+                *total += u64::from(now.wrapping_sub(*raw));
+                *raw = now;
+            }
+        }
+    }
+
+    fn has_work(&self, next: &Next) -> bool {
+        !self.shared.commands.is_empty() || next.drain.is_some_and(|drain| self.shared.drained() >= drain)
+    }
+
+    fn sleep(&mut self, events: &mut mio::Events, wake_at: Option<Nanos>, armed: &mut Option<Nanos>) {
+        if wake_at != *armed {
+            // An absolute time of zero disarms.
+            let at = wake_at.unwrap_or(0);
+            let time = Timespec { tv_sec: (at / clock::NANOS_PER_SECOND) as i64, tv_nsec: (at % clock::NANOS_PER_SECOND) as i64 };
+            let spec = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: time };
+            timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &spec).expect("an armed timer takes any time");
+            *armed = wake_at;
+        }
+        // An interrupted poll is a wake-up like any other.
+        let _ = self.poll.poll(events, None);
+        self.shared.registrar_wakes();
+        let mut byte = [0; 8];
+        while self.wake.recv(&mut byte).is_ok() {}
+        if wake_at.is_some_and(|at| clock::now() >= at) {
+            *armed = None;
+        }
+    }
+
+    fn stats(&mut self, now: Nanos, from: &Requester, own: &Sent, drops: u64) {
+        let (tally, sent) = self.shared.totals();
+        let counts = *self.registrar.counts();
+        let hold = self.region.hold();
+        let mut numbers = [U64::ZERO; STATS];
+        let mut set = |stat: Stat, value: u64| numbers[stat as usize] = U64::new(value);
+        set(Stat::Epoch, self.epoch);
+        set(Stat::UptimeNs, now - self.started);
+        set(Stat::CpuNs, self.cpu_ns());
+        set(Stat::MemoryBytes, self.shared.memory_bytes.load(Relaxed));
+        set(Stat::Capacity, u64::from(self.region.geometry().capacity));
+        set(Stat::Up, u64::from(counts.up));
+        set(Stat::Suspect, u64::from(counts.suspect));
+        set(Stat::Held, u64::from(counts.held));
+        set(Stat::Down, u64::from(counts.down));
+        set(Stat::Services, u64::from(self.region.service_count().1));
+        set(Stat::Datagrams, tally.datagrams);
+        set(Stat::BytesReceived, tally.bytes);
+        set(Stat::FramesBad, tally.bad);
+        set(Stat::BeatsAccepted, tally.accepted);
+        set(Stat::BeatsOld, tally.old);
+        set(Stat::BeatsRefused, tally.refused);
+        set(Stat::Replies, sent.replies + own.replies);
+        set(Stat::BytesSent, sent.bytes + own.bytes);
+        set(Stat::RepliesDropped, sent.dropped + own.dropped);
+        set(Stat::NaksSuppressed, tally.naks_suppressed);
+        set(Stat::KernelDrops, drops.max(self.shared.drops_seen()));
+        set(Stat::Registered, counts.registered);
+        set(Stat::Downs, counts.downs);
+        set(Stat::Revived, counts.revived);
+        set(Stat::Ended, counts.ended);
+        set(Stat::FeedSequence, self.region.feed().head());
+        set(Stat::Holds, counts.holds);
+        set(Stat::Deafness, counts.deafness);
+        set(Stat::HoldMs, hold.map_or(0, |hold| (now.saturating_sub(hold.since) / clock::NANOS_PER_MS).max(1)));
+        set(Stat::HoldSilent, hold.map_or(0, |hold| u64::from(hold.silent)));
+        set(Stat::HoldLive, hold.map_or(0, |hold| u64::from(hold.live)));
+        self.replies.put(from, Header::reply(Kind::Stats, Status::Ok, STATS as u16, from.tag), &[numbers.as_bytes()]);
+    }
+
+    /// CPU time of the engine's threads: the first number of `/proc/self/task/TID/schedstat` (Documentation/scheduler/sched-stats.rst).
+    fn cpu_ns(&self) -> u64 {
+        let tids = self.shared.loops.iter().map(|status| &status.tid).chain([&self.shared.registrar_tid]);
+        tids.map(|tid| {
+            let path = format!("/proc/self/task/{}/schedstat", tid.load(Relaxed));
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            text.split(' ').next().and_then(|number| number.parse::<u64>().ok()).unwrap_or(0)
+        })
+        .sum()
+    }
+}

@@ -1,0 +1,54 @@
+//! What can go wrong at start, who is to blame, and what state is left.
+
+use crate::net::BindError;
+use crate::region::RegionError;
+use std::path::PathBuf;
+
+/// A setting that is not accepted. Nothing was started.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{setting}: {reason}")]
+pub struct ConfigError {
+    /// The name of the setting, as in the configuration file.
+    pub setting: &'static str,
+    /// What was wrong and what is accepted.
+    pub reason: String,
+}
+
+/// Why an engine did not start. Nothing is left running, bound or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting is not accepted.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An address can't be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The memory files can't be made.
+    #[error(transparent)]
+    Region(#[from] RegionError),
+    /// Another engine has the state directory.
+    #[error("{0} belongs to a running engine; stop it or choose another --state")]
+    StateInUse(PathBuf),
+    /// The state directory can't be made or locked.
+    #[error("state directory {path}: {source}")]
+    State {
+        /// Which.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// The machine lacks what the engine needs: threads, descriptors, randomness.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+}
+
+impl StartError {
+    pub(crate) fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::System { what, source }
+    }
+}

@@ -1,0 +1,14 @@
+//! Sockets and batches: the only room that talks to the network.
+//!
+//! Buffers and message headers live as long as the loop that owns them; only what the kernel overwrote is set again. A datagram that
+//! can't be received or sent costs its neighbours nothing.
+
+mod address;
+mod receive;
+mod send;
+mod socket;
+
+pub use address::map_ip;
+pub use receive::{Message, ReceiveBatch};
+pub use send::{SendBatch, Sent};
+pub use socket::{BindError, Socket, bind_group};

@@ -1,0 +1,160 @@
+//! Listening sockets: one for each loop and address, sharing the port.
+
+use super::address::unmap;
+use crate::limits::LOOPS_MAX;
+use socket2::{Domain, Protocol, Type};
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+/// `SO_MEMINFO` of `asm-generic/socket.h`.
+const SO_MEMINFO: libc::c_int = 55;
+/// Numbers in a `SO_MEMINFO` answer, and the one that counts drops (`linux/sock_diag.h`).
+const MEMINFO_NUMBERS: usize = 9;
+const SK_MEMINFO_DROPS: usize = 8;
+/// `UDP_GRO` of `linux/udp.h`.
+const UDP_GRO: libc::c_int = 104;
+/// The kernel charges a queued datagram with at least this many bytes: an `sk_buff` and a `skb_shared_info` are larger on every architecture.
+const DATAGRAM_CHARGE_MIN: usize = 512;
+
+/// A socket that a loop receives from.
+#[derive(Debug)]
+pub struct Socket {
+    udp: UdpSocket,
+    ipv6: bool,
+    wildcard: bool,
+    coalesces: bool,
+    queue_bytes: usize,
+}
+
+/// Why an address can't be listened on. Nothing stays bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Something else listens there.
+    #[error("{0} is in use by another program; stop it or choose another --listen")]
+    InUse(SocketAddr),
+    /// The machine has no such address or family, or forbids it.
+    #[error("can't listen on {address}: {source}")]
+    Io {
+        /// Which.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Binds one socket for each of `loops` loops to an address; port 0 is chosen by the kernel once for all.
+pub fn bind_group(address: SocketAddr, loops: usize, queue_bytes: usize) -> Result<Vec<Socket>, BindError> {
+    assert!((1..=LOOPS_MAX).contains(&loops));
+    let fail = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => BindError::InUse(address),
+        _ => BindError::Io { address, source },
+    };
+    if address.port() != 0 {
+        // A socket without SO_REUSEPORT refuses to share: this finds another engine that a shared bind would split the traffic with.
+        drop(open(address, false).map_err(fail)?);
+    }
+    let first = Socket::new(open(address, true).map_err(fail)?, queue_bytes).map_err(fail)?;
+    let bound = first.local_addr().map_err(fail)?;
+    let mut group = vec![first];
+    for _ in 1..loops {
+        group.push(open(bound, true).and_then(|udp| Socket::new(udp, queue_bytes)).map_err(fail)?);
+    }
+    Ok(group)
+}
+
+fn open(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        // `[::]` listens for both families.
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.set_reuse_port(shared)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+impl Socket {
+    fn new(udp: UdpSocket, queue_bytes: usize) -> io::Result<Self> {
+        let local = udp.local_addr()?;
+        let ipv6 = local.is_ipv6();
+        let wildcard = local.ip().is_unspecified();
+        // Forcing takes CAP_NET_ADMIN; without it the kernel caps at net.core.rmem_max, which the engine reports.
+        if rustix::net::sockopt::set_socket_recv_buffer_size_force(&udp, queue_bytes).is_err() {
+            rustix::net::sockopt::set_socket_recv_buffer_size(&udp, queue_bytes)?;
+        }
+        set_option(&udp, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
+        if wildcard {
+            let (level, name) = if ipv6 { (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO) } else { (libc::IPPROTO_IP, libc::IP_PKTINFO) };
+            set_option(&udp, level, name, 1)?;
+        }
+        // Kernels before 5.0 have no UDP GRO; then every datagram comes alone.
+        let coalesces = set_option(&udp, libc::IPPROTO_UDP, UDP_GRO, 1).is_ok();
+        let queue_bytes = rustix::net::sockopt::socket_recv_buffer_size(&udp)?;
+        Ok(Self { udp, ipv6, wildcard, coalesces, queue_bytes })
+    }
+
+    /// The address it is bound to.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.udp.local_addr()
+    }
+
+    /// Whether it is an IPv6 socket.
+    pub(super) fn is_ipv6(&self) -> bool {
+        self.ipv6
+    }
+
+    /// Whether it listens on all addresses, so that replies must say which one they leave from.
+    pub fn is_wildcard(&self) -> bool {
+        self.wildcard
+    }
+
+    /// Whether the kernel coalesces datagrams for it (UDP GRO).
+    pub fn coalesces(&self) -> bool {
+        self.coalesces
+    }
+
+    /// Receive buffer that the kernel granted, in bytes as it counts them.
+    pub fn queue_bytes(&self) -> usize {
+        self.queue_bytes
+    }
+
+    /// More messages than this can't wait at the socket at once.
+    pub fn queue_messages_max(&self) -> u64 {
+        (self.queue_bytes / DATAGRAM_CHARGE_MIN) as u64 + 1
+    }
+
+    /// Whether a reply can go to this address family.
+    pub(super) fn reaches(&self, ip: &[u8; 16]) -> bool {
+        self.ipv6 || unmap(ip).is_some()
+    }
+
+    /// Datagrams that the kernel has dropped at this socket so far (a 32-bit count that wraps).
+    pub fn drops(&self) -> io::Result<u32> {
+        let mut numbers = [0_u32; MEMINFO_NUMBERS];
+        let mut length = size_of_val(&numbers) as libc::socklen_t;
+        // SAFETY: the kernel writes at most `length` bytes, the size of `numbers`, and the new length.
+        let result =
+            unsafe { libc::getsockopt(self.as_raw_fd(), libc::SOL_SOCKET, SO_MEMINFO, numbers.as_mut_ptr().cast(), &raw mut length) };
+        if result == 0 { Ok(numbers[SK_MEMINFO_DROPS]) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.udp.as_raw_fd()
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.udp.as_fd()
+    }
+}
+
+fn set_option(udp: &UdpSocket, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let length = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the kernel reads `length` bytes of `value`.
+    let result = unsafe { libc::setsockopt(udp.as_raw_fd(), level, name, (&raw const value).cast(), length) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
