@@ -15,9 +15,7 @@ fn register_beat_discover_expire() {
     let page = session.discover(&Query::new("payments")).unwrap();
     assert_eq!((page.status, page.endpoints.len()), (Status::Ok, 1));
     assert_eq!(page.endpoints[0].socket_addr().to_string(), "127.0.0.1:8080");
-    eventually("the silent instance is down", || {
-        session.discover(&Query::new("payments")).unwrap().status == Status::NoneHealthy
-    });
+    eventually("the silent instance is down", || session.discover(&Query::new("payments")).unwrap().status == Status::NoneHealthy);
     let described = session.describe(Target::Names("payments", "a")).unwrap();
     assert_eq!(described.facts.endpoint.state(), Some(State::Down));
 }

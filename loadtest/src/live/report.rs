@@ -1,0 +1,187 @@
+//! What a run showed: a table for people, JSON for programs.
+
+use super::Options;
+use super::watch::Watch;
+use crate::machine;
+use hdrhistogram::Histogram;
+use heartline::wire::Stat;
+use serde::Serialize;
+
+/// Counters at one moment.
+pub(super) struct Snapshot {
+    pub(super) engine: Vec<u64>,
+    pub(super) beats: u64,
+    pub(super) frames: u64,
+    pub(super) unsent: u64,
+    pub(super) naks: u64,
+}
+
+/// The measured part of the run.
+pub(super) struct Window {
+    pub(super) before: Snapshot,
+    pub(super) after: Snapshot,
+}
+
+impl Window {
+    fn engine(&self, stat: Stat) -> u64 {
+        let at = stat as usize;
+        self.after.engine[at].saturating_sub(self.before.engine[at])
+    }
+}
+
+#[derive(Serialize)]
+struct Beats {
+    sent: u64,
+    accepted: u64,
+    old: u64,
+    refused: u64,
+    lost: u64,
+    kernel_drops: u64,
+    /// Sent, and neither accepted, old, refused nor in a datagram that the kernel dropped.
+    unaccounted: i64,
+    frames: u64,
+    unsent_frames: u64,
+    naks: u64,
+}
+
+#[derive(Serialize)]
+struct Percentiles {
+    p50: f64,
+    p99: f64,
+    max: f64,
+}
+
+impl Percentiles {
+    fn ms(histogram: &Histogram<u64>) -> Self {
+        let ms = |us: u64| us as f64 / 1000.0;
+        Self { p50: ms(histogram.value_at_quantile(0.5)), p99: ms(histogram.value_at_quantile(0.99)), max: ms(histogram.max()) }
+    }
+}
+
+#[derive(Serialize)]
+struct EngineFigures {
+    cpu_ns_per_beat: f64,
+    cpu_ns_per_datagram: f64,
+    cpu_share: f64,
+    bytes_per_lease: f64,
+    memory_bytes: u64,
+    up: u64,
+    deafness: u64,
+    holds: u64,
+}
+
+#[derive(Serialize)]
+pub(super) struct Report {
+    machine: String,
+    instances: u32,
+    services: u32,
+    batch: u16,
+    ttl_ms: u64,
+    seconds: u64,
+    registrations_per_second: f64,
+    beats: Beats,
+    killed: usize,
+    detected: usize,
+    early: u64,
+    false_downs: i64,
+    /// Instances that discovery lists in the end.
+    listed: u64,
+    discovers: u64,
+    endpoints: u64,
+    /// From the last beat to being found down.
+    detection_ms: Percentiles,
+    /// From the deadline to being found down.
+    lateness_ms: Percentiles,
+    /// How late the generator sent its frames.
+    generator_lag_ms: Percentiles,
+    generator_limited: bool,
+    engine: EngineFigures,
+}
+
+impl Report {
+    pub(super) fn new(options: &Options, registered_ns: u64, window: Window, watch: &Watch, lag: &Histogram<u64>, listed: u64) -> Self {
+        let sent = window.after.beats - window.before.beats;
+        let frames = window.after.frames - window.before.frames;
+        let (accepted, old) = (window.engine(Stat::BeatsAccepted), window.engine(Stat::BeatsOld));
+        let (refused, drops) = (window.engine(Stat::BeatsRefused), window.engine(Stat::KernelDrops));
+        let cpu = window.engine(Stat::CpuNs) as f64;
+        let uptime = window.engine(Stat::UptimeNs).max(1) as f64;
+        let interval_ms = options.ttl.as_secs_f64() * 1000.0 / 4.0;
+        let generator_lag_ms = Percentiles::ms(lag);
+        let unsent_frames = window.after.unsent - window.before.unsent;
+        let memory_bytes = window.after.engine[Stat::MemoryBytes as usize];
+        Self {
+            machine: machine::description(),
+            instances: options.instances,
+            services: options.services,
+            batch: options.batch,
+            ttl_ms: options.ttl.as_millis() as u64,
+            seconds: options.seconds,
+            registrations_per_second: f64::from(options.instances) / (registered_ns as f64 / 1e9),
+            beats: Beats {
+                sent,
+                accepted,
+                old,
+                refused,
+                lost: sent.saturating_sub(accepted + old + refused),
+                kernel_drops: drops,
+                unaccounted: sent as i64 - (accepted + old + refused + drops * u64::from(options.batch)) as i64,
+                frames,
+                unsent_frames,
+                naks: window.after.naks - window.before.naks,
+            },
+            killed: watch.dead.len(),
+            detected: watch.detected,
+            early: watch.early,
+            false_downs: window.engine(Stat::Downs) as i64 - watch.detected as i64,
+            listed,
+            discovers: watch.discovers,
+            endpoints: watch.endpoints,
+            detection_ms: Percentiles::ms(&watch.from_beat_us),
+            lateness_ms: Percentiles::ms(&watch.lateness_us),
+            // A generator that is late by a twentieth of the interval tests its own scheduler.
+            generator_limited: unsent_frames > 0 || generator_lag_ms.p99 > interval_ms / 20.0,
+            generator_lag_ms,
+            engine: EngineFigures {
+                cpu_ns_per_beat: cpu / accepted.max(1) as f64,
+                cpu_ns_per_datagram: cpu / window.engine(Stat::Datagrams).max(1) as f64,
+                cpu_share: cpu / uptime,
+                bytes_per_lease: memory_bytes as f64 / f64::from(options.instances),
+                memory_bytes,
+                up: window.after.engine[Stat::Up as usize],
+                deafness: window.engine(Stat::Deafness),
+                holds: window.engine(Stat::Holds),
+            },
+        }
+    }
+
+    pub(super) fn print(&self) {
+        let row = |name: &str, value: String| println!("{name:<28} {value}");
+        let times = |p: &Percentiles| format!("p50 {:.3}  p99 {:.3}  max {:.3} ms", p.p50, p.p99, p.max);
+        row("machine", self.machine.clone());
+        row("instances / services", format!("{} / {}", self.instances, self.services));
+        row("TTL, beats a datagram", format!("{} ms, {}", self.ttl_ms, self.batch));
+        row("registered", format!("{:.0} a second", self.registrations_per_second));
+        row("beats sent", self.beats.sent.to_string());
+        row("beats accepted", self.beats.accepted.to_string());
+        row("beats old / refused", format!("{} / {}", self.beats.old, self.beats.refused));
+        row("beats lost", format!("{} ({} unaccounted)", self.beats.lost, self.beats.unaccounted));
+        row("kernel drops", format!("{} datagrams", self.beats.kernel_drops));
+        row("killed / found", format!("{} / {}", self.killed, self.detected));
+        row("found early", self.early.to_string());
+        row("false downs", self.false_downs.to_string());
+        row("listed in the end", self.listed.to_string());
+        row("from the last beat", times(&self.detection_ms));
+        row("from the deadline", times(&self.lateness_ms));
+        row("discover replies", format!("{} with {} endpoints", self.discovers, self.endpoints));
+        row("engine CPU a beat", format!("{:.1} ns", self.engine.cpu_ns_per_beat));
+        row("engine CPU a datagram", format!("{:.1} ns", self.engine.cpu_ns_per_datagram));
+        row("engine CPU share", format!("{:.2} % of a core", self.engine.cpu_share * 100.0));
+        row("engine memory a lease", format!("{:.1} bytes", self.engine.bytes_per_lease));
+        row("holds / deafness", format!("{} / {}", self.engine.holds, self.engine.deafness));
+        row("generator lag", times(&self.generator_lag_ms));
+        if self.generator_limited {
+            row("limit", "the GENERATOR, not the engine: figures above speak of this program".into());
+        }
+    }
+}

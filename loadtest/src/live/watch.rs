@@ -1,0 +1,173 @@
+//! Watching the engine: each dead instance is asked for from its deadline on, and every service is read again and again.
+
+use super::fleet::Fleet;
+use hdrhistogram::Histogram;
+use heartline::clock::Nanos;
+use heartline::limits::FRAME_BYTES_MAX;
+use heartline::wire::{Describe, Discover, Header, Kind, Lease, Reply, ReplyBody, State, Status, service_id};
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use zerocopy::byteorder::little_endian::{U32, U64};
+use zerocopy::{FromZeros, IntoBytes};
+
+/// Time between two questions for one dead instance.
+const POLL_NS: Nanos = 400_000;
+/// Questions sent in one turn.
+const POLLS_PER_TURN: usize = 64;
+
+/// An instance that stopped beating.
+#[derive(Clone, Debug)]
+pub(super) struct Dead {
+    lease: Lease,
+    last_beat: Nanos,
+    deadline: Nanos,
+    asked_at: Nanos,
+    found: bool,
+}
+
+/// The watching socket and what it has seen.
+pub(super) struct Watch {
+    socket: UdpSocket,
+    cookie: u64,
+    pub(super) dead: Vec<Dead>,
+    /// Dead instances before this one are found.
+    first_open: usize,
+    pub(super) detected: usize,
+    /// Microseconds from the last beat, and from the deadline.
+    pub(super) from_beat_us: Histogram<u64>,
+    pub(super) lateness_us: Histogram<u64>,
+    /// Found before the deadline: never right.
+    pub(super) early: u64,
+    service: u32,
+    services: u32,
+    cursor: u32,
+    next_discover: Nanos,
+    discover_gap: Nanos,
+    pub(super) discovers: u64,
+    pub(super) endpoints: u64,
+}
+
+impl Watch {
+    pub(super) fn new(target: SocketAddr, cookie: u64, services: u32, discover_rate: u32) -> io::Result<Self> {
+        Ok(Self {
+            socket: super::generator::open_socket(target)?,
+            cookie,
+            dead: Vec::new(),
+            first_open: 0,
+            detected: 0,
+            from_beat_us: Histogram::new(3).expect("three digits are possible"),
+            lateness_us: Histogram::new(3).expect("three digits are possible"),
+            early: 0,
+            service: 0,
+            services,
+            cursor: 0,
+            next_discover: 0,
+            discover_gap: if discover_rate == 0 { Nanos::MAX / 2 } else { 1_000_000_000 / u64::from(discover_rate) },
+            discovers: 0,
+            endpoints: 0,
+        })
+    }
+
+    pub(super) fn died(&mut self, lease: Lease, last_beat: Nanos, ttl: Nanos) {
+        self.dead.push(Dead { lease, last_beat, deadline: last_beat + ttl, asked_at: 0, found: false });
+    }
+
+    pub(super) fn all_found(&self) -> bool {
+        self.detected == self.dead.len()
+    }
+
+    /// Asks what is to be asked now. Returns the time of the next question.
+    pub(super) fn ask(&mut self, now: Nanos) -> io::Result<Nanos> {
+        let mut next = Nanos::MAX;
+        let mut asked = 0;
+        for at in self.first_open..self.dead.len() {
+            let dead = &mut self.dead[at];
+            if dead.found {
+                continue;
+            }
+            let due = (dead.deadline.saturating_sub(2 * POLL_NS)).max(dead.asked_at + POLL_NS);
+            if due <= now && asked < POLLS_PER_TURN {
+                dead.asked_at = now;
+                asked += 1;
+                let mut body = Describe::new_zeroed();
+                body.cookie = U64::new(self.cookie);
+                (body.slot, body.generation) = (dead.lease.slot, dead.lease.generation);
+                send(&self.socket, Kind::Describe, at as u64, body.as_bytes())?;
+                next = next.min(now + POLL_NS);
+            } else {
+                next = next.min(due);
+            }
+        }
+        if now >= self.next_discover {
+            self.next_discover = now.max(self.next_discover + self.discover_gap);
+            let mut body = Discover::new_zeroed();
+            body.cookie = U64::new(self.cookie);
+            body.service = U64::new(service_id(&Fleet::service_name(self.service)));
+            body.cursor = U32::new(self.cursor);
+            send(&self.socket, Kind::Discover, u64::MAX, body.as_bytes())?;
+        }
+        Ok(next.min(self.next_discover))
+    }
+
+    /// Takes the answers that have come.
+    pub(super) fn listen(&mut self, clock: impl Fn() -> Nanos) -> io::Result<()> {
+        let mut frame = [0; FRAME_BYTES_MAX];
+        loop {
+            let length = match self.socket.recv(&mut frame) {
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            let now = clock();
+            let Ok(reply) = Reply::decode(&frame[..length]) else { continue };
+            match (reply.kind, reply.body) {
+                (Kind::Describe, body) => {
+                    let down = match body {
+                        ReplyBody::Description(facts, _) => facts.endpoint.state() == Some(State::Down),
+                        _ => reply.status == Status::NoInstance,
+                    };
+                    if down {
+                        self.found(reply.header.tag.get() as usize, now);
+                    }
+                }
+                (Kind::Discover, ReplyBody::Endpoints(head, endpoints)) => {
+                    self.discovers += 1;
+                    self.endpoints += endpoints.len() as u64;
+                    self.cursor = head.cursor.get();
+                    if self.cursor == 0 {
+                        self.service = (self.service + 1) % self.services;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn found(&mut self, at: usize, now: Nanos) {
+        let Some(dead) = self.dead.get_mut(at) else { return };
+        if std::mem::replace(&mut dead.found, true) {
+            return;
+        }
+        self.detected += 1;
+        self.from_beat_us.saturating_record((now - dead.last_beat) / 1000);
+        match now.checked_sub(dead.deadline) {
+            Some(lateness) => self.lateness_us.saturating_record(lateness / 1000),
+            None => self.early += 1,
+        }
+        while self.dead.get(self.first_open).is_some_and(|dead| dead.found) {
+            self.first_open += 1;
+        }
+    }
+}
+
+fn send(socket: &UdpSocket, kind: Kind, tag: u64, body: &[u8]) -> io::Result<()> {
+    let header = Header::request(kind, tag);
+    let mut frame = [0; FRAME_BYTES_MAX];
+    let length = size_of::<Header>() + body.len();
+    frame[..size_of::<Header>()].copy_from_slice(header.as_bytes());
+    frame[size_of::<Header>()..length].copy_from_slice(body);
+    match socket.send(&frame[..length]) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        other => other.map(drop),
+    }
+}
