@@ -102,7 +102,6 @@ fn engine_run(options: &Options, batch: u16, cpu: usize, sender: usize) -> Resul
     };
     let engine = Engine::start(&config).map_err(|error| error.to_string())?;
     let target = engine.addresses()[0];
-    machine::pin(sender);
     let mut session = Session::connect(target).map_err(|error| error.to_string())?;
     let mut leases = Vec::new();
     for instance in 0..options.instances {
@@ -110,7 +109,7 @@ fn engine_run(options: &Options, batch: u16, cpu: usize, sender: usize) -> Resul
         leases.push(session.register(&registration).map_err(|error| error.to_string())?.lease);
     }
     let before = session.stats().map_err(|error| error.to_string())?;
-    let sent = flood(options, batch, target, &leases)?;
+    let sent = flood(options, batch, target, sender, &leases)?;
     let after = session.stats().map_err(|error| error.to_string())?;
     let delta = |stat: Stat| after[stat as usize] - before[stat as usize];
     Ok(Cost { datagrams: delta(Stat::Datagrams), accepted: delta(Stat::BeatsAccepted), cpu_ns: delta(Stat::CpuNs), sent })
@@ -128,13 +127,12 @@ fn sink_run(options: &Options, batch: u16, cpu: usize, sender: usize) -> Result<
             tid.store(rustix::thread::gettid().as_raw_nonzero().get() as u32, Relaxed);
             drain(&socket, &stop, &count)
         });
-        machine::pin(sender);
         while tid.load(Relaxed) == 0 {
             std::thread::sleep(Duration::from_millis(1));
         }
         let leases = vec![Lease::new_zeroed(); options.instances as usize];
         let before = machine::thread_cpu_ns(tid.load(Relaxed));
-        let sent = flood(options, batch, target, &leases);
+        let sent = flood(options, batch, target, sender, &leases);
         let cpu_ns = machine::thread_cpu_ns(tid.load(Relaxed)) - before;
         let datagrams = count.load(Relaxed);
         stop.store(true, Relaxed);
@@ -168,8 +166,18 @@ fn drain(socket: &Socket, stop: &AtomicBool, count: &AtomicU64) -> std::io::Resu
     Ok(())
 }
 
-/// Sends frames of beats for the run's time; returns how many datagrams.
-fn flood(options: &Options, batch: u16, target: SocketAddr, leases: &[Lease]) -> Result<u64, String> {
+/// Sends frames of beats for the run's time from a thread of its own; returns how many datagrams.
+fn flood(options: &Options, batch: u16, target: SocketAddr, cpu: usize, leases: &[Lease]) -> Result<u64, String> {
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            machine::pin(cpu);
+            send_for_the_time(options, batch, target, leases)
+        });
+        sender.join().map_err(|_| "the sender panicked".to_owned())?
+    })
+}
+
+fn send_for_the_time(options: &Options, batch: u16, target: SocketAddr, leases: &[Lease]) -> Result<u64, String> {
     let socket = UdpSocket::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
     socket.connect(target).map_err(|error| error.to_string())?;
     let mut frame = [0; FRAME_BYTES_MAX];

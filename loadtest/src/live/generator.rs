@@ -40,6 +40,7 @@ pub(super) fn open_socket(target: SocketAddr) -> io::Result<UdpSocket> {
 /// The load generator.
 pub(super) struct Generator<'a> {
     options: &'a Options,
+    machine: String,
     session: Session,
     fleet: Fleet,
     watch: Watch,
@@ -63,7 +64,7 @@ pub(super) struct Generator<'a> {
 }
 
 impl<'a> Generator<'a> {
-    pub(super) fn new(options: &'a Options, target: SocketAddr, now: Nanos) -> Result<Self, Box<dyn std::error::Error>> {
+    pub(super) fn new(options: &'a Options, machine: String, target: SocketAddr, now: Nanos) -> Result<Self, Box<dyn std::error::Error>> {
         let mut session = Session::connect(target)?;
         let welcome = session.hello()?;
         let capacity = welcome.capacity.get();
@@ -90,6 +91,7 @@ impl<'a> Generator<'a> {
             lag_us: Histogram::new(3)?,
             killed: 0,
             started: now,
+            machine,
             options,
         })
     }
@@ -134,7 +136,7 @@ impl<'a> Generator<'a> {
         std::thread::sleep(Duration::from_millis(50));
         let after = self.snapshot()?;
         let listed = self.count_listed()?;
-        Ok(Report::new(self.options, registered_ns, Window { before, after }, &self.watch, &self.lag_us, listed))
+        Ok(Report::new(self.options, self.machine.clone(), registered_ns, &Window { before, after }, &self.watch, &self.lag_us, listed))
     }
 
     /// The engine's counters and ours at one moment.
@@ -194,7 +196,7 @@ impl<'a> Generator<'a> {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.unsent_frames += 1,
                     Err(error) => return Err(error),
                 }
-                self.lag_us.saturating_record((clock::now() - due) / 1000);
+                let _ = self.lag_us.record((clock::now() - due) / 1000);
             }
             self.fleet.batches[batch].due = due + self.interval;
             self.schedule.push_back(batch);

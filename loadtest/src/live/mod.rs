@@ -63,13 +63,14 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         return Err("--ttl is at least 4ms here: the generator can't beat more often than once a millisecond".into());
     }
     let cpus = machine::cpus();
+    let machine = machine::description();
     let engine = match options.target {
         Some(_) => None,
         None => Some(start_engine(options, *cpus.first().ok_or("no CPU to run on")?)?),
     };
     let target = options.target.or_else(|| engine.as_ref().map(|engine| engine.addresses()[0])).ok_or("no target")?;
     machine::pin(options.cpu.unwrap_or(*cpus.last().ok_or("no CPU to run on")?));
-    let report = Generator::new(options, target, clock::now()).map_err(|error| error.to_string())?.run()?;
+    let report = Generator::new(options, machine, target, clock::now()).map_err(|error| error.to_string())?.run()?;
     drop(engine);
     report.print();
     if let Some(path) = &options.json {

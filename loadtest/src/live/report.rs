@@ -2,7 +2,6 @@
 
 use super::Options;
 use super::watch::Watch;
-use crate::machine;
 use hdrhistogram::Histogram;
 use heartline::wire::Stat;
 use serde::Serialize;
@@ -99,7 +98,16 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn new(options: &Options, registered_ns: u64, window: Window, watch: &Watch, lag: &Histogram<u64>, listed: u64) -> Self {
+    #[expect(clippy::too_many_arguments, reason = "everything that a run produced")]
+    pub(super) fn new(
+        options: &Options,
+        machine: String,
+        registered_ns: u64,
+        window: &Window,
+        watch: &Watch,
+        lag: &Histogram<u64>,
+        listed: u64,
+    ) -> Self {
         let sent = window.after.beats - window.before.beats;
         let frames = window.after.frames - window.before.frames;
         let (accepted, old) = (window.engine(Stat::BeatsAccepted), window.engine(Stat::BeatsOld));
@@ -111,7 +119,7 @@ impl Report {
         let unsent_frames = window.after.unsent - window.before.unsent;
         let memory_bytes = window.after.engine[Stat::MemoryBytes as usize];
         Self {
-            machine: machine::description(),
+            machine,
             instances: options.instances,
             services: options.services,
             batch: options.batch,

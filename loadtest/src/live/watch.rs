@@ -149,9 +149,9 @@ impl Watch {
             return;
         }
         self.detected += 1;
-        self.from_beat_us.saturating_record((now - dead.last_beat) / 1000);
+        let _ = self.from_beat_us.record((now - dead.last_beat) / 1000);
         match now.checked_sub(dead.deadline) {
-            Some(lateness) => self.lateness_us.saturating_record(lateness / 1000),
+            Some(lateness) => drop(self.lateness_us.record(lateness / 1000)),
             None => self.early += 1,
         }
         while self.dead.get(self.first_open).is_some_and(|dead| dead.found) {
