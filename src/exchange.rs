@@ -85,6 +85,10 @@ pub enum Command {
     Look {
         /// Which.
         slot: u32,
+        /// Which use of it.
+        generation: u32,
+        /// The beat said good-bye; a later beat of the same lease does not take that back.
+        leaving: bool,
     },
     /// Answer with the counters.
     Stats {

@@ -16,7 +16,7 @@ use crate::exchange::{Attributes, Command, Peer, Replies, Requester};
 use crate::limits::{BEATS_PER_FRAME_MAX, FRAME_BYTES_MAX, GROUP_BEATS, GROUP_FRAMES, NAKS_BURST, NAKS_PER_SECOND, TTL_MS_MAX, TTL_MS_MIN};
 use crate::region::{Applied, Region, prefetch};
 use crate::wire::{
-    Ack, Beat, Header, Kind, Nak, NakHead, Register, Request, Status, Update, check_attributes, header_flags, update_fields,
+    Ack, Beat, Declared, Header, Kind, Nak, NakHead, Register, Request, Status, Update, check_attributes, header_flags, update_fields,
 };
 use bucket::Bucket;
 use crossbeam::queue::ArrayQueue;
@@ -161,7 +161,7 @@ impl Dataplane {
                 Applied::Old => old += 1,
                 Applied::Attention => {
                     accepted += 1;
-                    self.ask_attention(slot);
+                    self.ask_attention(beat);
                 }
                 Applied::Refused(status) => {
                     refused.push(Nak { slot: beat.lease.slot, generation: beat.lease.generation, reason: status as u8, reserved: [0; 7] });
@@ -178,9 +178,11 @@ impl Dataplane {
     }
 
     #[cold]
-    fn ask_attention(&mut self, slot: u32) {
+    fn ask_attention(&mut self, beat: &Beat) {
         self.commanded = true;
-        if self.commands.push(Command::Look { slot }).is_err() {
+        let slot = beat.lease.slot.get();
+        let leaving = Declared::from_bits(beat.flags.get().into()) == Declared::Leaving;
+        if self.commands.push(Command::Look { slot, generation: beat.lease.generation.get(), leaving }).is_err() {
             let registered = self.region.endpoints()[slot as usize].entry().declared();
             self.region.lines()[slot as usize].forget_declared(registered);
         }

@@ -67,12 +67,13 @@ impl Registrar {
     }
 
     /// A beat asked for it.
-    pub(super) fn look(&mut self, now: Nanos, slot: u32) {
-        if self.facts(slot).is_none() {
+    pub(super) fn look(&mut self, now: Nanos, slot: u32, generation: u32, leaving: bool) {
+        let line = &self.tables.region.lines()[slot as usize];
+        if self.facts(slot).is_none() || line.head().0 != generation {
             return;
         }
-        let declared = self.tables.region.lines()[slot as usize].last().declared;
-        if declared == Declared::Leaving {
+        let declared = line.last().declared;
+        if leaving || declared == Declared::Leaving {
             return self.end(now, slot, HeartState::Removed, Cause::Leaving);
         }
         self.declare(now, slot, declared);

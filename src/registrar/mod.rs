@@ -156,7 +156,7 @@ impl Registrar {
             Command::Register { from, request, attributes } => self.register(now, from, request, attributes.as_slice(), random, replies),
             Command::Update { from, request, attributes } => self.update(now, from, request, attributes.as_slice(), replies),
             Command::Deregister { from, lease } => self.deregister(now, from, lease, replies),
-            Command::Look { slot } => self.look(now, *slot),
+            Command::Look { slot, generation, leaving } => self.look(now, *slot, *generation, *leaving),
             Command::Stats { .. } => {}
         }
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use zerocopy::byteorder::little_endian::{U16, U32};
 
 /// A small configuration on a port that the kernel chooses.
-pub fn config() -> Config {
+pub(crate) fn config() -> Config {
     Config {
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
         state: Place::Scratch,
@@ -21,24 +21,24 @@ pub fn config() -> Config {
 }
 
 /// An engine, and a session with it.
-pub fn start(config: &Config) -> (Engine, Session) {
+pub(crate) fn start(config: &Config) -> (Engine, Session) {
     let engine = Engine::start(config).expect("the engine starts");
     let session = Session::connect(engine.addresses()[0]).expect("a socket");
     (engine, session)
 }
 
 /// An instance with a TTL in milliseconds.
-pub fn instance(service: &str, name: &str, ttl_ms: u64) -> Registration {
+pub(crate) fn instance(service: &str, name: &str, ttl_ms: u64) -> Registration {
     Registration { ttl: Duration::from_millis(ttl_ms), ..Registration::new(service, name, 8080) }
 }
 
 /// A beat.
-pub fn beat(lease: Lease, sequence: u32) -> Beat {
+pub(crate) fn beat(lease: Lease, sequence: u32) -> Beat {
     Beat { lease, sequence: U32::new(sequence), load: U16::ZERO, flags: U16::ZERO }
 }
 
 /// Waits until something holds, for at most ten seconds.
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < Duration::from_secs(10), "not within ten seconds: {what}");

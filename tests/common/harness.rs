@@ -1,0 +1,122 @@
+//! The real region, registrar and data plane in one thread, with simulated time and no sockets.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use crossbeam::queue::ArrayQueue;
+use heartline::clock::{Nanos, from_ms};
+use heartline::dataplane::{Cookies, Datagram, Dataplane};
+use heartline::exchange::{Command, Peer, Replies};
+use heartline::limits::COMMAND_QUEUE;
+use heartline::region::{Geometry, Place, Region};
+use heartline::registrar::{DenyList, Next, Observed, Registrar, Settings};
+use heartline::wire::{Header, Kind};
+use rand::rngs::{SmallRng, StdRng};
+use rand::{Rng, SeedableRng};
+use std::sync::Arc;
+use zerocopy::IntoBytes;
+
+pub(crate) struct Harness {
+    pub(crate) region: Arc<Region>,
+    pub(crate) registrar: Registrar,
+    pub(crate) dataplane: Dataplane,
+    pub(crate) commands: Arc<ArrayQueue<Command>>,
+    pub(crate) cookies: Cookies,
+    pub(crate) random: StdRng,
+    pub(crate) now: Nanos,
+    pub(crate) drops: u64,
+    /// Whether the loops drain; `false`: an overloaded or stopped engine.
+    pub(crate) drains: bool,
+    pub(crate) drained: Nanos,
+    pub(crate) next: Option<Next>,
+}
+
+/// An address in 10.0.0.0/8, mapped.
+pub(crate) fn peer(number: u8) -> Peer {
+    Peer { ip: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 10, 0, 0, number], port: 4000 + u16::from(number), ..Peer::default() }
+}
+
+pub(crate) fn settings(capacity: u32) -> Settings {
+    Settings { quota: capacity, hold: true, tombstone_min: from_ms(60), deny: DenyList::default(), epoch: 7 }
+}
+
+impl Harness {
+    pub(crate) fn new(capacity: u32, settings: Settings, seed: u64) -> Self {
+        let start = from_ms(1_000_000);
+        let mut random = StdRng::seed_from_u64(seed);
+        let (region, writer) =
+            Region::create(&Place::Scratch, Geometry::new(capacity, 64), (random.next_u64(), random.next_u64()), settings.epoch).unwrap();
+        let region = Arc::new(region);
+        let commands = Arc::new(ArrayQueue::new(COMMAND_QUEUE));
+        let cookies = Cookies::new((random.next_u64(), random.next_u64()));
+        let epoch = settings.epoch;
+        Self {
+            registrar: Registrar::new(Arc::clone(&region), writer, settings, start),
+            dataplane: Dataplane::new(
+                Arc::clone(&region),
+                Arc::clone(&commands),
+                cookies.clone(),
+                epoch,
+                SmallRng::seed_from_u64(random.next_u64()),
+            ),
+            region,
+            commands,
+            cookies,
+            random,
+            now: start,
+            drops: 0,
+            drains: true,
+            drained: start,
+            next: None,
+        }
+    }
+
+    /// Hands one datagram in and returns the reply, if there is one.
+    pub(crate) fn send(&mut self, from: Peer, bytes: &[u8]) -> Option<Vec<u8>> {
+        let mut replies = Replies::default();
+        self.dataplane.receive(self.now, [Datagram { peer: from, bytes }].into_iter(), &mut replies);
+        while let Some(command) = self.commands.pop() {
+            let random = &mut self.random;
+            self.registrar.handle(self.now, &command, &mut || random.next_u64(), &mut replies);
+        }
+        let mut frames = replies.iter().map(|(_, frame)| frame.to_vec());
+        let first = frames.next();
+        assert!(frames.next().is_none(), "one request, two replies");
+        first
+    }
+
+    /// Sends a request of this kind; a cookie field is filled in.
+    pub(crate) fn request(&mut self, from: Peer, kind: Kind, parts: &[&[u8]]) -> Option<Vec<u8>> {
+        let mut frame = Header::request(kind, 1).as_bytes().to_vec();
+        parts.iter().for_each(|part| frame.extend_from_slice(part));
+        if matches!(kind, Kind::Register | Kind::Describe | Kind::Services | Kind::Discover) {
+            let cookie = self.cookies.make(&from.ip, self.now);
+            frame[16..24].copy_from_slice(&cookie.to_le_bytes());
+        }
+        self.send(from, &frame)
+    }
+
+    /// One look of the registrar at the present time.
+    pub(crate) fn tick(&mut self) -> Next {
+        if self.drains {
+            self.drained = self.now;
+        }
+        let next = self.registrar.tick(&Observed { now: self.now, drained: self.drained, drops: self.drops, stall: 0 });
+        self.next = Some(next);
+        next
+    }
+
+    /// Lets time pass, a millisecond at a time, with the registrar looking at each.
+    pub(crate) fn pass(&mut self, ms: u64) {
+        for _ in 0..ms {
+            self.now += from_ms(1);
+            self.tick();
+            // Whoever waited for the drain is judged in the second look.
+            self.tick();
+        }
+    }
+
+    /// The feed, as the words that lie in memory.
+    pub(crate) fn feed(&self) -> Vec<[u64; 8]> {
+        let feed = self.region.feed();
+        (1..=feed.head()).filter_map(|number| feed.raw(number)).collect()
+    }
+}

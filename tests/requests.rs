@@ -1,0 +1,368 @@
+//! Every kind of request and every status, against a real engine over real sockets.
+
+mod common;
+
+use common::*;
+use heartline::Config;
+use heartline::client::{Beats, ClientError, Query, Registration, Session, Target};
+use heartline::wire::*;
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+use zerocopy::byteorder::little_endian::{U16, U32, U64};
+use zerocopy::{FromZeros, IntoBytes};
+
+fn status<T: std::fmt::Debug>(result: Result<T, ClientError>) -> Status {
+    match result {
+        Err(ClientError::Refused { status, .. }) => status,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+fn field<T: std::fmt::Debug>(result: Result<T, ClientError>) -> u16 {
+    match result {
+        Err(ClientError::Refused { status: Status::Invalid, field }) => field,
+        other => panic!("not invalid: {other:?}"),
+    }
+}
+
+/// A session from another loopback address, which counts as another source.
+fn session_from(ip: &str, engine: &heartline::Engine) -> Session {
+    Session::from_socket(UdpSocket::bind((ip, 0)).unwrap(), engine.addresses()[0]).unwrap()
+}
+
+/// Sends raw bytes and returns the raw answer.
+fn raw(engine: &heartline::Engine, bytes: &[u8]) -> Option<Vec<u8>> {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    socket.send_to(bytes, engine.addresses()[0]).unwrap();
+    let mut buffer = [0; 2048];
+    socket.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec())
+}
+
+#[test]
+fn hello_tells_the_limits() {
+    let (engine, mut session) = start(&config());
+    let welcome = session.hello().unwrap();
+    assert_eq!((welcome.capacity.get(), welcome.beats_max.get(), welcome.frame_bytes_max.get()), (1024, 50, 1232));
+    assert_eq!((welcome.ttl_ms_min.get(), welcome.ttl_ms_max.get(), welcome.attributes_bytes_max.get()), (1, 86_400_000, 128));
+    assert_ne!(welcome.cookie.get(), 0);
+    drop(engine);
+}
+
+#[test]
+fn register_describe_update_deregister() {
+    let (_engine, mut session) = start(&config());
+    let registration = Registration {
+        address: "[2001:db8::7]:9000".parse().unwrap(),
+        zone: "eu-1a".into(),
+        version: Version::new(1, 2, 3, 0),
+        weight: 70,
+        attributes: vec!["canary".into(), "rack=b12".into()],
+        ..instance("payments", "a", 5000)
+    };
+    let grant = session.register(&registration).unwrap();
+    assert_eq!(grant.interval, Duration::from_millis(1250));
+    let by_name = session.describe(Target::Names("payments", "a")).unwrap();
+    assert_eq!(by_name.attributes, ["canary", "rack=b12"]);
+    let facts = by_name.facts;
+    assert_eq!(facts.endpoint.socket_addr(), "[2001:db8::7]:9000".parse::<SocketAddr>().unwrap());
+    assert_eq!((facts.zone.as_str(), facts.ttl_ms.get(), facts.endpoint.weight.get()), ("eu-1a", 5000, 70));
+    assert_eq!((facts.service.as_str(), facts.instance.as_str()), ("payments", "a"));
+    assert_eq!(facts.endpoint.version, Version::new(1, 2, 3, 0));
+
+    let change = Update {
+        lease: grant.lease,
+        fields: U16::new(update_fields::ALL),
+        weight: U16::new(5),
+        load: U16::new(900),
+        attributes_len: U16::ZERO,
+        version: Version::new(2, 0, 0, 1),
+    };
+    session.update(&change, &["blue".into()]).unwrap();
+    let slot = grant.lease.slot.get();
+    let changed = session.describe(Target::Slot(slot, grant.lease.generation.get())).unwrap();
+    assert_eq!(changed.attributes, ["blue"]);
+    assert_eq!((changed.facts.endpoint.weight.get(), changed.facts.endpoint.load.get()), (5, 900));
+    assert_eq!(changed.facts.endpoint.version.to_string(), "2.0.0.1");
+    assert_eq!(changed.facts.service_version.get(), facts.service_version.get() + 1);
+
+    session.deregister(&grant.lease).unwrap();
+    session.deregister(&grant.lease).unwrap();
+    assert_eq!(status(session.describe(Target::Names("payments", "a"))), Status::NoInstance);
+    assert_eq!(status(session.update(&change, &[])), Status::Removed);
+    assert_eq!(session.discover(&Query::new("payments")).unwrap().status, Status::NoneRegistered);
+}
+
+#[test]
+fn a_retransmitted_register_gets_the_same_lease() {
+    let (_engine, mut session) = start(&config());
+    let registration = Registration { nonce: 77, ..instance("payments", "a", 5000) };
+    let first = session.register(&registration).unwrap();
+    let again = session.register(&registration).unwrap();
+    assert_eq!(first.lease, again.lease);
+    assert_eq!(session.stats().unwrap()[Stat::Registered as usize], 1);
+}
+
+#[test]
+fn identities_conflict_are_replaced_and_leave_old_leases_dead() {
+    let (engine, mut session) = start(&config());
+    let first = session.register(&instance("payments", "a", 60_000)).unwrap();
+    assert_eq!(status(session_from("127.0.0.2", &engine).register(&instance("payments", "a", 60_000))), Status::Conflict);
+    let second = session.register(&instance("payments", "a", 100)).unwrap();
+    assert_ne!(first.lease, second.lease);
+    let Beats::Refused(naks) = session.beat(&[beat(first.lease, 1)]).unwrap() else { panic!("a replaced lease beat") };
+    assert_eq!(naks[0].reason, Status::Replaced as u8);
+    assert_eq!(session.discover(&Query::new("payments")).unwrap().endpoints.len(), 1);
+    eventually("the silent one is down", || session.stats().unwrap()[Stat::Down as usize] == 1);
+    // Once it is down, whoever comes may take the name.
+    let third = session_from("127.0.0.2", &engine).register(&instance("payments", "a", 60_000)).unwrap();
+    let Beats::Refused(naks) = session.beat(&[beat(second.lease, 1)]).unwrap() else { panic!("a replaced lease beat") };
+    assert_eq!(naks[0].reason, Status::Replaced as u8);
+    assert!(matches!(session.beat(&[beat(third.lease, 1)]).unwrap(), Beats::Acked(_)));
+}
+
+#[test]
+fn beats_count_once_and_refusals_say_which() {
+    let (_engine, mut session) = start(&config());
+    let grant = session.register(&instance("payments", "a", 5000)).unwrap();
+    let Beats::Acked(ack) = session.beat(&[beat(grant.lease, 1), beat(grant.lease, 1), beat(grant.lease, 2)]).unwrap() else { panic!() };
+    assert_eq!((ack.accepted.get(), ack.old.get(), ack.epoch.get()), (2, 1, grant.epoch));
+    let mut forged = grant.lease;
+    forged.secret = U64::new(forged.secret.get() ^ 1);
+    let mut beyond = grant.lease;
+    beyond.slot = U32::new(u32::MAX);
+    let Beats::Refused(naks) = session.beat(&[beat(forged, 3), beat(grant.lease, 3), beat(beyond, 3)]).unwrap() else { panic!() };
+    assert_eq!(naks.iter().map(|nak| nak.reason).collect::<Vec<_>>(), [Status::Unknown as u8; 2]);
+    session.deregister(&grant.lease).unwrap();
+    let Beats::Refused(naks) = session.beat(&[beat(grant.lease, 4)]).unwrap() else { panic!() };
+    assert_eq!(naks[0].reason, Status::Removed as u8);
+    let stats = session.stats().unwrap();
+    assert_eq!(stats[Stat::BeatsAccepted as usize], 3);
+    assert_eq!((stats[Stat::BeatsOld as usize], stats[Stat::BeatsRefused as usize]), (1, 3));
+}
+
+#[test]
+fn a_beat_revives_the_dead_and_says_what_the_instance_does() {
+    let (_engine, mut session) = start(&config());
+    let grant = session.register(&instance("payments", "a", 60)).unwrap();
+    eventually("it is down", || session.stats().unwrap()[Stat::Down as usize] == 1);
+    session.beat(&[beat(grant.lease, 1)]).unwrap();
+    eventually("it is revived", || session.stats().unwrap()[Stat::Revived as usize] == 1);
+
+    let steady = session.register(&instance("payments", "b", 60_000)).unwrap();
+    for (sequence, declared) in [(1, Declared::Draining), (2, Declared::Maintenance)] {
+        session.beat(&[Beat { flags: U16::new(declared as u16), ..beat(steady.lease, sequence) }]).unwrap();
+        eventually("all shows it, marked", || {
+            let page = session.discover(&Query::new("payments")).unwrap();
+            page.endpoints.iter().any(|endpoint| endpoint.slot == steady.lease.slot && endpoint.declared() == declared)
+        });
+        let picked = session.discover(&Query { strategy: Strategy::Random, limit: 25, ..Query::new("payments") }).unwrap();
+        assert!(picked.endpoints.iter().all(|endpoint| endpoint.slot != steady.lease.slot), "never picked");
+    }
+    session.beat(&[Beat { flags: U16::new(Declared::Leaving as u16), ..beat(steady.lease, 3) }]).unwrap();
+    eventually("it has left", || status_of(&mut session, steady.lease) == Status::Removed as u8);
+}
+
+fn status_of(session: &mut Session, lease: Lease) -> u8 {
+    match session.beat(&[beat(lease, 1 << 20)]).unwrap() {
+        Beats::Refused(naks) => naks[0].reason,
+        Beats::Acked(_) => Status::Ok as u8,
+    }
+}
+
+#[test]
+fn wrong_values_name_their_field() {
+    let (engine, mut session) = start(&config());
+    let good = instance("payments", "a", 5000);
+    assert_eq!(field(session.register(&Registration { ttl: Duration::ZERO, ..good.clone() })), 52);
+    assert_eq!(field(session.register(&Registration { ttl: Duration::from_millis(86_400_001), ..good.clone() })), 52);
+    assert_eq!(field(session.register(&Registration { service: String::new(), ..good.clone() })), 104);
+    assert_eq!(field(session.register(&Registration { instance: String::new(), ..good.clone() })), 168);
+    assert_eq!(field(session.register(&Registration { attributes: vec!["=x".into()], ..good.clone() })), 232);
+    assert_eq!(status(session.register(&Registration { attributes: vec!["x".repeat(200)], ..good.clone() })), Status::TooLarge);
+    assert_eq!(field(session.discover(&Query { filter: Filter::ZONE_ONLY | Filter::ZONE_PREFERRED, ..Query::new("payments") })), 55);
+    assert_eq!(field(session.discover(&Query { filter: 64, ..Query::new("payments") })), 55);
+    assert_eq!(field(session.describe(Target::Names("payments", ""))), 96);
+    let mut body = Discover::new_zeroed();
+    body.strategy = 6;
+    let frame = [Header::request(Kind::Discover, 3).as_bytes(), body.as_bytes()].concat();
+    let reply = raw(&engine, &frame).unwrap();
+    let reply = Reply::decode(&reply).unwrap();
+    assert_eq!((reply.status, reply.header.count.get(), reply.header.tag.get()), (Status::Invalid, 54, 3));
+    assert_eq!(session.stats().unwrap()[Stat::Registered as usize], 0, "nothing was registered");
+}
+
+/// Law: nothing longer than the request goes to an address that is not proved.
+#[test]
+fn unproved_requests_get_short_replies() {
+    let (engine, mut session) = start(&config());
+    for number in 0..10 {
+        session.register(&instance("payments", &format!("i-{number}"), 60_000)).unwrap();
+    }
+    let mut discover = Discover::new_zeroed();
+    discover.service = U64::new(service_id("payments"));
+    let mut frame = [Header::request(Kind::Discover, 3).as_bytes(), discover.as_bytes()].concat();
+    let refused = raw(&engine, &frame).unwrap();
+    assert_eq!((refused.len(), refused[7]), (16, Status::Cookie as u8));
+    // The documented ways: ask for less, or pad.
+    frame.resize(16 + 16 + 10 * 48, 0);
+    let padded = raw(&engine, &frame).unwrap();
+    assert_eq!((padded.len(), padded[7]), (512, Status::Ok as u8));
+    discover.limit = U16::new(1);
+    let one = raw(&engine, &[Header::request(Kind::Discover, 3).as_bytes(), discover.as_bytes()].concat()).unwrap();
+    assert_eq!((one.len(), one[7]), (80, Status::Ok as u8));
+    let (body, tail) = instance("payments", "b", 5000).encode().unwrap();
+    let register = raw(&engine, &[Header::request(Kind::Register, 3).as_bytes(), body.as_bytes(), &tail].concat()).unwrap();
+    assert_eq!((register.len(), register[7]), (16, Status::Cookie as u8));
+}
+
+#[test]
+fn full_table_quota_and_deny_list() {
+    let (engine, mut session) = start(&Config { capacity: 16, quota: Some(10), deny: vec!["admin".into(), "test-*".into()], ..config() });
+    assert_eq!(status(session.register(&instance("admin", "a", 60_000))), Status::Denied);
+    assert_eq!(status(session.register(&instance("test-x", "a", 60_000))), Status::Denied);
+    let leases: Vec<Lease> = (0..10).map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease).collect();
+    assert_eq!(status(session.register(&instance("s", "i10", 60_000))), Status::Quota);
+    session.register(&instance("s", "i9", 60_000)).unwrap();
+    let mut other = session_from("127.0.0.2", &engine);
+    for number in 10..16 {
+        other.register(&instance("s", &format!("i{number}"), 60_000)).unwrap();
+    }
+    let before = session.stats().unwrap();
+    assert_eq!(status(other.register(&instance("s", "i16", 60_000))), Status::Full);
+    let after = session.stats().unwrap();
+    assert_eq!((before[Stat::Up as usize], before[Stat::FeedSequence as usize]), (16, after[Stat::FeedSequence as usize]));
+    // A restart in a full table is no new instance.
+    other.register(&instance("s", "i15", 60_000)).unwrap();
+    session.deregister(&leases[0]).unwrap();
+    other.register(&instance("s", "i16", 60_000)).unwrap();
+}
+
+#[test]
+fn strategies_and_filters() {
+    let (_engine, mut session) = start(&config());
+    for number in 0..20_u16 {
+        let registration = Registration {
+            zone: if number < 5 { "a" } else { "b" }.into(),
+            version: Version::new(1 + number / 10, number % 10, 0, 0),
+            weight: if number == 0 { 0 } else { 10 },
+            attributes: if number % 2 == 0 { vec!["even".into()] } else { Vec::new() },
+            address: SocketAddr::from(([10, 0, 0, number as u8], 80)),
+            ..instance("s", &format!("i{number}"), 60_000)
+        };
+        session.register(&registration).unwrap();
+    }
+    let all = |session: &mut Session, query: Query| session.discover(&Query { limit: 25, ..query }).unwrap();
+    let base = Query::new("s");
+    assert_eq!(all(&mut session, base.clone()).endpoints.len(), 20);
+    let exact = Query { filter: Filter::VERSION_EXACT, version: Version::new(1, 3, 0, 0), ..base.clone() };
+    assert_eq!(all(&mut session, exact).endpoints.len(), 1);
+    let compatible = Query { filter: Filter::VERSION_COMPATIBLE, version: Version::new(1, 3, 0, 0), ..base.clone() };
+    assert_eq!(all(&mut session, compatible).endpoints.len(), 7);
+    let tagged = Query { filter: Filter::TAG, tag: "even".into(), ..base.clone() };
+    assert_eq!(all(&mut session, tagged).endpoints.len(), 10);
+    let zone = |filter, zone: &str| Query { filter, zone: zone.into(), ..base.clone() };
+    assert_eq!(all(&mut session, zone(Filter::ZONE_ONLY, "a")).endpoints.len(), 5);
+    assert_eq!(all(&mut session, zone(Filter::ZONE_ONLY, "c")).status, Status::AllFiltered);
+    assert_eq!(all(&mut session, zone(Filter::ZONE_PREFERRED, "a")).endpoints.len(), 5);
+    assert_eq!(all(&mut session, zone(Filter::ZONE_PREFERRED, "c")).endpoints.len(), 20);
+    let mut paged = zone(Filter::ZONE_PREFERRED, "c");
+    paged.limit = 7;
+    let mut seen = 0;
+    loop {
+        let page = session.discover(&paged).unwrap();
+        seen += page.endpoints.len();
+        paged.cursor = page.cursor;
+        if page.cursor == 0 {
+            break;
+        }
+    }
+    assert_eq!(seen, 20, "the fallback goes on through the pages");
+    for strategy in [Strategy::Random, Strategy::RoundRobin, Strategy::Weighted, Strategy::Rendezvous, Strategy::TwoChoices] {
+        let mut hits = BTreeMap::new();
+        for key in 0..200 {
+            let page = session.discover(&Query { strategy, key, ..base.clone() }).unwrap();
+            assert_eq!(page.endpoints.len(), 1, "{strategy:?}");
+            *hits.entry(page.endpoints[0].slot.get()).or_insert(0) += 1;
+        }
+        let weighted = matches!(strategy, Strategy::Weighted | Strategy::Rendezvous);
+        assert_eq!(hits.len(), if weighted { 19 } else { 20 }, "{strategy:?}: {hits:?}");
+        let three = session.discover(&Query { strategy, limit: 3, ..base.clone() }).unwrap();
+        assert_eq!(three.endpoints.len(), 3, "{strategy:?}");
+    }
+    let same = |session: &mut Session| {
+        session.discover(&Query { strategy: Strategy::Rendezvous, key: 42, ..base.clone() }).unwrap().endpoints[0].slot
+    };
+    assert_eq!(same(&mut session), same(&mut session));
+    assert_eq!(session.discover(&Query::new("nobody")).unwrap().status, Status::NoService);
+}
+
+#[test]
+fn suspects_are_answered_marked_unless_excluded() {
+    let (_engine, mut session) = start(&config());
+    session.register(&instance("s", "a", 3000)).unwrap();
+    eventually("it is suspect", || session.stats().unwrap()[Stat::Suspect as usize] == 1);
+    let page = session.discover(&Query::new("s")).unwrap();
+    assert_eq!(page.endpoints[0].state(), Some(State::Suspect));
+    assert!(page.endpoints[0].age_ms.get() >= 2000 && !page.endpoints[0].is_held());
+    let strict = session.discover(&Query { filter: Filter::NO_SUSPECT, ..Query::new("s") }).unwrap();
+    assert_eq!(strict.status, Status::NoneHealthy);
+}
+
+#[test]
+fn services_come_in_pages() {
+    let (_engine, mut session) = start(&config());
+    for number in 0..40 {
+        session.register(&instance(&format!("svc-{number}"), "a", 60_000)).unwrap();
+    }
+    let (head, first) = session.services_page(0).unwrap();
+    assert_eq!((head.services.get(), first.len()), (40, 13));
+    let mut names: Vec<String> = session.services().unwrap().iter().map(|service| service.name.to_string()).collect();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), 40);
+}
+
+#[test]
+fn ipv6_dual_stack_and_mixed_addresses() {
+    let (engine, mut six) = start(&Config { listen: vec!["[::1]:0".parse().unwrap(), "127.0.0.1:0".parse().unwrap()], ..config() });
+    let mut four = Session::connect(engine.addresses()[1]).unwrap();
+    six.register(&instance("s", "six", 60_000)).unwrap();
+    four.register(&instance("s", "four", 60_000)).unwrap();
+    let mut seen: Vec<String> = six.discover(&Query::new("s")).unwrap().endpoints.iter().map(|e| e.socket_addr().to_string()).collect();
+    seen.sort();
+    assert_eq!(seen, ["127.0.0.1:8080", "[::1]:8080"]);
+    drop(engine);
+
+    let (engine, _) = start(&Config { listen: vec!["[::]:0".parse().unwrap()], ..config() });
+    let port = engine.addresses()[0].port();
+    for address in ["[::1]", "127.0.0.1", "127.0.0.3"] {
+        // Connected sockets only take replies that come from the address they asked.
+        let mut session = Session::connect(format!("{address}:{port}").parse().unwrap()).unwrap();
+        session.hello().unwrap_or_else(|error| panic!("{address}: {error}"));
+    }
+}
+
+#[test]
+fn several_engines_in_one_process_share_nothing() {
+    let (one, mut first) = start(&config());
+    let (two, mut second) = start(&config());
+    first.register(&instance("s", "a", 60_000)).unwrap();
+    assert_eq!(second.discover(&Query::new("s")).unwrap().status, Status::NoService);
+    one.join();
+    second.register(&instance("s", "a", 60_000)).unwrap();
+    two.join();
+    first.set_patience(Duration::from_millis(5));
+    assert!(matches!(first.hello(), Err(ClientError::Timeout(_))));
+}
+
+#[test]
+fn acks_tell_interval_and_phase() {
+    let (_engine, mut session) = start(&config());
+    let grant = session.register(&instance("s", "a", 4000)).unwrap();
+    assert!(grant.phase >= Duration::from_millis(500) && grant.phase < Duration::from_millis(1500));
+    let Beats::Acked(ack) = session.beat(&[beat(grant.lease, 1)]).unwrap() else { panic!() };
+    assert_eq!(ack.interval_us.get(), 1_000_000);
+    assert!((500_000..1_500_000).contains(&ack.phase_us.get()));
+}
