@@ -1,0 +1,145 @@
+//! Datagrams that strangers send: any length, any content. The engine neither falls nor answers more than it got, and nothing changes.
+
+mod common;
+
+use common::*;
+use heartline::Config;
+use heartline::wire::*;
+use rand::rngs::SmallRng;
+use rand::{Rng, RngExt, SeedableRng};
+use std::net::UdpSocket;
+use std::time::Duration;
+use zerocopy::byteorder::little_endian::{U16, U32, U64};
+use zerocopy::{FromZeros, IntoBytes};
+
+/// One well-formed frame of each kind, none of which proves its address or has a lease.
+fn samples() -> Vec<Vec<u8>> {
+    let (register, tail) = instance("payments", "a", 1000).encode().unwrap();
+    let mut describe = Describe::new_zeroed();
+    (describe.service, describe.instance) = (Name::new("payments").unwrap(), Name::new("a").unwrap());
+    let mut discover = Discover::new_zeroed();
+    discover.service = U64::new(service_id("payments"));
+    let header = |kind| Header::request(kind, 0x55).as_bytes().to_vec();
+    let two = Header { count: U16::new(2), flags: header_flags::ACK_WANTED, ..Header::request(Kind::Beat, 9) };
+    let lease = Lease { slot: U32::new(0), generation: U32::new(1), secret: U64::new(1) };
+    vec![
+        [header(Kind::Hello), vec![0; 48]].concat(),
+        [header(Kind::Register), register.as_bytes().to_vec(), tail].concat(),
+        [two.as_bytes(), beat(lease, 1).as_bytes(), beat(lease, 2).as_bytes()].concat(),
+        [header(Kind::Update), vec![0; 32]].concat(),
+        [header(Kind::Deregister), lease.as_bytes().to_vec()].concat(),
+        [header(Kind::Describe), describe.as_bytes().to_vec()].concat(),
+        [header(Kind::Services), vec![0; 16]].concat(),
+        [header(Kind::Discover), discover.as_bytes().to_vec()].concat(),
+        [header(Kind::Stats), vec![0; 16]].concat(),
+    ]
+}
+
+/// Sends to the engine and takes whatever comes back; knows both sums.
+struct Stranger {
+    socket: UdpSocket,
+    sent: u64,
+    sent_bytes: u64,
+    got_bytes: u64,
+}
+
+impl Stranger {
+    fn new(target: std::net::SocketAddr) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(target).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Self { socket, sent: 0, sent_bytes: 0, got_bytes: 0 }
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        self.socket.send(bytes).unwrap();
+        self.sent += 1;
+        self.sent_bytes += bytes.len() as u64;
+        if self.sent.is_multiple_of(64) {
+            self.take();
+        }
+    }
+
+    fn take(&mut self) {
+        let mut buffer = [0; 4096];
+        while let Ok(length) = self.socket.recv(&mut buffer) {
+            self.got_bytes += length as u64;
+        }
+    }
+}
+
+#[test]
+fn frames_of_every_length_and_a_million_at_random() {
+    let (engine, mut session) = start(&Config { cores: None, ..config() });
+    let lease = session.register(&instance("payments", "a", 86_400_000)).unwrap().lease;
+    session.beat(&[beat(lease, 1)]).unwrap();
+    let before = session.describe(heartline::client::Target::Names("payments", "a")).unwrap();
+    let feed = engine.region().feed().head();
+    let start_stats = session.stats().unwrap();
+
+    let seed = 42;
+    let mut random = SmallRng::seed_from_u64(seed);
+    let mut stranger = Stranger::new(engine.addresses()[0]);
+    let samples = samples();
+    let mut buffer = [0; 2000];
+    for length in 0..=2000 {
+        random.fill_bytes(&mut buffer[..length]);
+        stranger.send(&buffer[..length]);
+        for sample in &samples {
+            // The sample cut or lengthened to this length, so that every gate is reached.
+            let mut frame = sample.clone();
+            frame.resize(length, 0);
+            stranger.send(&frame);
+        }
+    }
+    for _ in 0..1_000_000 {
+        let length = if random.random_bool(0.5) {
+            let length = random.random_range(0..1300);
+            random.fill_bytes(&mut buffer[..length]);
+            if random.random_bool(0.8) && length >= 4 {
+                buffer[..3].copy_from_slice(b"HL\x01");
+                buffer[3] &= 15;
+            }
+            length
+        } else {
+            let sample = &samples[random.random_range(0..samples.len())];
+            buffer[..sample.len()].copy_from_slice(sample);
+            for _ in 0..random.random_range(1..4) {
+                let at = random.random_range(0..sample.len());
+                buffer[at] ^= 1 << random.random_range(0..8);
+            }
+            sample.len()
+        };
+        stranger.send(&buffer[..length]);
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    stranger.take();
+
+    let stats = session.stats().unwrap();
+    let delta = |stat: Stat| stats[stat as usize] - start_stats[stat as usize];
+    assert!(stranger.got_bytes <= stranger.sent_bytes, "seed {seed}: {} bytes for {}", stranger.got_bytes, stranger.sent_bytes);
+    assert!(delta(Stat::BytesSent) <= delta(Stat::BytesReceived) + 512, "the session's own replies are all that may be more");
+    let arrived = delta(Stat::Datagrams);
+    assert!(arrived + delta(Stat::KernelDrops) >= stranger.sent, "{arrived} of {} and {} dropped", stranger.sent, delta(Stat::KernelDrops));
+    assert!(delta(Stat::FramesBad) > 500_000, "{} bad ones", delta(Stat::FramesBad));
+    let after = session.describe(heartline::client::Target::Names("payments", "a")).unwrap();
+    assert_eq!(engine.region().feed().head(), feed, "no event");
+    assert_eq!(after.facts.history, before.facts.history, "no beat");
+    assert_eq!(after.facts.endpoint.slot, before.facts.endpoint.slot);
+    assert_eq!(stats[Stat::Up as usize], 1);
+    assert_eq!(session.services().unwrap().len(), 1);
+}
+
+/// A reply that is sent to the engine must not be answered, or two engines could be made to talk for ever.
+#[test]
+fn replies_are_never_answered() {
+    let (engine, mut session) = start(&config());
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    for mut frame in samples() {
+        frame[3] |= REPLY_BIT;
+        socket.send_to(&frame, engine.addresses()[0]).unwrap();
+        assert!(socket.recv(&mut [0; 2048]).is_err(), "kind {} was answered", frame[3]);
+    }
+    assert_eq!(session.stats().unwrap()[Stat::FramesBad as usize], 9);
+}

@@ -1,0 +1,154 @@
+//! Who is silent, with a real engine: mass silence is held and ends, floods and drops blame nobody, beats of a batch all count.
+
+mod common;
+
+use common::*;
+use heartline::client::{Query, Session, Target};
+use heartline::wire::*;
+use heartline::{Config, Engine};
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+fn register_all(session: &mut Session, count: usize, ttl_ms: u64) -> Vec<Lease> {
+    (0..count).map(|n| session.register(&instance("s", &format!("i{n}"), ttl_ms)).unwrap().lease).collect()
+}
+
+fn stat(session: &mut Session, stat: Stat) -> u64 {
+    session.stats().unwrap()[stat as usize]
+}
+
+/// Few that fall silent are simply down: a guard that starts in small sets keeps the dead alive (eureka #1459).
+#[test]
+fn small_sets_are_never_held() {
+    for count in [1, 2, 3, 7] {
+        let (_engine, mut session) = start(&config());
+        register_all(&mut session, count, 300);
+        let start = Instant::now();
+        eventually("all are down", || stat(&mut session, Stat::Down) == count as u64);
+        assert!(start.elapsed() < Duration::from_millis(900), "{count}: {:?}", start.elapsed());
+        assert_eq!(stat(&mut session, Stat::Holds), 0);
+    }
+}
+
+/// Many that fall silent together are held: suspect, marked, explained, and down after three TTLs more at the latest.
+#[test]
+fn mass_silence_is_held_visible_and_bounded() {
+    for count in [8, 1000] {
+        let (_engine, mut session) = start(&config());
+        let leases = register_all(&mut session, count, 2000);
+        for (n, lease) in leases.iter().enumerate() {
+            session.send_beats(&[beat(*lease, n as u32 + 1)]).unwrap();
+        }
+        let start = Instant::now();
+        eventually("all are held", || stat(&mut session, Stat::Held) == count as u64);
+        assert!(start.elapsed() >= Duration::from_millis(1950));
+        let page = session.discover(&Query::new("s")).unwrap();
+        assert!(page.endpoints.iter().all(|e| e.is_held() && e.state() == Some(State::Suspect)), "held is a mark, not a state");
+        assert!(page.hold_percent >= 50);
+        let facts = session.describe(Target::Slot(leases[0].slot.get(), leases[0].generation.get())).unwrap().facts;
+        assert!(facts.hold_silent.get() >= 8 && facts.hold_ms.get() >= 1 && facts.hold_live.get() >= facts.hold_silent.get());
+        assert_eq!((stat(&mut session, Stat::Holds), stat(&mut session, Stat::Downs)), (1, 0));
+        eventually("the hold is over and all are down", || stat(&mut session, Stat::Down) == count as u64);
+        let held_for = start.elapsed();
+        assert!(held_for >= Duration::from_millis(7900), "{count}: let go after {held_for:?}");
+        assert!(held_for < Duration::from_millis(9500), "{count}: let go after {held_for:?}");
+        assert_eq!(stat(&mut session, Stat::HoldMs), 0, "the hold has ended");
+    }
+}
+
+#[test]
+fn who_comes_back_from_a_hold_was_never_down() {
+    let (_engine, mut session) = start(&config());
+    let leases = register_all(&mut session, 40, 400);
+    eventually("all are held", || stat(&mut session, Stat::Held) == 40);
+    for lease in &leases {
+        session.send_beats(&[beat(*lease, 1)]).unwrap();
+    }
+    eventually("all are up", || stat(&mut session, Stat::Up) == 40);
+    assert_eq!((stat(&mut session, Stat::Downs), stat(&mut session, Stat::HoldMs)), (0, 0));
+}
+
+#[test]
+fn a_minority_is_down_at_once_and_hold_can_be_switched_off() {
+    for (hold, beating) in [(true, 60), (false, 0)] {
+        let (engine, mut session) = start(&Config { hold, ..config() });
+        let leases = register_all(&mut session, 80, 500);
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| keep_beating(&engine, &leases[..beating], Duration::from_millis(60), &stop));
+            eventually("the others are down", || stat(&mut session, Stat::Down) == 80 - beating as u64);
+            stop.store(true, Relaxed);
+        });
+        assert_eq!(stat(&mut session, Stat::Holds), 0);
+    }
+}
+
+/// Beats for all leases, again and again, until told to stop.
+fn keep_beating(engine: &Engine, leases: &[Lease], interval: Duration, stop: &AtomicBool) {
+    let mut session = Session::connect(engine.addresses()[0]).unwrap();
+    let mut sequence = 1;
+    while !stop.load(Relaxed) {
+        for chunk in leases.chunks(10) {
+            let beats: Vec<Beat> = chunk.iter().map(|lease| beat(*lease, sequence)).collect();
+            session.send_beats(&beats).unwrap();
+        }
+        sequence += 1;
+        std::thread::sleep(interval);
+    }
+}
+
+/// A flood that overflows the receive buffer loses beats of the living: the drops are seen, and nobody is blamed for them.
+#[test]
+fn an_overflowing_receive_buffer_blames_nobody() {
+    let cores = Config::default().loop_cores();
+    let (engine, mut session) = start(&Config { receive_buffer: 4096, cores: Some(vec![cores[0]]), ..config() });
+    let leases = register_all(&mut session, 100, 1000);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| keep_beating(&engine, &leases, Duration::from_millis(100), &stop));
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+                while !stop.load(Relaxed) {
+                    let _ = socket.send_to(&[7; 1000], engine.addresses()[0]);
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_secs(4));
+        stop.store(true, Relaxed);
+    });
+    let stats = session.stats().unwrap();
+    assert!(stats[Stat::KernelDrops as usize] > 1000, "nothing was dropped: {}", stats[Stat::KernelDrops as usize]);
+    assert_eq!(stats[Stat::Downs as usize], 0, "of {} drops", stats[Stat::KernelDrops as usize]);
+    assert!(stats[Stat::Deafness as usize] > 0);
+}
+
+/// Expiry is never early, and late by little: the contract is [TTL, TTL + 1 tick] of observed time.
+#[test]
+fn down_comes_after_the_deadline_and_soon() {
+    let (_engine, mut session) = start(&config());
+    let mut late = Vec::new();
+    for round in 0..20 {
+        let grant = session.register(&instance("s", &format!("i{round}"), 50)).unwrap();
+        let before = Instant::now();
+        session.beat(&[beat(grant.lease, 1)]).unwrap();
+        let target = Target::Slot(grant.lease.slot.get(), grant.lease.generation.get());
+        while session.describe(target).unwrap().facts.endpoint.state() != Some(State::Down) {}
+        let elapsed = before.elapsed();
+        assert!(elapsed >= Duration::from_millis(50), "early: {elapsed:?}");
+        late.push(elapsed - Duration::from_millis(50));
+    }
+    late.sort();
+    println!("lateness: median {:?}, worst {:?}", late[10], late[19]);
+}
+
+#[test]
+fn the_shortest_and_the_longest_ttl() {
+    let (_engine, mut session) = start(&config());
+    session.register(&instance("s", "brief", 1)).unwrap();
+    session.register(&instance("s", "lasting", 86_400_000)).unwrap();
+    eventually("one is down", || stat(&mut session, Stat::Down) == 1);
+    let page = session.discover(&Query::new("s")).unwrap();
+    assert_eq!(page.endpoints.len(), 1);
+}

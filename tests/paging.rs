@@ -1,0 +1,63 @@
+//! A service of 10,000 instances, read in 400 pages while others come and go: within one version, nobody is missed and nobody doubled.
+
+mod common;
+
+use common::*;
+use heartline::Config;
+use heartline::client::{Query, Session};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+const STABLE: usize = 10_000;
+
+#[test]
+fn pages_of_one_version_are_the_whole_list() {
+    let (engine, mut session) = start(&Config { capacity: 16_384, ..config() });
+    let stable: BTreeSet<u32> =
+        (0..STABLE).map(|number| session.register(&instance("big", &format!("i{number}"), 86_400_000)).unwrap().lease.slot.get()).collect();
+    assert_eq!(stable.len(), STABLE);
+    let target = engine.addresses()[0];
+    let stop = AtomicBool::new(false);
+    let (mut whole, mut broken) = (0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut churn = Session::connect(target).unwrap();
+            let mut round = 0_u64;
+            while !stop.load(Relaxed) {
+                // Bursts, so that some lists are read in peace and others are not.
+                let leases: Vec<_> =
+                    (0..20).map(|n| churn.register(&instance("big", &format!("churn-{round}-{n}"), 60_000)).unwrap().lease).collect();
+                leases.iter().for_each(|lease| churn.deregister(lease).unwrap());
+                round += 1;
+                std::thread::sleep(Duration::from_millis(round % 4 * 40));
+            }
+        });
+        while whole < 15 || broken < 5 {
+            let mut query = Query::new("big");
+            let (mut version, mut seen) = (None, Vec::new());
+            let same = loop {
+                let page = session.discover(&query).unwrap();
+                if *version.get_or_insert(page.version) != page.version {
+                    break false;
+                }
+                seen.extend(page.endpoints.iter().map(|endpoint| endpoint.slot.get()));
+                query.cursor = page.cursor;
+                if page.cursor == 0 {
+                    break true;
+                }
+            };
+            let set: BTreeSet<u32> = seen.iter().copied().collect();
+            assert_eq!(set.len(), seen.len(), "somebody was doubled");
+            if same {
+                whole += 1;
+                assert!(set.is_superset(&stable), "somebody was missed");
+            } else {
+                broken += 1;
+            }
+        }
+        stop.store(true, Relaxed);
+    });
+    let all = session.discover_all("big", 10).unwrap().expect("nobody disturbs any more");
+    assert_eq!(all.endpoints.len(), STABLE);
+}
