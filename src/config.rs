@@ -189,8 +189,8 @@ impl Config {
         if self.spin > Duration::from_micros(SPIN_US_MAX) {
             return refuse("spin", format!("{:?} is more than 1s", self.spin));
         }
-        if !(Duration::from_millis(1)..=Duration::from_millis(TOMBSTONE_MS_MAX)).contains(&self.tombstone) {
-            return refuse("tombstone", format!("{:?} is not from 1ms to 24h", self.tombstone));
+        if !(Duration::from_secs(1)..=Duration::from_millis(TOMBSTONE_MS_MAX)).contains(&self.tombstone) {
+            return refuse("tombstone", format!("{:?} is not from 1s to 24h", self.tombstone));
         }
         if self.listen.is_empty() || self.listen.len() > LISTEN_MAX {
             return refuse("listen", format!("{} addresses; 1 to {LISTEN_MAX} are accepted", self.listen.len()));

@@ -102,14 +102,17 @@ pub fn rendezvous(members: &impl Members, limit: usize, key: u64) -> Picks {
 
 /// For each endpoint wanted, the less loaded of two random ones (Mitzenmacher, IEEE TPDS 12(10), 2001).
 pub fn two_choices(members: &impl Members, limit: usize, draw: impl FnMut() -> u64) -> Picks {
-    let pairs = random(members, 2 * limit, draw);
-    pairs
-        .chunks(2)
-        .map(|pair| match pair {
-            &[one, other] if members.load(other) < members.load(one) => other,
-            pair => pair[0],
-        })
-        .collect()
+    let mut drawn = random(members, 2 * limit, draw);
+    // Winners of their pairs first; the losers fill up when there are too few members for that many pairs.
+    let (mut winners, mut losers) = (Picks::new(), Picks::new());
+    for pair in drawn.chunks_mut(2) {
+        pair.sort_unstable_by_key(|&position| members.load(position));
+        winners.push(pair[0]);
+        losers.extend(pair.get(1).copied());
+    }
+    winners.extend(losers);
+    winners.truncate(limit);
+    winners
 }
 
 /// The eligible members with the highest scores, highest first; a member without a score is not chosen.
@@ -255,5 +258,6 @@ mod tests {
             assert_eq!(two_choices(&list, 1, || rng.next_u64()).as_slice(), [1]);
         }
         assert_eq!(two_choices(&even(100), 5, || rng.next_u64()).len(), 5);
+        assert_eq!(two_choices(&even(5), 5, || rng.next_u64()).len(), 5, "few members fill up");
     }
 }

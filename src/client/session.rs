@@ -442,6 +442,7 @@ impl Session {
 
     /// Sends a request until it is answered with more than "prove your address" or "busy". Returns the length of the reply in `frame`.
     fn call(&mut self, kind: Kind, parts: &[&[u8]]) -> Result<usize, ClientError> {
+        let mut refused = Status::Busy;
         let takes_cookie = matches!(kind, Kind::Register | Kind::Describe | Kind::Services | Kind::Discover | Kind::Stats);
         for attempt in 0..ATTEMPTS {
             if takes_cookie && self.cookie == 0 {
@@ -454,12 +455,15 @@ impl Session {
             }
             let length = self.exchange(kind, length)?;
             match Reply::decode(&self.frame[..length]).map(|reply| reply.status) {
-                Ok(Status::Cookie) if takes_cookie => self.cookie = 0,
-                Ok(Status::Busy) => std::thread::sleep(Duration::from_millis(1 << attempt)),
+                Ok(Status::Cookie) if takes_cookie => (self.cookie, refused) = (0, Status::Cookie),
+                Ok(Status::Busy) => {
+                    refused = Status::Busy;
+                    std::thread::sleep(Duration::from_millis(1 << attempt));
+                }
                 _ => return Ok(length),
             }
         }
-        Err(ClientError::Refused { status: Status::Busy, field: 0 })
+        Err(ClientError::Refused { status: refused, field: 0 })
     }
 
     fn compose(&mut self, kind: Kind, count: u16, flags: u8, parts: &[&[u8]]) -> usize {

@@ -4,7 +4,7 @@ use super::{Dataplane, refuse_field};
 use crate::balance::{self, Members, Picks, mix};
 use crate::clock::{NANOS_PER_MS, Nanos};
 use crate::exchange::{Replies, Requester};
-use crate::limits::{ATTRIBUTES_BYTES_MAX, ENDPOINTS_PER_FRAME_MAX};
+use crate::limits::{ATTRIBUTES_BYTES_MAX, CAPACITY_MAX, ENDPOINTS_PER_FRAME_MAX};
 use crate::region::{DirectoryEntry, HeartLine, Region, ServiceMeta};
 use crate::wire::{Declared, Discover, DiscoverHead, Endpoint, Filter, Header, Kind, State, Status, Strategy, has_tag, header_flags};
 use rand::Rng;
@@ -17,6 +17,9 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64};
 
 /// Set in cursors once the preferred zone was found to have no endpoint that may be answered.
 const ANY_ZONE: u32 = 1 << 31;
+/// Set in cursors once the preferred zone was found to have one.
+const IN_ZONE: u32 = 1 << 30;
+const _: () = assert!(CAPACITY_MAX < IN_ZONE);
 
 /// Fills in what the heart line knows.
 pub(super) fn fill_in(endpoint: &mut Endpoint, line: &HeartLine, now: Nanos) {
@@ -161,25 +164,30 @@ impl Dataplane {
             return answer;
         }
         let filter = Filter(request.filter);
-        let fallback = filter.has(Filter::ZONE_PREFERRED) && request.cursor.get() & ANY_ZONE != 0;
+        // Only lists have pages.
+        let cursor = if strategy == Strategy::All { request.cursor.get() } else { 0 };
+        let from = cursor & !(ANY_ZONE | IN_ZONE);
+        let preferred = filter.has(Filter::ZONE_PREFERRED) && cursor & ANY_ZONE == 0;
         let mut candidates = Candidates {
             region: &region,
             meta,
             request,
             filter,
             serving_only: strategy != Strategy::All,
-            zone: filter.has(Filter::ZONE_ONLY) || filter.has(Filter::ZONE_PREFERRED) && !fallback,
+            zone: filter.has(Filter::ZONE_ONLY) || preferred,
             seen_healthy: Cell::new(false),
         };
-        let from = request.cursor.get() & !ANY_ZONE;
         let mut chosen = self.choose(&candidates, service, strategy, request, from);
-        let mut any_zone = fallback;
-        if chosen.0.is_empty() && filter.has(Filter::ZONE_PREFERRED) && !fallback && from == 0 && chosen.1 == 0 {
+        let mut mark = cursor & (ANY_ZONE | IN_ZONE);
+        if preferred && !chosen.0.is_empty() {
+            mark |= IN_ZONE;
+        } else if preferred && chosen.1 == 0 && mark == 0 {
+            // The whole list has nobody there: any zone will do, from the start.
             candidates.zone = false;
-            any_zone = true;
-            chosen = self.choose(&candidates, service, strategy, request, from);
+            mark = ANY_ZONE;
+            chosen = self.choose(&candidates, service, strategy, request, 0);
         }
-        answer.cursor = if chosen.1 != 0 && any_zone { chosen.1 | ANY_ZONE } else { chosen.1 };
+        answer.cursor = if chosen.1 != 0 { chosen.1 | mark } else { 0 };
         for position in chosen.0 {
             if let Some(slot) = candidates.slot(position)
                 && let (Some(line), Some(endpoint)) = (region.lines().get(slot as usize), region.endpoints().get(slot as usize))
@@ -189,7 +197,7 @@ impl Dataplane {
                 answer.endpoints.push(endpoint);
             }
         }
-        if answer.endpoints.is_empty() && answer.cursor == 0 && from == 0 {
+        if answer.endpoints.is_empty() && answer.cursor == 0 && cursor == 0 {
             answer.status = match (meta.total, candidates.seen_healthy.get()) {
                 (0, _) => Status::NoneRegistered,
                 (_, false) => Status::NoneHealthy,

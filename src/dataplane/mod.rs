@@ -159,10 +159,7 @@ impl Dataplane {
             match applied {
                 Applied::Accepted => accepted += 1,
                 Applied::Old => old += 1,
-                Applied::Attention => {
-                    accepted += 1;
-                    self.ask_attention(beat);
-                }
+                Applied::Attention => accepted += u16::from(self.ask_attention(beat)),
                 Applied::Refused(status) => {
                     refused.push(Nak { slot: beat.lease.slot, generation: beat.lease.generation, reason: status as u8, reserved: [0; 7] });
                 }
@@ -177,15 +174,18 @@ impl Dataplane {
         }
     }
 
+    /// Asks the registrar to look at a slot. `false`: it has too much to do, and the beat, a farewell, must be sent again.
     #[cold]
-    fn ask_attention(&mut self, beat: &Beat) {
+    fn ask_attention(&mut self, beat: &Beat) -> bool {
         self.commanded = true;
         let slot = beat.lease.slot.get();
         let leaving = Declared::from_bits(beat.flags.get().into()) == Declared::Leaving;
-        if self.commands.push(Command::Look { slot, generation: beat.lease.generation.get(), leaving }).is_err() {
-            let registered = self.region.endpoints()[slot as usize].entry().declared();
-            self.region.lines()[slot as usize].forget_declared(registered);
+        if self.commands.push(Command::Look { slot, generation: beat.lease.generation.get(), leaving }).is_ok() {
+            return true;
         }
+        let registered = self.region.endpoints()[slot as usize].entry().declared();
+        self.region.lines()[slot as usize].forget_declared(registered);
+        !leaving
     }
 
     #[cold]
@@ -234,7 +234,7 @@ impl Dataplane {
             }
             Request::Register(header, body, tail) => {
                 let from = requester(header, body.cookie.get());
-                let proved = from.budget == FRAME_BYTES_MAX as u16;
+                let proved = self.cookies.check(&peer.ip, body.cookie.get(), now);
                 self.register(&from, proved, body, tail, replies);
             }
             Request::Update(header, body, tail) => {
@@ -317,6 +317,9 @@ fn refuse_field(from: &Requester, kind: Kind, field: usize, replies: &mut Replie
 
 /// The offset of the first field of a registration that has a value which is not accepted.
 fn wrong_field(body: &Register, tail: &[u8]) -> Option<usize> {
+    if body.nonce.get() == 0 {
+        return Some(offset_of!(Register, nonce));
+    }
     if !(TTL_MS_MIN..=TTL_MS_MAX).contains(&body.ttl_ms.get()) {
         return Some(offset_of!(Register, ttl_ms));
     }

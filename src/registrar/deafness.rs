@@ -11,17 +11,26 @@ struct Spell {
 }
 
 impl Spell {
+    /// Until when it excuses those with the longest TTL.
+    fn reach(&self) -> Nanos {
+        self.end.saturating_add(self.length.saturating_mul(STALL_GRACE_FACTOR))
+    }
+
     /// Until when it excuses a lease that last beat at `last`.
     fn grace(&self, last: Nanos, ttl: Nanos) -> Nanos {
         if self.end < last { 0 } else { self.end.saturating_add(ttl.min(self.length.saturating_mul(STALL_GRACE_FACTOR))) }
     }
 }
 
-/// The latest loss of datagrams, and the stall that excuses longest.
+/// Stalls remembered at once.
+const STALLS: usize = 8;
+
+/// The latest loss of datagrams, and the stalls that may still excuse somebody: newest last, each reaching less far than the one before it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Deafness {
     drops: Spell,
-    stall: Spell,
+    stalls: [Spell; STALLS],
+    count: usize,
 }
 
 impl Deafness {
@@ -33,9 +42,12 @@ impl Deafness {
     /// One of our threads stood still for `length` until `now`.
     pub(super) fn stalled(&mut self, now: Nanos, length: Nanos) {
         let spell = Spell { end: now, length };
-        if spell.grace(0, Nanos::MAX) >= self.stall.grace(0, Nanos::MAX) {
-            self.stall = spell;
+        // A stall that ended earlier and reaches no further excuses nobody whom this one does not.
+        while self.count > 0 && self.stalls[self.count - 1].reach() <= spell.reach() {
+            self.count -= 1;
         }
+        self.count = (self.count + 1).min(STALLS);
+        self.stalls[self.count - 1] = spell;
     }
 
     /// When a lease that last beat at `last` has been silent long enough.
@@ -44,7 +56,8 @@ impl Deafness {
     /// its length), and in all at most [`GRACE_TTLS_MAX`] TTLs late, so that a flood can't blind the engine for ever.
     pub(super) fn deadline(&self, last: Nanos, ttl: Nanos) -> Nanos {
         let deadline = last.saturating_add(ttl);
-        let grace = self.drops.grace(last, ttl).max(self.stall.grace(last, ttl));
+        let stalls = self.stalls[..self.count].iter().map(|stall| stall.grace(last, ttl)).max();
+        let grace = self.drops.grace(last, ttl).max(stalls.unwrap_or(0));
         deadline.max(grace.min(deadline.saturating_add(GRACE_TTLS_MAX * ttl)))
     }
 }
@@ -72,5 +85,6 @@ mod tests {
         assert_eq!(deafness.deadline(1000, 10_000), 11_000);
         deafness.stalled(1095, 1);
         assert_eq!(deafness.deadline(1000, 100), 1130, "a shorter one does not take grace away");
+        assert_eq!(deafness.deadline(1092, 7), 1102, "and is not forgotten for a longer one before it");
     }
 }

@@ -106,7 +106,7 @@ impl Registrar {
                 Verdict::Wait(release.min(now + (ttl / 4).max(NANOS_PER_MS)))
             }
             HeartState::Down if now < last + ttl => Verdict::Revive,
-            HeartState::Down if now >= facts.until => Verdict::Bury,
+            HeartState::Down if now >= facts.until => proved(facts.until, Verdict::Bury),
             HeartState::Down => Verdict::Wait(facts.until),
             HeartState::Free | HeartState::Removed | HeartState::Replaced => Verdict::Wait(now),
         }

@@ -75,8 +75,13 @@ impl Registrar {
             Some(service) => service,
             None => self.tables.create_service(service_id(request.service.as_str()), &request.service).map_err(|_| Status::Full)?,
         };
-        self.tables.reserve(service).map_err(|_| Status::Full)?;
-        self.occupy(slot, service, standing.slot, from, request, attributes).map_err(|_| Status::Full)?;
+        let room = self.tables.reserve(service);
+        if room.and_then(|()| self.occupy(slot, service, standing.slot, from, request, attributes)).is_err() {
+            if standing.service.is_none() {
+                self.tables.drop_service(service);
+            }
+            return Err(Status::Full);
+        }
         let ttl = from_ms(u64::from(request.ttl_ms.get()));
         self.join(now, slot, service, from, request, random() | 1, ttl);
         if let Some(old) = standing.slot {

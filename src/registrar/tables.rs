@@ -103,14 +103,26 @@ impl Tables {
             let entry = &self.region.directory()[service as usize];
             let meta = entry.meta();
             if meta.total == 0 {
-                if entry.is_used() {
-                    self.region.unindex_service(&self.writer, meta.id, service);
-                    entry.sequence().write(&self.writer, || entry.set_name(&self.writer, None));
-                }
+                self.drop_service(service);
                 return Some(service);
             }
         }
         None
+    }
+
+    /// Forgets a service without instances; its entry is free for another.
+    pub(super) fn drop_service(&mut self, service: u32) {
+        let entry = &self.region.directory()[service as usize];
+        let meta = entry.meta();
+        debug_assert_eq!(meta.total, 0);
+        if entry.is_used() {
+            self.region.unindex_service(&self.writer, meta.id, service);
+            entry.sequence().write(&self.writer, || {
+                entry.set_name(&self.writer, None);
+                entry.set_meta(&self.writer, ServiceMeta { list: ListRef::default(), ..meta });
+            });
+            self.lists.free(meta.list);
+        }
     }
 
     fn queue_if_empty(&mut self, service: u32) {

@@ -15,7 +15,7 @@ pub const REPLY_BIT: u8 = 0x80;
 pub mod header_flags {
     /// Beat requests: answer with an ack.
     pub const ACK_WANTED: u8 = 1;
-    /// Replies: a hold is on somewhere in the engine.
+    /// Replies to discover and describe: a hold is on somewhere in the engine.
     pub const HOLD: u8 = 1;
 }
 
@@ -71,7 +71,7 @@ pub struct Header {
     pub version: u8,
     /// A [`Kind`], with [`REPLY_BIT`] in replies.
     pub kind: u8,
-    /// Entries that follow, where the kind has entries.
+    /// Entries that follow, where the kind has entries; beats that counted, in an ack; the offset of the wrong field, with status invalid.
     pub count: U16,
     /// [`header_flags`].
     pub flags: u8,
