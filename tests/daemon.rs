@@ -1,0 +1,219 @@
+//! The program `heartlined` as an operator meets it: flags, files, environment, signals, exit codes, other processes.
+
+mod common;
+
+use common::*;
+use heartline::client::{Query, Session};
+use heartline::wire::*;
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_heartlined");
+
+/// A directory on tmpfs that goes with the test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let path = PathBuf::from(format!("/dev/shm/heartline-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed)));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A running heartlined, killed with the test.
+struct Daemon {
+    child: Child,
+    address: SocketAddr,
+    ready: String,
+}
+
+impl Daemon {
+    fn start(state: &Scratch, flags: &[&str]) -> Self {
+        let mut child = command(state, flags).args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut ready = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+        let address = ready.split("udp://").nth(1).and_then(|rest| rest.split([',', ' ']).next()).expect("the ready line has the address");
+        Self { address: address.parse().unwrap(), child, ready }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn command(state: &Scratch, flags: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.args(flags).arg("--state").arg(&state.0).env_clear();
+    command
+}
+
+fn output(flags: &[&str], environment: &[(&str, &str)]) -> Output {
+    Command::new(PROGRAM).args(flags).env_clear().envs(environment.iter().copied()).output().unwrap()
+}
+
+fn refusal(flags: &[&str], environment: &[(&str, &str)]) -> String {
+    let output = output(flags, environment);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn ready_within_a_second_serves_and_stops_in_order() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let state = Scratch::new();
+        let start = Instant::now();
+        let mut daemon = Daemon::start(&state, &[]);
+        let mut session = Session::connect(daemon.address).unwrap();
+        session.register(&instance("s", "a", 60_000)).unwrap();
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        assert!(daemon.ready.contains("capacity 65536 leases"), "{}", daemon.ready);
+        let secrets = std::fs::metadata(state.0.join("heart")).unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::mode(&secrets) & 0o777, 0o600, "the secrets are the owner's");
+        let stop = Instant::now();
+        daemon.signal(signal);
+        assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
+        assert!(stop.elapsed() < Duration::from_secs(2));
+        assert!(!state.0.join("public").exists());
+    }
+}
+
+#[test]
+fn wrong_usage_is_named_and_ends_with_2() {
+    assert!(refusal(&["--capacity", "5"], &[]).contains("capacity: \"5\" is not a whole number from 16 to 16777216"));
+    assert!(refusal(&["--no-such-flag"], &[]).contains("--no-such-flag"));
+    assert!(refusal(&[], &[("HEARTLINE_SPIN", "1h")]).contains("from 0s to 1s"));
+    assert!(refusal(&[], &[("HEARTLINE_CAPACTY", "99")]).contains("HEARTLINE_CAPACTY"));
+    assert!(refusal(&["--config", "/no/such/file"], &[]).contains("/no/such/file"));
+    let scratch = Scratch::new();
+    let file = scratch.0.join("heartline.toml");
+    std::fs::write(&file, "capacity = 99\ncapcity = 1\n").unwrap();
+    assert!(refusal(&["--config", file.to_str().unwrap()], &[]).contains("capcity"));
+}
+
+#[test]
+fn flags_win_over_environment_over_file() {
+    let scratch = Scratch::new();
+    let file = scratch.0.join("heartline.toml");
+    std::fs::write(&file, "capacity = 100\nquota = 50\ntombstone = \"2m\"\n").unwrap();
+    let flags = ["--check-config", "--config", file.to_str().unwrap(), "--capacity", "300"];
+    let output = output(&flags, &[("HEARTLINE_CAPACITY", "200"), ("HEARTLINE_QUOTA", "60")]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    for expected in ["capacity: 300", "60,", "tombstone: 120s"] {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+}
+
+#[test]
+fn failures_at_start_end_with_1_and_leave_the_other_engine_alone() {
+    let state = Scratch::new();
+    let first = Daemon::start(&state, &[]);
+    let mut session = Session::connect(first.address).unwrap();
+    session.register(&instance("s", "a", 60_000)).unwrap();
+    let fails = |mut command: Command| {
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let mut same_state = command(&state, &[]);
+    same_state.args(["--listen", "127.0.0.1:0"]);
+    assert!(fails(same_state).contains("belongs to a running engine"));
+    let (other, address) = (Scratch::new(), first.address.to_string());
+    assert!(fails(command(&other, &["--listen", &address])).contains("in use"));
+    let disk = std::env::temp_dir().join(format!("heartline-test-{}", std::process::id()));
+    let on_disk = rustix::fs::statfs(std::env::temp_dir().as_path()).unwrap().f_type != 0x0102_1994;
+    if on_disk {
+        let mut command = Command::new(PROGRAM);
+        command.env_clear().args(["--listen", "127.0.0.1:0", "--state", disk.to_str().unwrap()]);
+        assert!(fails(command).contains("not on tmpfs"));
+        std::fs::remove_dir_all(disk).unwrap();
+    } else {
+        println!("skipped: {} is on tmpfs, so that no disk is at hand", disk.display());
+    }
+    assert_eq!(session.discover(&Query::new("s")).unwrap().endpoints.len(), 1, "the first engine goes on");
+}
+
+#[test]
+fn leftovers_of_a_killed_engine_are_no_obstacle() {
+    let state = Scratch::new();
+    let mut first = Daemon::start(&state, &[]);
+    first.signal(Signal::KILL);
+    first.child.wait().unwrap();
+    assert!(state.0.join("heart").exists());
+    let second = Daemon::start(&state, &[]);
+    Session::connect(second.address).unwrap().hello().unwrap();
+}
+
+/// A stopped observer must not declare its peers dead (restate #5156, corosync #377).
+#[test]
+fn two_seconds_stopped_under_load_blame_nobody() {
+    let state = Scratch::new();
+    let daemon = Daemon::start(&state, &[]);
+    let mut session = Session::connect(daemon.address).unwrap();
+    let leases: Vec<Lease> = (0..200).map(|n| session.register(&instance("s", &format!("i{n}"), 500)).unwrap().lease).collect();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut beating = Session::connect(daemon.address).unwrap();
+            let mut sequence = 1;
+            while !stop.load(Relaxed) {
+                for chunk in leases.chunks(20) {
+                    let beats: Vec<Beat> = chunk.iter().map(|lease| beat(*lease, sequence)).collect();
+                    beating.send_beats(&beats).unwrap();
+                }
+                sequence += 1;
+                std::thread::sleep(Duration::from_millis(125));
+            }
+        });
+        std::thread::sleep(Duration::from_secs(1));
+        daemon.signal(Signal::STOP);
+        std::thread::sleep(Duration::from_secs(2));
+        daemon.signal(Signal::CONT);
+        std::thread::sleep(Duration::from_secs(2));
+        let stats = session.stats().unwrap();
+        stop.store(true, Relaxed);
+        assert_eq!((stats[Stat::Downs as usize], stats[Stat::Up as usize]), (0, 200));
+    });
+}
+
+/// An engine without leases sleeps: no tick, no poll, at most 0.1 % of a core.
+#[test]
+fn idle_costs_nothing() {
+    let state = Scratch::new();
+    let daemon = Daemon::start(&state, &[]);
+    std::thread::sleep(Duration::from_millis(500));
+    let before = cpu_ns(&daemon);
+    std::thread::sleep(Duration::from_secs(10));
+    let used = cpu_ns(&daemon) - before;
+    println!("idle for 10 s: {used} ns of CPU");
+    assert!(used <= 10_000_000, "{used} ns in 10 s");
+}
+
+/// CPU time of all threads (Documentation/scheduler/sched-stats.rst).
+fn cpu_ns(daemon: &Daemon) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.child.id())).unwrap();
+    tasks
+        .map(|task| std::fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap())
+        .map(|text| text.split(' ').next().unwrap().parse::<u64>().unwrap())
+        .sum()
+}
