@@ -53,6 +53,8 @@ fn loops_allocate_nothing_after_start() {
     let tids = engine.loop_threads();
     assert!(tids.len() <= WATCHED.len());
     for (watched, tid) in WATCHED.iter().zip(&tids) {
+        let name = std::fs::read_to_string(format!("/proc/self/task/{tid}/comm")).unwrap();
+        assert!(name.starts_with("heartline-"), "thread {tid} is {name}, not a loop");
         watched.store(*tid, Relaxed);
     }
     let mut leases = Vec::new();

@@ -53,12 +53,16 @@ impl Deafness {
     /// When a lease that last beat at `last` has been silent long enough.
     ///
     /// Without deafness since then: one TTL later. Else one TTL after the deafness (after a stall at most [`STALL_GRACE_FACTOR`] times
-    /// its length), and in all at most [`GRACE_TTLS_MAX`] TTLs late, so that a flood can't blind the engine for ever.
+    /// its length), and in all at most [`GRACE_TTLS_MAX`] TTLs late, not counting the time we stood still: so a flood can't blind
+    /// the engine for ever, and a long stop can't use the grace up.
     pub(super) fn deadline(&self, last: Nanos, ttl: Nanos) -> Nanos {
         let deadline = last.saturating_add(ttl);
-        let stalls = self.stalls[..self.count].iter().map(|stall| stall.grace(last, ttl)).max();
-        let grace = self.drops.grace(last, ttl).max(stalls.unwrap_or(0));
-        deadline.max(grace.min(deadline.saturating_add(GRACE_TTLS_MAX * ttl)))
+        let (mut grace, mut still) = (self.drops.grace(last, ttl), 0);
+        for stall in self.stalls[..self.count].iter().filter(|stall| stall.end >= last) {
+            grace = grace.max(stall.grace(last, ttl));
+            still += stall.length;
+        }
+        deadline.max(grace.min(deadline.saturating_add(GRACE_TTLS_MAX * ttl + still)))
     }
 }
 
