@@ -64,7 +64,7 @@ fn default_state() -> PathBuf {
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// Address to listen on, repeatable; [::]:PORT listens on IPv6 and IPv4 [default: 127.0.0.1:19528]
+    /// Address to listen on, repeatable; the IPv6 wildcard listens on both families [default: 127.0.0.1:19528]
     #[arg(long, value_name = "ADDR:PORT", env = "HEARTLINE_LISTEN", value_delimiter = ',')]
     pub listen: Option<Vec<String>>,
     /// Directory on tmpfs for the memory files [default: /dev/shm/heartline, for users /dev/shm/heartline-UID]

@@ -52,9 +52,8 @@ impl Attributes {
     }
 }
 
-/// What a loop asks of the registrar.
+/// What a loop asks of the registrar. Large, and never boxed: commands live in a queue made at start, and a box would allocate.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "commands live in a preallocated queue; a box would allocate on the loops")]
 pub enum Command {
     /// Grant a lease. The request has been checked, its source address is proved.
     Register {

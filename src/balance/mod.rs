@@ -70,7 +70,7 @@ pub fn random(members: &impl Members, limit: usize, mut draw: impl FnMut() -> u6
         let mut picks = Picks::new();
         for _ in 0..limit * TRIES_EACH {
             // Multiply-shift maps a draw to a position without a division (Lemire, ACM TOMACS 29(1), 2019); the bias is below 2^-32.
-            let position = ((draw() >> 32) * u64::from(count) >> 32) as u32;
+            let position = (((draw() >> 32) * u64::from(count)) >> 32) as u32;
             if !picks.contains(&position) && members.is_eligible(position) {
                 picks.push(position);
                 if picks.len() == limit {

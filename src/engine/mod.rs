@@ -37,6 +37,9 @@ use std::thread::JoinHandle;
 /// Token of a loop's waker; sockets have the numbers from 0 on.
 const WAKER: Token = Token(usize::MAX);
 
+/// For each loop, a socket for each listening address.
+type SocketTable = Box<[Box<[Socket]>]>;
+
 /// A running engine. Dropping it stops it.
 #[derive(Debug)]
 pub struct Engine {
@@ -202,7 +205,7 @@ fn tid() -> u32 {
 }
 
 /// Binds every address for every loop; the result is ordered by loop.
-fn bind(config: &Config, loops: usize) -> Result<(Vec<SocketAddr>, Box<[Box<[Socket]>]>), StartError> {
+fn bind(config: &Config, loops: usize) -> Result<(Vec<SocketAddr>, SocketTable), StartError> {
     let mut addresses = Vec::new();
     let mut by_loop: Vec<Vec<Socket>> = (0..loops).map(|_| Vec::new()).collect();
     for &address in &config.listen {

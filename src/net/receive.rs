@@ -100,6 +100,7 @@ impl ReceiveBatch {
     }
 
     /// The messages of the last receive that came from an address we know how to answer. `number` is the listening address they came to.
+    #[allow(clippy::unnecessary_cast, reason = "musl has another type for the control length than glibc")]
     pub fn messages(&self, number: u16) -> impl Iterator<Item = Message<'_>> {
         (0..self.used).filter_map(move |at| {
             let header = &self.headers[at];

@@ -272,7 +272,7 @@ impl<'a> Generator<'a> {
     /// Where in the interval a batch beats: evenly spread by the golden ratio.
     fn offset(&self, batch: usize) -> Nanos {
         let fraction = (batch as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-        (self.interval / 1000 * fraction >> 32) * 1000
+        ((self.interval / 1000 * fraction) >> 32) * 1000
     }
 
     /// Keeps the schedule in order; the new batch is never due before the first.

@@ -98,7 +98,6 @@ pub(super) struct Report {
 }
 
 impl Report {
-    #[expect(clippy::too_many_arguments, reason = "everything that a run produced")]
     pub(super) fn new(
         options: &Options,
         machine: String,
