@@ -24,3 +24,8 @@ pub mod wire;
 pub use config::{Config, Options};
 pub use engine::Engine;
 pub use error::{ConfigError, StartError};
+
+/// The code in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
