@@ -51,26 +51,32 @@ impl Sequence {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::{AtomicBool, AtomicU64};
 
     #[test]
     fn readers_see_whole_writes_only() {
         let sequence = Sequence::default();
         let words = [const { AtomicU64::new(0) }; 8];
+        let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let writer = Writer(());
-                for round in 1..200_000_u64 {
+                let mut round = 0;
+                while !stop.load(Relaxed) {
+                    round += 1;
                     sequence.write(&writer, || words.iter().for_each(|word| word.store(round, Relaxed)));
                 }
             });
-            let mut whole = 0;
-            while whole < 20_000 {
+            let (mut whole, mut torn) = (0, false);
+            // Not before the writer is at work, or nothing would be read under writes.
+            while whole < 200_000 {
                 if let Some(seen) = sequence.read(|| std::array::from_fn::<u64, 8, _>(|at| words[at].load(Relaxed))) {
-                    assert!(seen.iter().all(|&word| word == seen[0]), "torn: {seen:?}");
-                    whole += 1;
+                    torn |= seen.iter().any(|&word| word != seen[0]);
+                    whole += u32::from(seen[0] > 0);
                 }
             }
+            stop.store(true, Relaxed);
+            assert!(!torn);
         });
     }
 }
