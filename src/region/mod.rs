@@ -247,3 +247,41 @@ impl Hold {
         (u64::from(self.silent) * 100 / u64::from(self.live.max(1))).clamp(1, 100) as u8
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What another process that maps the public file relies on, at the offsets where it looks.
+    #[test]
+    fn the_public_header_is_where_readers_look() {
+        let path = std::path::PathBuf::from(format!("/dev/shm/heartline-region-test-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        let (region, _writer) = Region::create(&Place::Directory(path.clone()), Geometry::new(1024, 128), (11, 12), 13).unwrap();
+        let public = std::fs::read(path.join("public")).unwrap();
+        let heart = std::fs::read(path.join("heart")).unwrap();
+        std::fs::remove_dir_all(&path).unwrap();
+        let word = |file: &[u8], at: usize| u64::from_ne_bytes(file[at..at + 8].try_into().unwrap());
+        for file in [&public, &heart] {
+            assert_eq!(&file[..8], b"HLREGION");
+            assert_eq!(word(file, 8), 1 << 32 | 1, "format 1, ready");
+            assert_eq!(word(file, 24) as u32, 1024);
+            assert_eq!(word(file, 56), 13);
+        }
+        assert_eq!((word(&public, 120), word(&public, 128)), (11, 12));
+        assert_eq!(public.len(), region.geometry().public_bytes());
+        assert_eq!(heart.len(), region.geometry().heart_bytes());
+    }
+
+    #[test]
+    fn a_disk_is_refused() {
+        let path = std::env::temp_dir();
+        if matches!(rustix::fs::statfs(path.as_path()), Ok(status) if status.f_type as u64 == 0x0102_1994) {
+            println!("skipped: {} is on tmpfs", path.display());
+            return;
+        }
+        let result = Region::create(&Place::Directory(path.clone()), Geometry::new(1024, 128), (1, 2), 3);
+        assert!(matches!(result, Err(RegionError::NotTmpfs(_))));
+        assert!(!path.join("heart").exists());
+    }
+}
