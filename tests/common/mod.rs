@@ -6,6 +6,7 @@ use heartline::region::Place;
 use heartline::wire::{Beat, Lease};
 use heartline::{Config, Engine};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use zerocopy::byteorder::little_endian::{U16, U32};
 
@@ -43,5 +44,19 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     while !holds() {
         assert!(start.elapsed() < Duration::from_secs(10), "not within ten seconds: {what}");
         std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Beats for all leases, ten in a frame, again and again, until told to stop.
+pub(crate) fn keep_beating(engine: &Engine, leases: &[Lease], interval: Duration, stop: &AtomicBool) {
+    let mut session = Session::connect(engine.addresses()[0]).unwrap();
+    let mut sequence = 1;
+    while !stop.load(Relaxed) {
+        for chunk in leases.chunks(10) {
+            let beats: Vec<Beat> = chunk.iter().map(|lease| beat(*lease, sequence)).collect();
+            session.send_beats(&beats).unwrap();
+        }
+        sequence += 1;
+        std::thread::sleep(interval);
     }
 }

@@ -1,0 +1,44 @@
+//! A flood from another core that overflows the receive buffer loses beats of the living: the drops are seen, and nobody is blamed for them.
+//!
+//! The only test of its program, so that no other test takes the cores that it measures with.
+
+mod common;
+
+use common::*;
+use heartline::Config;
+use heartline::wire::*;
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+#[test]
+fn an_overflowing_receive_buffer_blames_nobody() {
+    let cores = Config::default().loop_cores();
+    let (Some(&first), Some(&last)) = (cores.first(), cores.last()) else { panic!("no CPU") };
+    if first == last {
+        println!("skipped: one CPU only, so that there is no other core to flood from");
+        return;
+    }
+    let (engine, mut session) = start(&Config { receive_buffer: 4096, cores: Some(vec![first]), ..config() });
+    let leases: Vec<Lease> = (0..100).map(|n| session.register(&instance("s", &format!("i{n}"), 1000)).unwrap().lease).collect();
+    let stop = AtomicBool::new(false);
+    let mut flooded = 0_u64;
+    std::thread::scope(|scope| {
+        scope.spawn(|| keep_beating(&engine, &leases, Duration::from_millis(100), &stop));
+        scope.spawn(|| {
+            core_affinity::set_for_current(core_affinity::CoreId { id: last });
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            while !stop.load(Relaxed) {
+                flooded += u64::from(socket.send_to(&[7; 1000], engine.addresses()[0]).is_ok());
+            }
+        });
+        std::thread::sleep(Duration::from_secs(5));
+        stop.store(true, Relaxed);
+    });
+    let stats = session.stats().unwrap();
+    let drops = stats[Stat::KernelDrops as usize];
+    println!("{drops} of {flooded} datagrams dropped");
+    assert!(drops > 1000, "nothing was dropped");
+    assert_eq!(stats[Stat::Downs as usize], 0, "of {drops} drops");
+    assert!(stats[Stat::Deafness as usize] > 0);
+}
