@@ -6,7 +6,6 @@ use crate::dataplane::{Datagram, Dataplane};
 use crate::exchange::Replies;
 use crate::limits::{RECEIVE_BATCH, STALL_NS_MIN, STOP_DRAIN_NS_MAX};
 use crate::net::{ReceiveBatch, SendBatch, Sent, Socket};
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -88,11 +87,11 @@ impl EventLoop {
     /// Receives one batch from a socket and handles it. Whether anything came.
     fn serve(&mut self, number: u16, port: &mut Port, socket: &Socket, last: &mut Nanos, sent: &mut Sent) -> bool {
         let before = *last;
-        let count = match self.receive.receive(socket) {
-            Ok(count) => count,
-            // The error belongs to an earlier send (ICMP); the next receive goes on.
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => 0,
-            Err(_) => return true,
+        let Ok(count) = self.receive.receive(socket) else {
+            // Interrupted, or an error that says nothing of what waits there: not drained, and tried again.
+            port.ready = true;
+            *last = clock::now();
+            return false;
         };
         // Read after the receive: a beat never counts as earlier than it arrived.
         let now = clock::now();

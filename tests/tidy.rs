@@ -1,0 +1,154 @@
+//! The house rules, kept by a test: which room may use which, where `unsafe` may be and how, how long things grow, what is left over.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The floors, lowest first; a room uses rooms of lower floors and of none above. `docs/ARCHITECTURE.md` has the same table.
+const FLOORS: [&[&str]; 9] = [
+    &["limits", "clock"],
+    &["wire", "cadence"],
+    &["region", "exchange", "balance"],
+    &["registrar", "dataplane"],
+    &["net"],
+    &["error"],
+    &["config"],
+    &["engine", "client"],
+    &["main", "lib"],
+];
+/// Longest file and longest function, in lines.
+const FILE_LINES_MAX: usize = 600;
+const FUNCTION_LINES_MAX: usize = 100;
+/// Rooms that may have `unsafe`.
+const UNSAFE_ROOMS: [&str; 2] = ["net", "region"];
+
+fn files(under: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(under)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap().map(Result::unwrap) {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                found.push((path.clone(), std::fs::read_to_string(path).unwrap()));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "no source under {under}");
+    found
+}
+
+fn room(path: &Path) -> String {
+    let inside = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
+    inside.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned()
+}
+
+/// The code of a file in front of its tests, without comments.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or("");
+    code.lines().enumerate().map(|(at, line)| (at + 1, line.split("//").next().unwrap_or("")))
+}
+
+#[test]
+fn rooms_use_lower_floors_only() {
+    let floors: BTreeMap<&str, usize> =
+        FLOORS.iter().enumerate().flat_map(|(floor, rooms)| rooms.iter().map(move |room| (*room, floor))).collect();
+    let mut wrong = Vec::new();
+    for (path, text) in files("src") {
+        let own = room(&path);
+        let own_floor = *floors.get(own.as_str()).unwrap_or_else(|| panic!("{own} stands on no floor"));
+        for (line, code) in code(&text) {
+            for used in code.split("crate::").skip(1) {
+                let used: String = used.chars().take_while(|letter| letter.is_ascii_alphanumeric() || *letter == '_').collect();
+                if let Some(&floor) = floors.get(used.as_str())
+                    && used != own
+                    && floor >= own_floor
+                {
+                    wrong.push(format!("{}:{line} uses {used}", path.display()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn unsafe_stays_in_its_rooms_with_a_reason() {
+    let mut wrong = Vec::new();
+    for (path, text) in files("src").into_iter().chain(files("loadtest/src")) {
+        let allowed = path.starts_with(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) && UNSAFE_ROOMS.contains(&room(&path).as_str());
+        let lines: Vec<&str> = text.lines().collect();
+        for (line, code) in code(&text) {
+            if !code.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').any(|word| word == "unsafe") {
+                continue;
+            }
+            let reason = lines[line.saturating_sub(8)..line].iter().any(|line| line.contains("SAFETY:") || line.contains("# Safety"));
+            if !allowed || !reason {
+                wrong.push(format!("{}:{line}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "unsafe outside {UNSAFE_ROOMS:?} or without a reason: {wrong:#?}");
+}
+
+#[test]
+fn nothing_outgrows_its_room() {
+    let mut wrong = Vec::new();
+    for (path, text) in ["src", "tests", "loadtest/src", "benches", "examples"].into_iter().flat_map(files) {
+        let length = text.lines().count();
+        if length > FILE_LINES_MAX {
+            wrong.push(format!("{}: {length} lines", path.display()));
+        }
+        // rustfmt closes a function with a brace at the indentation of its first line.
+        let mut open: Option<(usize, usize, String)> = None;
+        for (at, line) in text.lines().enumerate() {
+            let indent = line.len() - line.trim_start().len();
+            let trimmed = line.trim_start();
+            if open.is_none()
+                && (trimmed.starts_with("fn ") || trimmed.contains(" fn ") && trimmed.starts_with("pub"))
+                && !line.ends_with(';')
+            {
+                open = Some((at, indent, trimmed.to_owned()));
+            } else if let Some((start, depth, name)) = &open
+                && indent == *depth
+                && trimmed == "}"
+            {
+                if at - start > FUNCTION_LINES_MAX {
+                    wrong.push(format!("{}:{}: {} lines: {name}", path.display(), start + 1, at - start));
+                }
+                open = None;
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn nothing_is_left_over() {
+    let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("unimpl", "emented!"), concat!("to", "do!("), concat!("#[ig", "nore")];
+    let mut wrong = Vec::new();
+    for (path, text) in ["src", "tests", "loadtest/src", "benches", "examples"].into_iter().flat_map(files) {
+        for (at, line) in text.lines().enumerate() {
+            if marks.iter().any(|mark| line.contains(mark)) {
+                wrong.push(format!("{}:{}: {line}", path.display(), at + 1));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// A layout whose offsets are not asserted moves without anybody noticing.
+#[test]
+fn every_layout_is_asserted() {
+    let mut wrong = Vec::new();
+    for (path, text) in files("src").into_iter().filter(|(path, _)| matches!(room(path).as_str(), "wire" | "region")) {
+        for (at, line) in text.lines().enumerate().filter(|(_, line)| line.starts_with("#[repr(C")) {
+            let name = text.lines().skip(at).find_map(|line| line.split("struct ").nth(1));
+            let name: String = name.unwrap_or("").chars().take_while(char::is_ascii_alphanumeric).collect();
+            if !text.contains(&format!("size_of::<{name}>() ==")) && !text.contains(&format!("size_of::<{name}>() <=")) {
+                wrong.push(format!("{}:{}: {line} {name}", path.display(), at + 1));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
