@@ -81,7 +81,8 @@ pub const COMMAND_QUEUE: usize = 2048;
 pub const COMMANDS_PER_STEP: usize = GROUP_FRAMES;
 /// Timers the registrar handles before it looks at its commands again.
 pub const TIMERS_PER_STEP: usize = 4096;
-/// Members that one pass over a service examines at most; a request makes one pass, or two when it prefers a zone.
+/// Members that one pass over a service examines at most (a request makes one pass, or two when it prefers a zone), and directory entries
+/// that one services request examines.
 pub const SCAN_MEMBERS_MAX: u32 = 16_384;
 /// Times a reader repeats a read that a writer disturbed before it answers `busy`.
 pub const READ_RETRIES: u32 = 64;

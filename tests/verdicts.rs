@@ -160,6 +160,7 @@ fn a_freed_slot_rests_until_every_loop_has_drained() {
     assert!(engine.next.unwrap().drain.is_some(), "the loops are asked");
     engine.drains = true;
     engine.pass(1);
+    assert_eq!(engine.next.unwrap().drain, None, "and not asked again for what they have done");
     let lease = register(&mut engine, "a", 60_000).unwrap();
     assert_eq!(lease.generation.get(), 2);
 }

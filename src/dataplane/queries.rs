@@ -5,8 +5,8 @@ use super::{Dataplane, refuse_field};
 use crate::clock::{NANOS_PER_MS, Nanos};
 use crate::exchange::{Replies, Requester};
 use crate::limits::{
-    ATTRIBUTES_BYTES_MAX, BEATS_PER_FRAME_MAX, COOKIE_PERIOD_NS, ENDPOINTS_PER_FRAME_MAX, FRAME_BYTES_MAX, SERVICES_PER_FRAME_MAX,
-    TTL_MS_MAX, TTL_MS_MIN,
+    ATTRIBUTES_BYTES_MAX, BEATS_PER_FRAME_MAX, COOKIE_PERIOD_NS, ENDPOINTS_PER_FRAME_MAX, FRAME_BYTES_MAX, SCAN_MEMBERS_MAX,
+    SERVICES_PER_FRAME_MAX, TTL_MS_MAX, TTL_MS_MIN,
 };
 use crate::region::Disturbed;
 use crate::wire::{Describe, Description, Header, Kind, ServiceEntry, Services, ServicesHead, Status, Welcome, header_flags, service_id};
@@ -115,7 +115,12 @@ impl Dataplane {
         let (version, services) = self.region.service_count();
         let mut entries: SmallVec<[ServiceEntry; SERVICES_PER_FRAME_MAX]> = SmallVec::new();
         let mut cursor = 0;
-        for (number, entry) in self.region.directory().iter().enumerate().skip(body.cursor.get() as usize) {
+        let start = body.cursor.get() as usize;
+        for (number, entry) in self.region.directory().iter().enumerate().skip(start) {
+            if number - start == SCAN_MEMBERS_MAX as usize {
+                cursor = number as u32;
+                break;
+            }
             if !entry.is_used() {
                 continue;
             }

@@ -218,7 +218,8 @@ impl Registrar {
 
     fn plan(&mut self, now: Nanos, backlog: bool) -> Next {
         let limbo = self.wheel.limbo().map(|(_, key)| limbo_time(key));
-        let free = if self.slot_wanted { self.wheel.free().map(|(_, key)| limbo_time(key)) } else { None };
+        // A drain that has come already is nothing to wait for.
+        let free = self.wheel.free().map(|(_, key)| limbo_time(key)).filter(|&time| self.slot_wanted && time > self.observed.drained);
         let drain = limbo.into_iter().chain(free).max();
         let timer = self.wheel.next().map(|tick| tick * crate::clock::NANOS_PER_MS);
         let wake_at = if backlog {
