@@ -14,7 +14,7 @@ use heartline::wire::{Beat, Header, Kind, Lease, Name, Register, Reply, ReplyBod
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -35,7 +35,8 @@ struct Fleet {
 impl Fleet {
     fn new(leases: u32) -> Self {
         let mut random = SmallRng::seed_from_u64(1);
-        let (region, writer) = Region::create(&Place::Scratch, Geometry::new(leases, 0), (1, 2), 7).expect("memory for the region");
+        let (region, writer) =
+            Region::create(&Place::Scratch, Geometry::new(leases, 0), (1, 2), 7, &AtomicBool::new(false)).expect("memory for the region");
         let region = Arc::new(region);
         let settings = Settings { quota: leases, hold: true, tombstone_min: from_ms(1000), deny: DenyList::default(), epoch: 7 };
         let mut registrar = Registrar::new(Arc::clone(&region), writer, settings, 1);

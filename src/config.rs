@@ -5,7 +5,7 @@ use crate::error::ConfigError;
 use crate::limits::*;
 use crate::region::Place;
 use serde::Deserialize;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -66,44 +66,46 @@ fn default_state() -> PathBuf {
 pub struct Options {
     /// Address to listen on, repeatable; the IPv6 wildcard listens on both families [default: 127.0.0.1:19528]
     #[arg(long, value_name = "ADDR:PORT", env = "HEARTLINE_LISTEN", value_delimiter = ',')]
+    #[serde(deserialize_with = "list")]
     pub listen: Option<Vec<String>>,
     /// Directory on tmpfs for the memory files [default: /dev/shm/heartline, for users /dev/shm/heartline-UID]
     #[arg(long, value_name = "DIR", env = "HEARTLINE_STATE")]
     pub state: Option<PathBuf>,
     /// Leases to make room for, 16 to 16777216 [default: 65536]
-    #[arg(long, value_name = "LEASES", env = "HEARTLINE_CAPACITY")]
+    #[arg(long, value_name = "LEASES", env = "HEARTLINE_CAPACITY", allow_hyphen_values = true)]
     #[serde(deserialize_with = "scalar")]
     pub capacity: Option<String>,
     /// CPUs to run loops on, such as 0,2-3 [default: all that the process may use]
-    #[arg(long, value_name = "LIST", env = "HEARTLINE_CORES")]
+    #[arg(long, value_name = "LIST", env = "HEARTLINE_CORES", allow_hyphen_values = true)]
     #[serde(deserialize_with = "scalar")]
     pub cores: Option<String>,
     /// Attribute bytes kept for each instance, 0 to 512 [default: 128]
-    #[arg(long, value_name = "BYTES", env = "HEARTLINE_ATTRIBUTES")]
+    #[arg(long, value_name = "BYTES", env = "HEARTLINE_ATTRIBUTES", allow_hyphen_values = true)]
     #[serde(deserialize_with = "scalar")]
     pub attributes: Option<String>,
     /// How long a loop spins before it sleeps, 0s to 1s [default: 0s]
-    #[arg(long, value_name = "TIME", env = "HEARTLINE_SPIN")]
+    #[arg(long, value_name = "TIME", env = "HEARTLINE_SPIN", allow_hyphen_values = true)]
     #[serde(deserialize_with = "scalar")]
     pub spin: Option<String>,
     /// Leases that one source address may hold, 1 to 16777216 [default: the capacity]
-    #[arg(long, value_name = "LEASES", env = "HEARTLINE_QUOTA")]
+    #[arg(long, value_name = "LEASES", env = "HEARTLINE_QUOTA", allow_hyphen_values = true)]
     #[serde(deserialize_with = "scalar")]
     pub quota: Option<String>,
     /// Service that may not be registered, repeatable; a trailing * makes it a prefix
     #[arg(long, value_name = "NAME", env = "HEARTLINE_DENY", value_delimiter = ',')]
+    #[serde(deserialize_with = "list")]
     pub deny: Option<Vec<String>>,
     /// Whether instances are held when at least 8 and half of all fall silent together: on or off [default: on]
-    #[arg(long, value_name = "ON|OFF", env = "HEARTLINE_HOLD")]
+    #[arg(long, value_name = "ON|OFF", env = "HEARTLINE_HOLD", allow_hyphen_values = true)]
     #[serde(deserialize_with = "scalar")]
     pub hold: Option<String>,
     /// How long a dead instance can come back with its lease, 1s to 24h (at least its TTL) [default: 1m]
-    #[arg(long, value_name = "TIME", env = "HEARTLINE_TOMBSTONE")]
+    #[arg(long, value_name = "TIME", env = "HEARTLINE_TOMBSTONE", allow_hyphen_values = true)]
     #[serde(deserialize_with = "scalar")]
     pub tombstone: Option<String>,
     /// Receive buffer asked of the kernel for each socket, 4096 to 1073741824 [default: 16777216]
-    #[arg(long, value_name = "BYTES", env = "HEARTLINE_RECEIVE_BUFFER")]
-    #[serde(deserialize_with = "scalar")]
+    #[arg(long, value_name = "BYTES", env = "HEARTLINE_RECEIVE_BUFFER", allow_hyphen_values = true)]
+    #[serde(alias = "receive-buffer", deserialize_with = "scalar")]
     pub receive_buffer: Option<String>,
 }
 
@@ -198,13 +200,41 @@ impl Config {
         if self.deny.len() > DENY_MAX {
             return refuse("deny", format!("{} entries; at most {DENY_MAX} are accepted", self.deny.len()));
         }
-        if let Some(entry) = self.deny.iter().find(|entry| entry.is_empty() || entry.len() > NAME_BYTES_MAX + 1) {
-            return refuse("deny", format!("{entry:?} is not a service name of 1 to {NAME_BYTES_MAX} bytes or a prefix and *"));
+        if let Some(entry) = self.deny.iter().find(|entry| !is_pattern(entry)) {
+            return refuse(
+                "deny",
+                format!("{entry:?} is not a service name (1 to {NAME_BYTES_MAX} visible ASCII characters) or a prefix and *"),
+            );
         }
+        check_listen(&self.listen)?;
         match &self.cores {
             Some(cores) => check_cores(cores),
             None => Ok(()),
         }
+    }
+
+    /// The configuration as a file that would give it.
+    pub fn to_file(&self) -> String {
+        let quoted = |texts: Vec<String>| texts.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", ");
+        let time = |time: Duration| humantime::format_duration(time).to_string();
+        let state = match &self.state {
+            Place::Directory(path) => format!("state = {:?}\n", path.display().to_string()),
+            Place::Scratch => String::new(),
+        };
+        format!(
+            "listen = [{}]\n{state}capacity = {}\ncores = {:?}\nattributes = {}\nspin = {:?}\nquota = {}\ndeny = [{}]\nhold = {:?}\n\
+             tombstone = {:?}\nreceive_buffer = {}\n",
+            quoted(self.listen.iter().map(SocketAddr::to_string).collect()),
+            self.capacity,
+            self.loop_cores().iter().map(usize::to_string).collect::<Vec<_>>().join(","),
+            self.attributes_bytes,
+            time(self.spin),
+            self.quota.unwrap_or(self.capacity),
+            quoted(self.deny.clone()),
+            if self.hold { "on" } else { "off" },
+            time(self.tombstone),
+            self.receive_buffer,
+        )
     }
 
     /// The CPUs to run loops on.
@@ -236,6 +266,38 @@ fn check_cores(cores: &[usize]) -> Result<(), ConfigError> {
         }
         if cores[..at].contains(core) {
             return refuse("cores", format!("CPU {core} stands there twice"));
+        }
+    }
+    Ok(())
+}
+
+fn is_pattern(entry: &str) -> bool {
+    let name = entry.strip_suffix('*').unwrap_or(entry);
+    !entry.is_empty() && name.len() <= NAME_BYTES_MAX && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'*')
+}
+
+/// Addresses that a socket can be bound to, none of them twice.
+fn check_listen(listen: &[SocketAddr]) -> Result<(), ConfigError> {
+    for (at, address) in listen.iter().enumerate() {
+        let ip = address.ip();
+        if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
+            return refuse("listen", format!("{address} is not the address of one machine"));
+        }
+        if let IpAddr::V6(six) = ip
+            && let Some(four) = six.to_ipv4_mapped()
+        {
+            return refuse("listen", format!("{address} is an IPv4 address in IPv6 clothes; write {four}:{}", address.port()));
+        }
+        let covers = |wide: &IpAddr, other: &IpAddr| match wide {
+            IpAddr::V6(wide) => wide.is_unspecified(),
+            IpAddr::V4(wide) => wide.is_unspecified() && other.is_ipv4(),
+        };
+        let twice = |other: &&SocketAddr| {
+            let (a, b) = (address.ip(), other.ip());
+            address.port() != 0 && address.port() == other.port() && (a == b || covers(&a, &b) || covers(&b, &a))
+        };
+        if let Some(other) = listen[..at].iter().find(twice) {
+            return refuse("listen", format!("{address} and {other} are the same or one covers the other"));
         }
     }
     Ok(())
@@ -293,19 +355,30 @@ fn core_list(text: &str) -> Result<Vec<usize>, ConfigError> {
     Ok(cores)
 }
 
-/// A value that may be written as a string, a number or a boolean in the file.
+/// A value of the file that may be written as text, a number, a boolean or a list; what it must be is checked as for flags.
 fn scalar<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Scalar {
-        Text(String),
-        Number(i64),
-        Switch(bool),
+    fn text(value: toml::Value) -> String {
+        match value {
+            toml::Value::String(text) => text,
+            toml::Value::Boolean(on) => if on { "on" } else { "off" }.to_owned(),
+            toml::Value::Array(values) => values.into_iter().map(text).collect::<Vec<_>>().join(","),
+            other => other.to_string(),
+        }
     }
-    Ok(Some(match Scalar::deserialize(deserializer)? {
-        Scalar::Text(text) => text,
-        Scalar::Number(number) => number.to_string(),
-        Scalar::Switch(on) => if on { "on" } else { "off" }.to_owned(),
+    toml::Value::deserialize(deserializer).map(text).map(Some)
+}
+
+/// A list of texts, or a single one.
+fn list<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a text or a list of texts")]
+    enum List {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(Some(match List::deserialize(deserializer)? {
+        List::One(text) => vec![text],
+        List::Many(texts) => texts,
     }))
 }
 
@@ -320,6 +393,18 @@ mod tests {
     #[test]
     fn nothing_said_is_the_default() {
         assert_eq!(Options::default().check().unwrap(), Config::default());
+    }
+
+    #[test]
+    fn what_is_shown_can_be_read_back() {
+        let flags = Options { deny: Some(vec!["a".into(), "b-*".into()]), spin: Some("20us".into()), ..Options::default() };
+        let config = flags.check().unwrap();
+        let again = toml::from_str::<Options>(&config.to_file()).unwrap().check().unwrap();
+        assert_eq!(again.to_file(), config.to_file());
+        let loose: Options = toml::from_str("cores = [0]\nlisten = \"127.0.0.1:7\"\nreceive-buffer = 8192").unwrap();
+        assert_eq!((loose.cores.as_deref(), loose.receive_buffer.as_deref()), (Some("0"), Some("8192")));
+        let wrong: Options = toml::from_str("capacity = 64.5").unwrap();
+        assert!(reason(wrong).contains("whole number from 16"));
     }
 
     #[test]
@@ -347,6 +432,9 @@ mod tests {
         assert!(with(|o| o.cores = Some("9999".into())).contains("not among those"));
         assert!(with(|o| o.cores = Some("0,0".into())).contains("twice"));
         assert!(with(|o| o.deny = Some(vec![String::new()])).contains("service name"));
+        assert!(with(|o| o.deny = Some(vec!["a*b".into()])).contains("a prefix and *"));
+        assert!(with(|o| o.listen = Some(vec!["[::]:80".into(), "127.0.0.1:80".into()])).contains("covers"));
+        assert!(with(|o| o.listen = Some(vec!["224.0.0.1:80".into()])).contains("one machine"));
         assert!(toml::from_str::<Options>("capcity = 1").is_err(), "a misspelt name is refused");
     }
 }

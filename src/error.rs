@@ -29,6 +29,21 @@ pub enum StartError {
     /// Another engine has the state directory.
     #[error("{0} belongs to a running engine; stop it or choose another --state")]
     StateInUse(PathBuf),
+    /// The state directory is not on tmpfs.
+    #[error("{0} is not on tmpfs: a page that a disk backs would stall the loops; choose a directory under /dev/shm or /run")]
+    NotTmpfs(PathBuf),
+    /// Others can write to the state directory.
+    #[error("state directory {path} belongs to user {owner} with mode {mode:o}; it must be user {own}'s and writable for no one else")]
+    StateNotOurs {
+        /// Which.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Its permissions.
+        mode: u32,
+        /// Who we are.
+        own: u32,
+    },
     /// The state directory can't be made or locked.
     #[error("state directory {path}: {source}")]
     State {

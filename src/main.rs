@@ -1,11 +1,15 @@
 //! heartlined: the engine as a daemon. Exit codes: 0 fine, 1 failed, 2 wrong usage.
 
 use clap::Parser;
-use heartline::{Config, Engine, Options};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use heartline::region::RegionError;
+use heartline::{Config, ConfigError, Engine, Options, StartError};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// The heartline engine: UDP heartbeats in, who is alive out.
 ///
@@ -15,16 +19,17 @@ use std::process::ExitCode;
 struct Arguments {
     #[command(flatten)]
     options: Options,
-    /// TOML file with the same names as the flags
+    /// TOML file with the same names as the flags (dashes may be underscores)
     #[arg(long, value_name = "FILE", env = "HEARTLINE_CONFIG")]
     config: Option<PathBuf>,
-    /// Check the configuration, say what it comes to, and exit
+    /// Check the configuration, print it as a file, and exit
     #[arg(long)]
     check_config: bool,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    warn_of_unknown_variables();
     let config = match configure(&arguments) {
         Ok(config) => config,
         Err(reason) => {
@@ -32,11 +37,8 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if arguments.check_config {
-        println!("{config:#?}");
-        return ExitCode::SUCCESS;
-    }
-    match serve(&config) {
+    let result = if arguments.check_config { say(&config.to_file()) } else { serve(&config) };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
             eprintln!("heartlined: {reason}");
@@ -45,36 +47,43 @@ fn main() -> ExitCode {
     }
 }
 
-fn configure(arguments: &Arguments) -> Result<Config, String> {
-    if let Some((unknown, _)) = std::env::vars_os()
-        .find(|(name, _)| name.to_str().is_some_and(|name| name.starts_with("HEARTLINE_") && !Options::VARIABLES.contains(&name)))
-    {
-        return Err(format!("environment: {unknown:?} is not a setting; known are {}", Options::VARIABLES.join(", ")));
+/// Container platforms set such variables for services of this name, so they are no error; but a misspelt setting should not go unseen.
+fn warn_of_unknown_variables() {
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("HEARTLINE_") && !Options::VARIABLES.contains(&name)) {
+            eprintln!("heartlined: the environment variable {} is not a setting and is ignored", name.display());
+        }
     }
+}
+
+fn configure(arguments: &Arguments) -> Result<Config, ConfigError> {
     let file = match &arguments.config {
-        Some(path) => Options::from_file(path).map_err(|error| error.to_string())?,
+        Some(path) => Options::from_file(path)?,
         None => Options::default(),
     };
-    arguments.options.clone().or(file).check().map_err(|error| error.to_string())
+    arguments.options.clone().or(file).check()
+}
+
+fn say(text: &str) -> Result<(), String> {
+    let mut out = std::io::stdout().lock();
+    write!(out, "{text}").and_then(|()| out.flush()).map_err(|error| format!("standard output: {error}"))
 }
 
 fn serve(config: &Config) -> Result<(), String> {
-    // Before the threads: a signal that comes while the engine starts stops it in order, too.
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| format!("catching signals: {error}"))?;
-    let engine = Engine::start(config).map_err(|error| error.to_string())?;
-    let listen: Vec<String> = engine.addresses().iter().map(|address| format!("udp://{address}")).collect();
-    println!(
-        "heartlined {} ready: {}, {} loops on CPUs {:?}, capacity {} leases, {:.1} MiB memory, {:.1} MiB receive queue a socket{}",
-        env!("CARGO_PKG_VERSION"),
-        listen.join(" "),
-        engine.cores().len(),
-        engine.cores(),
-        config.capacity,
-        engine.memory_bytes() as f64 / f64::from(1 << 20),
-        engine.receive_queue_bytes() as f64 / f64::from(1 << 20),
-        if engine.coalesces() { ", GRO" } else { "" },
-    );
-    // The kernel doubles what it is asked for, to cover its own bookkeeping (socket(7)).
+    // Before the engine: a signal that comes while it starts stops it in order, too.
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(|error| format!("catching signals: {error}"))?;
+    }
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| format!("catching signals: {error}"))?;
+    let engine = match Engine::start_unless(config, &stop) {
+        Ok(engine) => engine,
+        Err(StartError::Region(RegionError::Cancelled)) => return Ok(()),
+        Err(error) => return Err(error.to_string()),
+    };
+    // Who is not listening to this line still has a running engine.
+    let _ = say(&ready(config, &engine));
+    // The kernel counts its own bookkeeping, too, and doubles what it is asked for (socket(7)).
     if engine.receive_queue_bytes() / 2 < config.receive_buffer {
         eprintln!(
             "heartlined: the kernel granted receive buffers of {} of {} bytes; run with CAP_NET_ADMIN or raise net.core.rmem_max",
@@ -85,4 +94,19 @@ fn serve(config: &Config) -> Result<(), String> {
     signals.forever().next();
     engine.join();
     Ok(())
+}
+
+fn ready(config: &Config, engine: &Engine) -> String {
+    let listen: Vec<String> = engine.addresses().iter().map(|address| format!("udp://{address}")).collect();
+    format!(
+        "heartlined {} ready: {}, {} loops on CPUs {:?}, capacity {} leases, {:.1} MiB memory, {:.1} MiB receive buffer a socket{}\n",
+        env!("CARGO_PKG_VERSION"),
+        listen.join(" "),
+        engine.cores().len(),
+        engine.cores(),
+        config.capacity,
+        engine.memory_bytes() as f64 / f64::from(1 << 20),
+        engine.receive_queue_bytes() as f64 / f64::from(2 << 20),
+        if engine.coalesces() { ", GRO" } else { "" },
+    )
 }

@@ -27,6 +27,7 @@ const TOMBSTONE: Nanos = from_ms(60);
 struct Member {
     lease: Lease,
     nonce: u64,
+    replaced_nonce: u64,
     source: Peer,
     ttl: Nanos,
     last: Nanos,
@@ -120,7 +121,7 @@ impl World {
     fn register(&mut self) {
         let (service, name) = self.identity();
         let from = peer(self.random.random_range(1..4));
-        let nonce = self.random.random_range(1..4);
+        let nonce = self.random.random_range(1..6);
         let attributes = if self.random.random_bool(0.5) { b"\x06canary".to_vec() } else { Vec::new() };
         let mut body = Register::new_zeroed();
         body.nonce = U64::new(nonce);
@@ -133,6 +134,7 @@ impl World {
         let identity = (service, name);
         let expected = match self.model.members.get(&identity) {
             Some(member) if member.nonce == nonce => Ok(false),
+            Some(member) if member.replaced_nonce == nonce => Err(Status::Replaced),
             Some(member) if member.state != State::Down && member.source.ip != from.ip => Err(Status::Conflict),
             None if self.model.members.len() == CAPACITY as usize => Err(Status::Full),
             _ => Ok(true),
@@ -154,12 +156,14 @@ impl World {
             (Ok(true), ReplyBody::Granted(granted)) => {
                 let version = self.model.versions.entry(identity.0.clone()).or_insert(0);
                 *version += 1;
+                let replaced_nonce = self.model.members.get(&identity).map_or(0, |member| member.nonce);
                 if self.model.members.contains_key(&identity) {
                     self.model.end(&identity, Status::Replaced);
                 }
                 let member = Member {
                     lease: granted.lease,
                     nonce,
+                    replaced_nonce,
                     source: from,
                     ttl: from_ms(body.ttl_ms.get().into()),
                     last: self.engine.now,

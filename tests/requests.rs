@@ -26,6 +26,16 @@ fn field<T: std::fmt::Debug>(result: Result<T, ClientError>) -> u16 {
     }
 }
 
+#[test]
+fn a_late_duplicate_of_a_replaced_registration_replaces_nothing() {
+    let (_engine, mut session) = start(&config());
+    let first = Registration { nonce: 71, ..instance("payments", "a", 60_000) };
+    session.register(&first).unwrap();
+    let second = session.register(&Registration { nonce: 72, ..first.clone() }).unwrap();
+    assert_eq!(status(session.register(&first)), Status::Replaced);
+    assert!(matches!(session.beat(&[beat(second.lease, 1)]).unwrap(), Beats::Acked(_)));
+}
+
 /// A session from another loopback address, which counts as another source.
 fn session_from(ip: &str, engine: &heartline::Engine) -> Session {
     Session::from_socket(UdpSocket::bind((ip, 0)).unwrap(), engine.addresses()[0]).unwrap()
@@ -175,6 +185,10 @@ fn status_of(session: &mut Session, lease: Lease) -> u8 {
 fn wrong_values_name_their_field() {
     let (engine, mut session) = start(&config());
     let good = instance("payments", "a", 5000);
+    let (mut nonceless, _) = good.encode().unwrap();
+    nonceless.cookie = session.hello().unwrap().cookie;
+    let reply = raw(&engine, &[Header::request(Kind::Register, 3).as_bytes(), nonceless.as_bytes()].concat()).unwrap();
+    assert_eq!((reply[7], reply[4]), (Status::Invalid as u8, 24), "nonce 0");
     assert_eq!(field(session.register(&Registration { ttl: Duration::ZERO, ..good.clone() })), 52);
     assert_eq!(field(session.register(&Registration { ttl: Duration::from_millis(86_400_001), ..good.clone() })), 52);
     assert_eq!(field(session.register(&Registration { service: String::new(), ..good.clone() })), 104);

@@ -18,7 +18,7 @@ fn engine() -> Harness {
 
 fn register(engine: &mut Harness, name: &str, ttl_ms: u32) -> Result<Lease, Status> {
     let mut body = Register::new_zeroed();
-    body.nonce = U64::new(u64::from(ttl_ms) << 32 | engine.now >> 10 | 1);
+    body.nonce = U64::new(engine.now | 1 << 63);
     body.ttl_ms = U32::new(ttl_ms);
     body.service = Name::new("s").unwrap();
     body.instance = Name::new(name).unwrap();

@@ -13,7 +13,7 @@ use crate::error::StartError;
 use crate::exchange::{Command, Replies};
 use crate::limits::COMMAND_QUEUE;
 use crate::net::{ReceiveBatch, SendBatch, Socket, bind_group};
-use crate::region::{Geometry, Place, Region};
+use crate::region::{Geometry, Place, Region, is_tmpfs};
 use crate::registrar::{DenyList, Registrar, Settings};
 use crossbeam::queue::ArrayQueue;
 use event_loop::EventLoop;
@@ -27,9 +27,10 @@ use shared::Shared;
 use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -54,6 +55,11 @@ pub struct Engine {
 impl Engine {
     /// Starts an engine and returns when it serves.
     pub fn start(config: &Config) -> Result<Self, StartError> {
+        Self::start_unless(config, &AtomicBool::new(false))
+    }
+
+    /// Starts an engine, unless `cancelled` becomes true before it serves: allocating a large region takes seconds.
+    pub fn start_unless(config: &Config, cancelled: &AtomicBool) -> Result<Self, StartError> {
         config.validate()?;
         let cores = config.loop_cores();
         if cores.is_empty() {
@@ -65,7 +71,8 @@ impl Engine {
             .map_err(|error| StartError::System { what: "getting random numbers from the kernel", source: std::io::Error::other(error) })?;
         let epoch = random.next_u64() | 1;
         let key = (random.next_u64(), random.next_u64());
-        let (region, writer) = Region::create(&config.state, Geometry::new(config.capacity, config.attributes_bytes), key, epoch)?;
+        let (region, writer) =
+            Region::create(&config.state, Geometry::new(config.capacity, config.attributes_bytes), key, epoch, cancelled)?;
         let region = Arc::new(region);
         let commands = Arc::new(ArrayQueue::new(COMMAND_QUEUE));
         let (registrar_wake, wake) = UnixDatagram::pair().map_err(StartError::system("making a socket pair"))?;
@@ -194,9 +201,9 @@ impl Drop for Engine {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
-        if let Some(state) = self.state.take() {
-            state.clean();
-        }
+        // Membership is not carried over a restart, so the files would only take memory. The lock goes last.
+        self.region.remove_files();
+        self.state.take();
     }
 }
 
@@ -271,9 +278,9 @@ fn account_memory(shared: &Shared, region: &Region, registrar: &Registrar, loops
 }
 
 /// The state directory, locked as long as the engine runs. The kernel releases the lock when the process ends, however it ends.
+/// The lock file stays: removing it would let two engines lock two files.
 #[derive(Debug)]
 struct StateDirectory {
-    path: PathBuf,
     _lock: File,
 }
 
@@ -281,19 +288,40 @@ impl StateDirectory {
     fn take(place: &Place) -> Result<Option<Self>, StartError> {
         let Place::Directory(path) = place else { return Ok(None) };
         let fail = |source| StartError::State { path: path.clone(), source };
-        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(fail)?;
-        let lock = File::options().create(true).truncate(false).write(true).open(path.join("lock")).map_err(fail)?;
+        let made = !path.exists();
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => fail(std::io::ErrorKind::NotADirectory.into()),
+            _ => fail(error),
+        })?;
+        if !is_tmpfs(path).map_err(fail)? {
+            if made {
+                let _ = std::fs::remove_dir(path);
+            }
+            return Err(StartError::NotTmpfs(path.clone()));
+        }
+        Self::check_owner(path)?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path.join("lock"))
+            .map_err(fail)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Some(Self { path: path.clone(), _lock: lock })),
+            Ok(()) => Ok(Some(Self { _lock: lock })),
             Err(TryLockError::WouldBlock) => Err(StartError::StateInUse(path.clone())),
             Err(TryLockError::Error(source)) => Err(fail(source)),
         }
     }
 
-    /// Removes the memory files of an engine that ended in order. The lock file stays: removing it would let two engines lock two files.
-    fn clean(self) {
-        for name in ["heart", "public"] {
-            let _ = std::fs::remove_file(Path::new(&self.path).join(name));
+    /// Whoever can write to the directory can put other files into the engine's place; and /dev/shm is everybody's.
+    fn check_owner(path: &Path) -> Result<(), StartError> {
+        let facts = std::fs::metadata(path).map_err(|source| StartError::State { path: path.to_owned(), source })?;
+        let own = rustix::process::geteuid().as_raw();
+        if facts.uid() != own || facts.mode() & 0o022 != 0 {
+            return Err(StartError::StateNotOurs { path: path.to_owned(), owner: facts.uid(), mode: facts.mode() & 0o777, own });
         }
+        Ok(())
     }
 }

@@ -198,9 +198,8 @@ impl HeartLine {
     fn check(&self, lease: &Lease, head: u64) -> Result<(), Status> {
         let (given, current) = (lease.generation.get(), (head >> 32) as u32);
         if given != current {
-            // Generations count up from 1; one behind the current has ended, one ahead was never given.
-            let ended = given != 0 && current.wrapping_sub(given) < 1 << 31 && current != 0;
-            return Err(if ended { Status::Removed } else { Status::Unknown });
+            // Generations count up from 1: one below the current has ended, one above was never given.
+            return Err(if (1..current).contains(&given) { Status::Removed } else { Status::Unknown });
         }
         if self.secret.load(Relaxed) != lease.secret.get() {
             return Err(Status::Unknown);

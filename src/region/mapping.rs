@@ -2,12 +2,14 @@
 
 use super::view::{Shared, View};
 use memmap2::{MmapOptions, MmapRaw};
-use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, fstatfs, memfd_create};
+use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create, statfs};
 use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// `TMPFS_MAGIC` of `linux/magic.h`.
 const TMPFS_MAGIC: u64 = 0x0102_1994;
@@ -42,46 +44,79 @@ pub enum RegionError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// The directory is not on tmpfs.
-    #[error("{0} is not on tmpfs: a page that a disk backs would stall the loops; choose a directory under /dev/shm or /run")]
-    NotTmpfs(PathBuf),
+    /// The caller gave up while memory was being allocated.
+    #[error("cancelled")]
+    Cancelled,
 }
+
+/// Bytes allocated and faulted in between two looks at whether the start was cancelled.
+const STEP_BYTES: usize = 64 << 20;
 
 /// One mapped file.
 #[derive(Debug)]
 pub(super) struct Mapping {
     map: MmapRaw,
-    _file: File,
+    file: File,
+    path: Option<PathBuf>,
 }
 
 impl Mapping {
-    /// Makes a file of zeros, all of it allocated, mapped and faulted in. A file of that name is replaced, not changed:
-    /// who has the old one mapped keeps it.
-    pub(super) fn create(place: &Place, name: &str, bytes: usize) -> Result<Self, RegionError> {
-        let (file, shown) = match place {
-            Place::Scratch => (memfd_create(name, MemfdFlags::CLOEXEC).map(File::from).map_err(io::Error::from), format!("memfd {name}")),
-            Place::Directory(directory) => (replace_file(directory, name), directory.join(name).display().to_string()),
+    /// Makes a file of zeros, all of it allocated, mapped and faulted in. A memory file of that name is replaced, not changed:
+    /// who has the old one mapped keeps it. Any other file of that name is left alone and refused.
+    pub(super) fn create(place: &Place, name: &str, bytes: usize, cancelled: &AtomicBool) -> Result<Self, RegionError> {
+        let path = match place {
+            Place::Scratch => None,
+            Place::Directory(directory) => Some(directory.join(name)),
         };
+        let shown = path.as_ref().map_or_else(|| format!("memfd {name}"), |path| path.display().to_string());
         let fail = |source: io::Error| RegionError::Io { file: shown.clone(), source };
+        let file = match &path {
+            None => memfd_create(name, MemfdFlags::CLOEXEC).map(File::from).map_err(io::Error::from),
+            Some(path) => replace_file(path, name),
+        };
         let file = file.map_err(fail)?;
-        if let Place::Directory(directory) = place {
-            let kind = fstatfs(&file).map_err(|error| fail(error.into()))?.f_type as u64;
-            if kind != TMPFS_MAGIC {
-                drop(std::fs::remove_file(directory.join(name)));
-                return Err(RegionError::NotTmpfs(directory.clone()));
+        match Self::fill(&file, bytes, cancelled, &shown, &fail) {
+            Ok(map) => Ok(Self { map, file, path }),
+            Err(error) => {
+                remove_if_same(&file, path.as_deref());
+                Err(error)
             }
         }
-        fallocate(&file, FallocateFlags::empty(), 0, bytes as u64).map_err(|error| {
-            if let Place::Directory(directory) = place {
-                drop(std::fs::remove_file(directory.join(name)));
+    }
+
+    fn fill(
+        file: &File,
+        bytes: usize,
+        cancelled: &AtomicBool,
+        shown: &str,
+        fail: &impl Fn(io::Error) -> RegionError,
+    ) -> Result<MmapRaw, RegionError> {
+        let steps = || (0..bytes).step_by(STEP_BYTES).map(|start| (start, STEP_BYTES.min(bytes - start)));
+        for (start, length) in steps() {
+            if cancelled.load(Relaxed) {
+                return Err(RegionError::Cancelled);
             }
-            RegionError::Space { file: shown.clone(), bytes, source: error.into() }
-        })?;
-        let map = MmapOptions::new().len(bytes).map_raw(&file).map_err(fail)?;
+            fallocate(file, FallocateFlags::empty(), start as u64, length as u64).map_err(|error| RegionError::Space {
+                file: shown.to_owned(),
+                bytes,
+                source: error.into(),
+            })?;
+        }
+        let map = MmapOptions::new().len(bytes).map_raw(file).map_err(fail)?;
         // Advice only: a kernel without huge pages for shared memory goes on with small ones.
         let _ = map.advise(memmap2::Advice::HugePage);
-        map.advise(memmap2::Advice::PopulateWrite).or_else(|_| populate(&map)).map_err(fail)?;
-        Ok(Self { map, _file: file })
+        for (start, length) in steps() {
+            if cancelled.load(Relaxed) {
+                return Err(RegionError::Cancelled);
+            }
+            map.advise_range(memmap2::Advice::PopulateWrite, start, length).or_else(|_| populate(&map, start, length)).map_err(fail)?;
+        }
+        Ok(map)
+    }
+
+    /// Removes the file from its directory, unless another has taken its place there.
+    pub(super) fn remove(&self) {
+        remove_if_same(&self.file, self.path.as_deref());
     }
 
     /// `count` values from `offset` on.
@@ -97,20 +132,41 @@ impl Mapping {
 }
 
 /// Faults pages in by writing a zero to each, for kernels without `MADV_POPULATE_WRITE` (before 5.14).
-fn populate(map: &MmapRaw) -> io::Result<()> {
-    for page in (0..map.len()).step_by(4096) {
+fn populate(map: &MmapRaw, start: usize, length: usize) -> io::Result<()> {
+    for page in (start..start + length).step_by(4096) {
         // SAFETY: `page` is inside the mapping, which nobody else uses yet.
         unsafe { map.as_mut_ptr().wrapping_add(page).write_volatile(0) };
     }
     Ok(())
 }
 
-fn replace_file(directory: &Path, name: &str) -> io::Result<File> {
-    let path = directory.join(name);
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+fn remove_if_same(file: &File, path: Option<&Path>) {
+    let Some(path) = path else { return };
+    if let (Ok(own), Ok(there)) = (file.metadata(), std::fs::symlink_metadata(path))
+        && (own.dev(), own.ino()) == (there.dev(), there.ino())
+    {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+fn replace_file(path: &Path, name: &str) -> io::Result<File> {
+    match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
+        Ok(mut old) => {
+            let mut start = [0; 8];
+            let known = old.metadata()?.is_file() && old.read_exact(&mut start).is_ok() && (start == *b"HLREGION" || start == [0; 8]);
+            if !known {
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "is no memory file of heartline; move it away"));
+            }
+            std::fs::remove_file(path)?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
     let mode = if name == "heart" { 0o600 } else { 0o644 };
     OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)
+}
+
+/// Whether a directory is on tmpfs.
+pub(crate) fn is_tmpfs(directory: &Path) -> io::Result<bool> {
+    Ok(statfs(directory)?.f_type as u64 == TMPFS_MAGIC)
 }

@@ -25,6 +25,7 @@ pub use heart::{Applied, HeartLine, HeartState, LastBeat, prefetch};
 pub use index::{Disturbed, HashIndex, IndexFull};
 pub use layout::Geometry;
 pub use lists::{ListAllocator, ListRef};
+pub(crate) use mapping::is_tmpfs;
 pub use mapping::{Place, RegionError};
 pub use record::{Record, Records};
 pub use seqlock::Sequence;
@@ -34,8 +35,8 @@ use layout::{HeartHeader, PublicHeader};
 use mapping::Mapping;
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
-use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use view::View;
 
 /// The right to change the region. There is one for each region, and the registrar has it.
@@ -57,17 +58,23 @@ pub struct Region {
     lists: View<AtomicU32>,
     feed: Feed,
     key: (u64, u64),
-    _heart: Mapping,
-    _public: Mapping,
+    files: [Mapping; 2],
 }
 
 impl Region {
     /// Makes a new region: both files allocated, faulted in, empty and published.
     ///
     /// `key` keys the hashes of the index, whose keys come from the network; `epoch` is the number of this run.
-    pub fn create(place: &Place, geometry: Geometry, key: (u64, u64), epoch: u64) -> Result<(Self, Writer), RegionError> {
-        let heart = Mapping::create(place, "heart", geometry.heart_bytes())?;
-        let public = Mapping::create(place, "public", geometry.public_bytes())?;
+    /// A large one takes seconds; setting `cancelled` ends that early. Whatever the error, no file stays.
+    pub fn create(
+        place: &Place,
+        geometry: Geometry,
+        key: (u64, u64),
+        epoch: u64,
+        cancelled: &AtomicBool,
+    ) -> Result<(Self, Writer), RegionError> {
+        let heart = Mapping::create(place, "heart", geometry.heart_bytes(), cancelled)?;
+        let public = Mapping::create(place, "public", geometry.public_bytes(), cancelled).inspect_err(|_| heart.remove())?;
         let slots = geometry.slots as usize;
         let region = Self {
             heart_header: heart.view(0, 1),
@@ -89,11 +96,15 @@ impl Region {
             feed: Feed::new(public.view(geometry.feed, geometry.events), public.view(PublicHeader::FEED_HEAD, 1)),
             key,
             geometry,
-            _heart: heart,
-            _public: public,
+            files: [heart, public],
         };
         region.publish(epoch);
         Ok((region, Writer(())))
+    }
+
+    /// Removes the files from their directory, unless others have taken their places. The memory stays until the region is dropped.
+    pub fn remove_files(&self) {
+        self.files.iter().for_each(Mapping::remove);
     }
 
     /// Fills in both headers; the word that says "ready" comes last, with release ordering, so that who reads it sees the rest.
@@ -257,7 +268,8 @@ mod tests {
     fn the_public_header_is_where_readers_look() {
         let path = std::path::PathBuf::from(format!("/dev/shm/heartline-region-test-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
-        let (region, _writer) = Region::create(&Place::Directory(path.clone()), Geometry::new(1024, 128), (11, 12), 13).unwrap();
+        let (region, _writer) =
+            Region::create(&Place::Directory(path.clone()), Geometry::new(1024, 128), (11, 12), 13, &AtomicBool::new(false)).unwrap();
         let public = std::fs::read(path.join("public")).unwrap();
         let heart = std::fs::read(path.join("heart")).unwrap();
         std::fs::remove_dir_all(&path).unwrap();
@@ -274,14 +286,24 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_is_refused() {
-        let path = std::env::temp_dir();
-        if matches!(rustix::fs::statfs(path.as_path()), Ok(status) if status.f_type as u64 == 0x0102_1994) {
-            println!("skipped: {} is on tmpfs", path.display());
-            return;
-        }
-        let result = Region::create(&Place::Directory(path.clone()), Geometry::new(1024, 128), (1, 2), 3);
-        assert!(matches!(result, Err(RegionError::NotTmpfs(_))));
+    fn only_memory_files_are_replaced_and_only_own_files_removed() {
+        let path = std::path::PathBuf::from(format!("/dev/shm/heartline-files-test-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        let create = |cancelled| {
+            let place = Place::Directory(path.clone());
+            Region::create(&place, Geometry::new(1024, 128), (1, 2), 3, &AtomicBool::new(cancelled)).map(|made| made.0)
+        };
+        std::fs::write(path.join("public"), "a letter to somebody").unwrap();
+        assert!(create(false).unwrap_err().to_string().contains("move it away"));
+        assert!(path.join("public").exists() && !path.join("heart").exists());
+        std::fs::remove_file(path.join("public")).unwrap();
+        assert!(matches!(create(true), Err(RegionError::Cancelled)));
         assert!(!path.join("heart").exists());
+        let (first, second) = (create(false).unwrap(), create(false).unwrap());
+        first.remove_files();
+        assert!(path.join("heart").exists() && path.join("public").exists(), "those of the second");
+        second.remove_files();
+        assert!(!path.join("heart").exists() && !path.join("public").exists());
+        std::fs::remove_dir_all(&path).unwrap();
     }
 }

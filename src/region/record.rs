@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 pub(super) struct RecordHead {
     sequence: Sequence,
     attributes_len: AtomicU32,
-    reserved: AtomicU64,
+    /// The nonce of the lease that this one replaced; 0 for none. It opens nothing any more.
+    replaced_nonce: AtomicU64,
     /// The IP address that registered the instance.
     source: [AtomicU64; 2],
     zone: [AtomicU64; 4],
@@ -28,6 +29,7 @@ const _: () = {
     use std::mem::offset_of;
     assert!(size_of::<RecordHead>() == 128);
     assert!(offset_of!(RecordHead, attributes_len) == 4);
+    assert!(offset_of!(RecordHead, replaced_nonce) == 8);
     assert!(offset_of!(RecordHead, source) == 16);
     assert!(offset_of!(RecordHead, zone) == 32);
     assert!(offset_of!(RecordHead, instance) == 64);
@@ -36,6 +38,8 @@ const _: () = {
 /// A copy of a record, without its attributes.
 #[derive(Clone, Copy, Debug)]
 pub struct Record {
+    /// The nonce of the lease that this one replaced; 0 for none.
+    pub replaced_nonce: u64,
     /// The IP address that registered the instance.
     pub source: [u8; 16],
     /// Its zone.
@@ -66,6 +70,7 @@ impl Records {
     pub fn read(&self, slot: u32) -> Option<Record> {
         let head = self.heads.get(slot as usize)?;
         head.sequence.read(|| Record {
+            replaced_nonce: head.replaced_nonce.load(Relaxed),
             source: load_bytes(&head.source),
             zone: Label::from_array(load_bytes(&head.zone)),
             instance: Name::from_array(load_bytes(&head.instance)),
@@ -90,6 +95,7 @@ impl Records {
     pub fn write(&self, writer: &Writer, slot: u32, record: &Record, attributes: &[u8]) {
         let head = &self.heads[slot as usize];
         head.sequence.write(writer, || {
+            head.replaced_nonce.store(record.replaced_nonce, Relaxed);
             store_bytes(&head.source, &record.source);
             store_bytes(&head.zone, zerocopy::IntoBytes::as_bytes(&record.zone));
             store_bytes(&head.instance, zerocopy::IntoBytes::as_bytes(&record.instance));

@@ -60,6 +60,10 @@ impl Registrar {
             if line.nonce() == request.nonce.get() {
                 return Ok(slot);
             }
+            // A late duplicate of the request that the standing lease replaced must not replace it in turn.
+            if self.record(slot).replaced_nonce == request.nonce.get() {
+                return Err(Status::Replaced);
+            }
             if line.head().1 != HeartState::Down && self.source(slot) != from.peer.ip {
                 return Err(Status::Conflict);
             }
@@ -139,7 +143,8 @@ impl Registrar {
     ) -> Result<(), TablesFull> {
         let (region, writer) = (&self.tables.region, &self.tables.writer);
         let id = service_id(request.service.as_str());
-        let record = Record { source: from.peer.ip, zone: request.zone, instance: request.instance };
+        let replaced_nonce = replaces.map_or(0, |old| region.lines()[old as usize].nonce());
+        let record = Record { replaced_nonce, source: from.peer.ip, zone: request.zone, instance: request.instance };
         region.records().write(writer, slot, &record, attributes);
         region.endpoints()[slot as usize].set_place(writer, service, 0);
         match replaces {

@@ -12,6 +12,7 @@ use heartline::wire::{Header, Kind};
 use rand::rngs::{SmallRng, StdRng};
 use rand::{Rng, SeedableRng};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use zerocopy::IntoBytes;
 
 pub(crate) struct Harness {
@@ -42,8 +43,14 @@ impl Harness {
     pub(crate) fn new(capacity: u32, settings: Settings, seed: u64) -> Self {
         let start = from_ms(1_000_000);
         let mut random = StdRng::seed_from_u64(seed);
-        let (region, writer) =
-            Region::create(&Place::Scratch, Geometry::new(capacity, 64), (random.next_u64(), random.next_u64()), settings.epoch).unwrap();
+        let (region, writer) = Region::create(
+            &Place::Scratch,
+            Geometry::new(capacity, 64),
+            (random.next_u64(), random.next_u64()),
+            settings.epoch,
+            &AtomicBool::new(false),
+        )
+        .unwrap();
         let region = Arc::new(region);
         let commands = Arc::new(ArrayQueue::new(COMMAND_QUEUE));
         let cookies = Cookies::new((random.next_u64(), random.next_u64()));

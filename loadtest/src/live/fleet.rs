@@ -17,6 +17,8 @@ pub(super) struct Fleet {
     services: u32,
     ttl: Duration,
     batch: usize,
+    /// Number of this run: names and nonces are its own.
+    run: u32,
     pub(super) batches: Vec<Batch>,
 }
 
@@ -50,6 +52,7 @@ impl Fleet {
             services,
             ttl,
             batch,
+            run: rand::random(),
             batches,
         }
     }
@@ -67,10 +70,10 @@ impl Fleet {
         let service = instance as u32 % self.services;
         Registration {
             ttl: self.ttl,
-            nonce: instance as u64 + 1,
+            nonce: u64::from(self.run) << 32 | (instance as u64 + 1),
             attributes: vec![format!("rack=r{}", instance % 40)],
             zone: format!("zone-{}", instance % 3),
-            ..Registration::new(&Self::service_name(service), &format!("i-{instance}"), (instance % 60_000) as u16 + 1)
+            ..Registration::new(&Self::service_name(service), &format!("i-{:08x}-{instance}", self.run), (instance % 60_000) as u16 + 1)
         }
     }
 

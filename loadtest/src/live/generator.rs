@@ -97,7 +97,10 @@ impl<'a> Generator<'a> {
     }
 
     pub(super) fn run(mut self) -> Result<Report, String> {
-        self.run_all().map_err(|error| error.to_string())
+        self.run_all().map_err(|error| match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+            Some(io::ErrorKind::ConnectionRefused) => "the engine has gone away: its port refuses datagrams".to_owned(),
+            _ => error.to_string(),
+        })
     }
 
     fn run_all(&mut self) -> Result<Report, Box<dyn std::error::Error>> {
@@ -136,6 +139,10 @@ impl<'a> Generator<'a> {
         std::thread::sleep(Duration::from_millis(50));
         let after = self.snapshot()?;
         let listed = self.count_listed()?;
+        if after.engine[Stat::BeatsAccepted as usize] == before.engine[Stat::BeatsAccepted as usize] {
+            return Err("the engine has accepted no beat of this run".into());
+        }
+        self.give_back()?;
         Ok(Report::new(self.options, self.machine.clone(), registered_ns, &Window { before, after }, &self.watch, &self.lag_us, listed))
     }
 
@@ -152,6 +159,22 @@ impl<'a> Generator<'a> {
             unsent: self.unsent_frames,
             naks: self.naks,
         })
+    }
+
+    /// Ends the leases of the run, so that the next one finds the engine as this one did. Replies that are lost are not waited for.
+    fn give_back(&mut self) -> io::Result<()> {
+        let mut frame = [0; FRAME_BYTES_MAX];
+        for instance in 0..self.fleet.len() {
+            let mut frame = Header::request(Kind::Deregister, instance as u64).as_bytes().to_vec();
+            frame.extend_from_slice(self.fleet.lease(instance).as_bytes());
+            let _ = self.register.send(&frame);
+            if instance % WINDOW == WINDOW - 1 {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        while self.register.recv(&mut frame).is_ok() {}
+        Ok(())
     }
 
     /// Instances that discovery lists in the end, over all services.

@@ -36,7 +36,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 100)]
     pub(crate) kill: u32,
     /// Seconds to run after all are registered
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) seconds: u64,
     /// Sockets to beat through
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -56,13 +56,16 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<(), String> {
-    if options.kill > options.instances || options.services > options.instances {
-        return Err("--kill and --services are at most --instances".into());
-    }
-    if options.ttl < Duration::from_millis(4) {
-        return Err("--ttl is at least 4ms here: the generator can't beat more often than once a millisecond".into());
-    }
+    let mut options = options.clone();
+    options.services = options.services.min(options.instances);
+    let options = &options;
     let cpus = machine::cpus();
+    check(options, &cpus)?;
+    // Before the run: a report that can't be written is no surprise to come at its end.
+    let json = match &options.json {
+        Some(path) => Some((path, std::fs::File::create(path).map_err(|error| format!("{}: {error}", path.display()))?)),
+        None => None,
+    };
     let machine = machine::description();
     let engine = match options.target {
         Some(_) => None,
@@ -73,11 +76,23 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     let report = Generator::new(options, machine, target, clock::now()).map_err(|error| error.to_string())?.run()?;
     drop(engine);
     report.print();
-    if let Some(path) = &options.json {
-        let text = serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?;
-        std::fs::write(path, text + "\n").map_err(|error| format!("{}: {error}", path.display()))?;
+    if let Some((path, file)) = json {
+        serde_json::to_writer_pretty(file, &report).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     Ok(())
+}
+
+fn check(options: &Options, cpus: &[usize]) -> Result<(), String> {
+    if options.kill > options.instances {
+        return Err(format!("--kill {} is more than --instances {}", options.kill, options.instances));
+    }
+    if options.ttl < Duration::from_millis(4) {
+        return Err("--ttl is at least 4ms here: the generator can't beat more often than once a millisecond".into());
+    }
+    match [options.cpu, options.engine_cpu].into_iter().flatten().find(|cpu| !cpus.contains(cpu)) {
+        Some(cpu) => Err(format!("CPU {cpu} is not among those that this process may use: {cpus:?}")),
+        None => Ok(()),
+    }
 }
 
 fn start_engine(options: &Options, first_cpu: usize) -> Result<Engine, String> {

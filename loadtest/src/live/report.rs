@@ -62,6 +62,7 @@ struct EngineFigures {
     cpu_ns_per_beat: f64,
     cpu_ns_per_datagram: f64,
     cpu_share: f64,
+    /// Memory by the leases there is room for.
     bytes_per_lease: f64,
     memory_bytes: u64,
     up: u64,
@@ -82,7 +83,7 @@ pub(super) struct Report {
     killed: usize,
     detected: usize,
     early: u64,
-    false_downs: i64,
+    false_downs: u64,
     /// Instances that discovery lists in the end.
     listed: u64,
     discovers: u64,
@@ -140,7 +141,7 @@ impl Report {
             killed: watch.dead.len(),
             detected: watch.detected,
             early: watch.early,
-            false_downs: window.engine(Stat::Downs) as i64 - watch.detected as i64,
+            false_downs: window.engine(Stat::Downs).saturating_sub(watch.detected as u64),
             listed,
             discovers: watch.discovers,
             endpoints: watch.endpoints,
@@ -153,7 +154,7 @@ impl Report {
                 cpu_ns_per_beat: cpu / accepted.max(1) as f64,
                 cpu_ns_per_datagram: cpu / window.engine(Stat::Datagrams).max(1) as f64,
                 cpu_share: cpu / uptime,
-                bytes_per_lease: memory_bytes as f64 / f64::from(options.instances),
+                bytes_per_lease: memory_bytes as f64 / window.after.engine[Stat::Capacity as usize].max(1) as f64,
                 memory_bytes,
                 up: window.after.engine[Stat::Up as usize],
                 deafness: window.engine(Stat::Deafness),
@@ -184,7 +185,7 @@ impl Report {
         row("engine CPU a beat", format!("{:.1} ns", self.engine.cpu_ns_per_beat));
         row("engine CPU a datagram", format!("{:.1} ns", self.engine.cpu_ns_per_datagram));
         row("engine CPU share", format!("{:.2} % of a core", self.engine.cpu_share * 100.0));
-        row("engine memory a lease", format!("{:.1} bytes", self.engine.bytes_per_lease));
+        row("engine memory", format!("{:.1} bytes for each lease of its capacity", self.engine.bytes_per_lease));
         row("holds / deafness", format!("{} / {}", self.engine.holds, self.engine.deafness));
         row("generator lag", times(&self.generator_lag_ms));
         if self.generator_limited {
