@@ -67,6 +67,9 @@ pub const STALL_NS_MIN: u64 = 20_000_000;
 /// A stall gives at most this many times its own length as grace (and never more than one TTL).
 pub const STALL_GRACE_FACTOR: u64 = 8;
 
+/// A member that is down is looked at at least once in this time or in its TTL, whichever is longer.
+pub const DOWN_LOOK_NS_MIN: u64 = 100_000_000;
+
 /// Datagrams received in one system call.
 pub const RECEIVE_BATCH: usize = 32;
 /// Buffer of one received message: the kernel coalesces up to 64 KiB into one (UDP GRO).
@@ -86,6 +89,8 @@ pub const TIMERS_PER_STEP: usize = 4096;
 pub const SCAN_MEMBERS_MAX: u32 = 16_384;
 /// Times a reader repeats a read that a writer disturbed before it answers `busy`.
 pub const READ_RETRIES: u32 = 64;
+/// The same for a discovery, which may look at thousands of members in each try.
+pub const DISCOVER_RETRIES: u32 = 8;
 /// Longest probe sequence of an index.
 pub const PROBES_MAX: usize = 512;
 /// Naks a loop sends in a second.

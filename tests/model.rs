@@ -140,7 +140,7 @@ impl World {
             _ => Ok(true),
         };
         let mut reply = self.engine.request(from, Kind::Register, &[body.as_bytes(), &attributes]).expect("an answer");
-        if Reply::decode(&reply).unwrap().status == Status::Busy {
+        while Reply::decode(&reply).unwrap().status == Status::Busy {
             // Every slot is in quarantine until the loops have drained.
             self.engine.pass(1);
             self.model.age(self.engine.now);

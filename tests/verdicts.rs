@@ -50,11 +50,17 @@ fn down_falls_into_the_first_tick_from_the_deadline() {
             register(&mut engine, "a", ttl).unwrap();
             let deadline = engine.now + from_ms(ttl.into());
             while times(&engine, EventKind::Down).is_empty() {
-                let wake = engine.tick().wake_at.expect("a timer is armed");
+                let mut next = engine.tick();
+                if next.drain.is_some() {
+                    // The loops drain at once.
+                    next = engine.tick();
+                }
+                let Some(wake) = next.wake_at else { panic!("no timer is armed") };
                 // Woken when asked, and never busy-waiting: each call moves time forward.
                 assert!(wake >= engine.now || wake == engine.now);
                 engine.now = wake.max(engine.now + 1);
                 assert!(engine.now <= deadline + from_ms(2), "TTL {ttl}, offset {offset}");
+                engine.tick();
                 engine.tick();
             }
             let down = times(&engine, EventKind::Down)[0];

@@ -1,6 +1,6 @@
 //! A blocking session with one engine: one socket, one request at a time, time-outs and retries.
 
-use crate::limits::FRAME_BYTES_MAX;
+use crate::limits::{BEATS_PER_FRAME_MAX, FRAME_BYTES_MAX};
 use crate::net::map_ip;
 use crate::wire::*;
 use rand::Rng;
@@ -285,6 +285,7 @@ impl Session {
 
     /// Sends a frame of 1 to 50 beats and does not wait.
     pub fn send_beats(&mut self, beats: &[Beat]) -> Result<(), ClientError> {
+        check_beats(beats)?;
         self.tag = self.tag.wrapping_add(1);
         let length = self.compose(Kind::Beat, beats.len() as u16, 0, &[beats.as_bytes()]);
         self.socket.send(&self.frame[..length])?;
@@ -293,6 +294,7 @@ impl Session {
 
     /// Sends a frame of 1 to 50 beats and waits for what became of them.
     pub fn beat(&mut self, beats: &[Beat]) -> Result<Beats, ClientError> {
+        check_beats(beats)?;
         self.tag = self.tag.wrapping_add(1);
         let length = self.compose(Kind::Beat, beats.len() as u16, header_flags::ACK_WANTED, &[beats.as_bytes()]);
         let length = self.exchange(Kind::Beat, length)?;
@@ -518,6 +520,13 @@ impl Session {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+}
+
+fn check_beats(beats: &[Beat]) -> Result<(), ClientError> {
+    match beats.len() {
+        1..=BEATS_PER_FRAME_MAX => Ok(()),
+        _ => Err(ClientError::Value("a frame carries 1 to 50 beats")),
     }
 }
 

@@ -4,7 +4,7 @@ use super::{Dataplane, refuse_field};
 use crate::balance::{self, Members, Picks, mix};
 use crate::clock::{NANOS_PER_MS, Nanos};
 use crate::exchange::{Replies, Requester};
-use crate::limits::{ATTRIBUTES_BYTES_MAX, CAPACITY_MAX, ENDPOINTS_PER_FRAME_MAX};
+use crate::limits::{ATTRIBUTES_BYTES_MAX, CAPACITY_MAX, DISCOVER_RETRIES, ENDPOINTS_PER_FRAME_MAX};
 use crate::region::{DirectoryEntry, HeartLine, Region, ServiceMeta};
 use crate::wire::{Declared, Discover, DiscoverHead, Endpoint, Filter, Header, Kind, State, Status, Strategy, has_tag, header_flags};
 use rand::Rng;
@@ -140,7 +140,7 @@ impl Dataplane {
         let Some(entry) = region.directory().get(service as usize) else {
             return replies.put_status(from, Kind::Discover, Status::NoService);
         };
-        let Some(answer) = entry.sequence().read(|| self.answer(now, entry, service, strategy, body)) else {
+        let Some(answer) = entry.sequence().read_within(DISCOVER_RETRIES, || self.answer(now, entry, service, strategy, body)) else {
             return replies.put_status(from, Kind::Discover, Status::Busy);
         };
         let hold = region.hold();

@@ -16,7 +16,8 @@ use crate::exchange::{Attributes, Command, Peer, Replies, Requester};
 use crate::limits::{BEATS_PER_FRAME_MAX, FRAME_BYTES_MAX, GROUP_BEATS, GROUP_FRAMES, NAKS_BURST, NAKS_PER_SECOND, TTL_MS_MAX, TTL_MS_MIN};
 use crate::region::{Applied, Region, prefetch};
 use crate::wire::{
-    Ack, Beat, Declared, Header, Kind, Nak, NakHead, Register, Request, Status, Update, check_attributes, header_flags, update_fields,
+    Ack, Beat, Declared, Header, Kind, Lease, Nak, NakHead, Register, Request, Status, Update, check_attributes, header_flags,
+    update_fields,
 };
 use bucket::Bucket;
 use crossbeam::queue::ArrayQueue;
@@ -243,6 +244,10 @@ impl Dataplane {
             }
             Request::Deregister(header, body) => {
                 let from = requester(header, 0);
+                // Strangers with guessed leases end here; the registrar checks again.
+                if let Err(status) = self.verify(&body.lease) {
+                    return replies.put_status(&from, Kind::Deregister, status);
+                }
                 self.command(&from, Kind::Deregister, Command::Deregister { from, lease: body.lease }, replies);
             }
             Request::Describe(header, body) => {
@@ -259,9 +264,16 @@ impl Dataplane {
             }
             Request::Stats(header, body) => {
                 let from = requester(header, body.cookie.get());
+                if !self.cookies.check(&peer.ip, body.cookie.get(), now) {
+                    return replies.put_status(&from, Kind::Stats, Status::Cookie);
+                }
                 self.command(&from, Kind::Stats, Command::Stats { from }, replies);
             }
         }
+    }
+
+    fn verify(&self, lease: &Lease) -> Result<(), Status> {
+        self.region.lines().get(lease.slot.get() as usize).ok_or(Status::Unknown)?.verify(lease)
     }
 
     /// Passes a command on, or answers that the queue is full.
@@ -297,12 +309,11 @@ impl Dataplane {
         if tail.len() > self.region.geometry().attributes_bytes {
             return replies.put_status(from, Kind::Update, Status::TooLarge);
         }
-        let slot = body.lease.slot.get() as usize;
-        if fields & update_fields::LOAD != 0
-            && let Some(line) = self.region.lines().get(slot)
-            && line.verify(&body.lease).is_ok()
-        {
-            line.set_load(body.load.get());
+        if let Err(status) = self.verify(&body.lease) {
+            return replies.put_status(from, Kind::Update, status);
+        }
+        if fields & update_fields::LOAD != 0 {
+            self.region.lines()[body.lease.slot.get() as usize].set_load(body.load.get());
         }
         let command = Command::Update { from: *from, request: *body, attributes: Attributes::new(tail) };
         self.command(from, Kind::Update, command, replies);

@@ -112,6 +112,10 @@ impl Dataplane {
             0 => SERVICES_PER_FRAME_MAX,
             limit => limit.min(SERVICES_PER_FRAME_MAX),
         };
+        if usize::from(from.budget) < size_of::<Header>() + size_of::<ServicesHead>() + size_of::<ServiceEntry>() {
+            // Nothing that is worth the search would fit.
+            return replies.put_status(from, Kind::Services, Status::Cookie);
+        }
         let (version, services) = self.region.service_count();
         let mut entries: SmallVec<[ServiceEntry; SERVICES_PER_FRAME_MAX]> = SmallVec::new();
         let mut cursor = 0;

@@ -7,7 +7,7 @@ use crate::exchange::Replies;
 use crate::limits::{RECEIVE_BATCH, STALL_NS_MIN, STOP_DRAIN_NS_MAX};
 use crate::net::{ReceiveBatch, SendBatch, Sent, Socket};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 /// What a loop remembers of one of its sockets.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl EventLoop {
             }
             last = self.idle(&mut events, &mut ports, last, idle_since);
         }
-        shared.ended.fetch_add(1, Relaxed);
+        shared.ended.fetch_add(1, SeqCst);
         shared.wake_registrar();
     }
 
@@ -91,7 +91,7 @@ impl EventLoop {
             // Interrupted, or an error that says nothing of what waits there: not drained, and tried again.
             port.ready = true;
             *last = clock::now();
-            return false;
+            return true;
         };
         // Read after the receive: a beat never counts as earlier than it arrived.
         let now = clock::now();

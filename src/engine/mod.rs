@@ -71,12 +71,12 @@ impl Engine {
             .map_err(|error| StartError::System { what: "getting random numbers from the kernel", source: std::io::Error::other(error) })?;
         let epoch = random.next_u64() | 1;
         let key = (random.next_u64(), random.next_u64());
+        let (registrar_wake, wake) = UnixDatagram::pair().map_err(StartError::system("making a socket pair"))?;
+        let (polls, wakers) = make_polls(&sockets)?;
         let (region, writer) =
             Region::create(&config.state, Geometry::new(config.capacity, config.attributes_bytes), key, epoch, cancelled)?;
         let region = Arc::new(region);
         let commands = Arc::new(ArrayQueue::new(COMMAND_QUEUE));
-        let (registrar_wake, wake) = UnixDatagram::pair().map_err(StartError::system("making a socket pair"))?;
-        let (polls, wakers) = make_polls(&sockets)?;
         let shared = Arc::new(Shared::new(sockets, Arc::clone(&commands), wakers, registrar_wake));
         let settings = Settings {
             quota: config.quota.unwrap_or(config.capacity),
@@ -109,7 +109,7 @@ impl Engine {
             })
             .collect();
         account_memory(&shared, &region, &registrar, &loops);
-        let thread = registrar_thread(&shared, &region, registrar, wake, random, epoch, now)?;
+        let thread = registrar_thread(&shared, &region, registrar, wake, random, epoch, now).inspect_err(|_| region.remove_files())?;
         let mut engine = Self { shared, region, threads: Vec::new(), addresses, cores, state };
         engine.spawn(thread, loops)?;
         Ok(engine)
@@ -267,6 +267,7 @@ fn registrar_thread(
         send: SendBatch::default(),
         epoch,
         started,
+        cpu_read: (0, 0),
     })
 }
 

@@ -13,7 +13,7 @@ use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use zerocopy::IntoBytes;
 use zerocopy::byteorder::little_endian::U64;
 
@@ -30,6 +30,8 @@ pub(super) struct RegistrarThread {
     pub(super) send: SendBatch,
     pub(super) epoch: u64,
     pub(super) started: Nanos,
+    /// When the CPU time was last read, and what it was.
+    pub(super) cpu_read: (Nanos, u64),
 }
 
 impl RegistrarThread {
@@ -42,8 +44,8 @@ impl RegistrarThread {
         let mut drops: Vec<(u32, u64)> = shared.sockets.iter().flat_map(|group| group.iter()).map(|_| (0, 0)).collect();
         let mut armed = None;
         loop {
-            let ended = shared.ended.load(Relaxed) as usize == shared.loops.len();
-            let commands = self.commands(&mut sent, &drops);
+            let ended = shared.ended.load(SeqCst) as usize == shared.loops.len();
+            let commands = self.commands(&mut sent, &mut drops);
             let observed = self.observe(&mut drops);
             let next = self.registrar.tick(&observed);
             shared.want_drain(next.drain.unwrap_or(0));
@@ -54,7 +56,7 @@ impl RegistrarThread {
                 continue;
             }
             shared.registrar_sleeps();
-            if self.has_work(&next) || shared.ended.load(Relaxed) as usize == shared.loops.len() {
+            if self.has_work(&next) || shared.ended.load(SeqCst) as usize == shared.loops.len() {
                 shared.registrar_wakes();
                 continue;
             }
@@ -63,7 +65,7 @@ impl RegistrarThread {
     }
 
     /// Takes a group of commands and sends what they answer.
-    fn commands(&mut self, sent: &mut Sent, drops: &[(u32, u64)]) -> usize {
+    fn commands(&mut self, sent: &mut Sent, drops: &mut [(u32, u64)]) -> usize {
         let mut count = 0;
         while count < COMMANDS_PER_STEP
             && let Some(command) = self.shared.commands.pop()
@@ -71,6 +73,7 @@ impl RegistrarThread {
             count += 1;
             let now = clock::now();
             if let Command::Stats { from } = &command {
+                self.read_drops(drops);
                 let known = drops.iter().map(|&(_, total)| total).sum();
                 self.stats(now, from, sent, known);
             } else {
@@ -131,11 +134,12 @@ impl RegistrarThread {
         let (tally, sent) = self.shared.totals();
         let counts = *self.registrar.counts();
         let hold = self.region.hold();
+        let cpu_ns = self.cpu_ns(now);
         let mut numbers = [U64::ZERO; STATS];
         let mut set = |stat: Stat, value: u64| numbers[stat as usize] = U64::new(value);
         set(Stat::Epoch, self.epoch);
         set(Stat::UptimeNs, now - self.started);
-        set(Stat::CpuNs, self.cpu_ns());
+        set(Stat::CpuNs, cpu_ns);
         set(Stat::MemoryBytes, self.shared.memory_bytes.load(Relaxed));
         set(Stat::Capacity, u64::from(self.region.geometry().capacity));
         set(Stat::Up, u64::from(counts.up));
@@ -168,13 +172,18 @@ impl RegistrarThread {
     }
 
     /// CPU time of the engine's threads: the first number of `/proc/self/task/TID/schedstat` (Documentation/scheduler/sched-stats.rst).
-    fn cpu_ns(&self) -> u64 {
+    /// Read once in ten milliseconds at most.
+    fn cpu_ns(&mut self, now: Nanos) -> u64 {
+        if now < self.cpu_read.0 + 10 * clock::NANOS_PER_MS {
+            return self.cpu_read.1;
+        }
         let tids = self.shared.loops.iter().map(|status| &status.tid).chain([&self.shared.registrar_tid]);
-        tids.map(|tid| {
+        let sum = tids.map(|tid| {
             let path = format!("/proc/self/task/{}/schedstat", tid.load(Relaxed));
             let text = std::fs::read_to_string(path).unwrap_or_default();
             text.split(' ').next().and_then(|number| number.parse::<u64>().ok()).unwrap_or(0)
-        })
-        .sum()
+        });
+        self.cpu_read = (now, sum.sum());
+        self.cpu_read.1
     }
 }

@@ -16,8 +16,14 @@ pub struct Sequence(AtomicU32);
 impl Sequence {
     /// Runs `read` until no writer was inside meanwhile. `None` after [`READ_RETRIES`] disturbed tries.
     #[inline]
-    pub fn read<R>(&self, mut read: impl FnMut() -> R) -> Option<R> {
-        for _ in 0..READ_RETRIES {
+    pub fn read<R>(&self, read: impl FnMut() -> R) -> Option<R> {
+        self.read_within(READ_RETRIES, read)
+    }
+
+    /// The same with fewer tries, for long reads.
+    #[inline]
+    pub fn read_within<R>(&self, tries: u32, mut read: impl FnMut() -> R) -> Option<R> {
+        for _ in 0..tries {
             // Acquire: pairs with the release store that ends a write.
             let before = self.0.load(Acquire);
             if before & 1 == 0 {

@@ -8,6 +8,8 @@ use crate::limits::{GRACE_TTLS_MAX, STALL_GRACE_FACTOR};
 struct Spell {
     end: Nanos,
     length: Nanos,
+    /// Time stood still in this spell and in those it follows without a break.
+    still: Nanos,
 }
 
 impl Spell {
@@ -36,15 +38,18 @@ pub(super) struct Deafness {
 impl Deafness {
     /// The kernel dropped datagrams before `now`; how many beats that cost nobody knows.
     pub(super) fn dropped(&mut self, now: Nanos) {
-        self.drops = Spell { end: now, length: Nanos::MAX };
+        self.drops = Spell { end: now, length: Nanos::MAX, still: 0 };
     }
 
     /// One of our threads stood still for `length` until `now`.
     pub(super) fn stalled(&mut self, now: Nanos, length: Nanos) {
-        let spell = Spell { end: now, length };
+        let mut spell = Spell { end: now, length, still: length };
         // A stall that ended earlier and reaches no further excuses nobody whom this one does not.
         while self.count > 0 && self.stalls[self.count - 1].reach() <= spell.reach() {
             self.count -= 1;
+            if self.stalls[self.count].reach() >= now.saturating_sub(length) {
+                spell.still += self.stalls[self.count].still;
+            }
         }
         self.count = (self.count + 1).min(STALLS);
         self.stalls[self.count - 1] = spell;
@@ -60,7 +65,7 @@ impl Deafness {
         let (mut grace, mut still) = (self.drops.grace(last, ttl), 0);
         for stall in self.stalls[..self.count].iter().filter(|stall| stall.end >= last) {
             grace = grace.max(stall.grace(last, ttl));
-            still += stall.length;
+            still += stall.still;
         }
         deadline.max(grace.min(deadline.saturating_add(GRACE_TTLS_MAX * ttl + still)))
     }
@@ -89,6 +94,10 @@ mod tests {
         assert_eq!(deafness.deadline(1000, 10_000), 11_000);
         deafness.stalled(1095, 1);
         assert_eq!(deafness.deadline(1000, 100), 1130, "a shorter one does not take grace away");
+        let mut stopped = Deafness::default();
+        stopped.stalled(1950, 1900);
+        stopped.stalled(3960, 2000);
+        assert_eq!(stopped.deadline(40, 100), 4060, "stopped twice, and one TTL to be heard in");
         assert_eq!(deafness.deadline(1092, 7), 1102, "and is not forgotten for a longer one before it");
     }
 }

@@ -2,9 +2,9 @@
 
 use super::hold::HoldChange;
 use super::tables::{Total, What};
-use super::{Registrar, limbo_key, wheel};
+use super::{Registrar, limbo_floor, wheel};
 use crate::clock::{NANOS_PER_MS, Nanos};
-use crate::limits::GRACE_TTLS_MAX;
+use crate::limits::{DOWN_LOOK_NS_MIN, GRACE_TTLS_MAX};
 use crate::region::{Cause, EventKind, HeartState, Hold};
 use crate::wire::{Declared, State, endpoint_flags};
 
@@ -41,14 +41,15 @@ enum Verdict {
 }
 
 impl Registrar {
-    /// Decides about a slot whose timer is due, whose doubt is cleared, or whose beat asked for it; leaves it with a timer or in limbo.
-    pub(super) fn judge(&mut self, now: Nanos, slot: u32) {
+    /// Decides about a slot whose timer is due, whose beat asked for it, or (`cleared`) whose stay in limbo is over; leaves it with a timer
+    /// or in limbo. Every verdict of silence comes out of limbo, so that the drop counts are read between the last drain and the verdict.
+    pub(super) fn judge(&mut self, now: Nanos, slot: u32, cleared: bool) {
         // Each round goes one state further; there are four.
         for _ in 0..5 {
             let Some(facts) = self.facts(slot) else { return };
-            match self.decide(now, &facts) {
+            match self.decide(now, &facts, cleared) {
                 Verdict::Wait(at) => return self.wheel.arm(slot, wheel::tick_from(at)),
-                Verdict::Doubt => return self.wheel.enter_limbo(slot, limbo_key(now)),
+                Verdict::Doubt => return self.wheel.enter_limbo(slot, limbo_floor(now)),
                 Verdict::Suspect => self.transit(now, slot, HeartState::Suspect, What::new(EventKind::Suspect, Cause::Silence)),
                 Verdict::Expired => self.expire(now, slot, &facts),
                 Verdict::Released => self.declare_down(now, slot, facts.ttl, Cause::HoldOver),
@@ -77,7 +78,7 @@ impl Registrar {
             return self.end(now, slot, HeartState::Removed, Cause::Leaving);
         }
         self.declare(now, slot, declared);
-        self.judge(now, slot);
+        self.judge(now, slot, false);
     }
 
     fn facts(&self, slot: u32) -> Option<Facts> {
@@ -86,11 +87,11 @@ impl Registrar {
         state.is_leased().then(|| Facts { state, last: line.last().at, ttl: line.ttl(), until: line.hold_until() })
     }
 
-    fn decide(&self, now: Nanos, facts: &Facts) -> Verdict {
+    fn decide(&self, now: Nanos, facts: &Facts, cleared: bool) -> Verdict {
         let (last, ttl) = (facts.last, facts.ttl);
         let third = ttl / 3;
         let deadline = self.deafness.deadline(last, ttl);
-        let proved = |at: Nanos, verdict| if self.observed.drained >= at { verdict } else { Verdict::Doubt };
+        let proved = |at: Nanos, verdict| if cleared && self.observed.drained >= at { verdict } else { Verdict::Doubt };
         match facts.state {
             HeartState::Up if now < deadline - third => Verdict::Wait(deadline - third),
             HeartState::Up => proved(deadline - third, Verdict::Suspect),
@@ -98,7 +99,8 @@ impl Registrar {
             HeartState::Suspect if facts.until == 0 && now < deadline => Verdict::Wait(deadline),
             HeartState::Suspect if facts.until == 0 => proved(deadline, Verdict::Expired),
             HeartState::Suspect => {
-                let release = self.hold.release_at(facts.until, ttl);
+                // The hold never lets go of somebody whom our own deafness still excuses.
+                let release = self.hold.release_at(facts.until, ttl).max(deadline);
                 if now >= release {
                     return proved(release, Verdict::Released);
                 }
@@ -107,7 +109,8 @@ impl Registrar {
             }
             HeartState::Down if now < last + ttl => Verdict::Revive,
             HeartState::Down if now >= facts.until => proved(facts.until, Verdict::Bury),
-            HeartState::Down => Verdict::Wait(facts.until),
+            // A beat asks for a look; in case the queue was full, look now and then all the same.
+            HeartState::Down => Verdict::Wait(facts.until.min(now + ttl.max(DOWN_LOOK_NS_MIN))),
             HeartState::Free | HeartState::Removed | HeartState::Replaced => Verdict::Wait(now),
         }
     }

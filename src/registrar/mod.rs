@@ -165,6 +165,8 @@ impl Registrar {
     pub fn tick(&mut self, observed: &Observed) -> Next {
         let now = observed.now;
         self.listen(observed);
+        // `now` was read after their leases ended; a loop that has drained later than that is past them.
+        self.wheel.stamp_freed(limbo_key(now) + 1, TIMERS_PER_STEP);
         let until = wheel::tick_at(now);
         let mut budget = TIMERS_PER_STEP;
         // Limbo first: those were due earlier.
@@ -174,11 +176,11 @@ impl Registrar {
         {
             budget -= 1;
             self.wheel.disarm(slot);
-            self.judge(now, slot);
+            self.judge(now, slot, true);
         }
         while budget > 0 {
             match self.wheel.step(until) {
-                Step::Fire(slot) => self.judge(now, slot),
+                Step::Fire(slot) => self.judge(now, slot, false),
                 Step::Moved => {}
                 Step::Rest => break,
             }

@@ -1,7 +1,7 @@
 //! What clients ask of the registrar: leases, changes, farewells.
 
 use super::tables::{TablesFull, Total, What};
-use super::{Registrar, limbo_floor, limbo_key, wheel};
+use super::{Registrar, limbo_floor, wheel};
 use crate::cadence::Cadence;
 use crate::clock::{Nanos, from_ms};
 use crate::exchange::{Replies, Requester};
@@ -89,6 +89,8 @@ impl Registrar {
         let ttl = from_ms(u64::from(request.ttl_ms.get()));
         self.join(now, slot, from, request, random() | 1, ttl);
         if let Some(old) = standing.slot {
+            let id = service_id(request.service.as_str());
+            self.tables.region.reindex_instance(&self.tables.writer, id, request.instance.bytes(), old, slot);
             self.end(now, old, HeartState::Replaced, Cause::Replaced);
         }
         self.wheel.arm(slot, wheel::tick_from(now + ttl - ttl / 3));
@@ -148,7 +150,8 @@ impl Registrar {
         region.records().write(writer, slot, &record, attributes);
         region.endpoints()[slot as usize].set_place(writer, service, 0);
         match replaces {
-            Some(old) => region.reindex_instance(writer, id, request.instance.bytes(), old, slot),
+            // The index goes over to the new slot once that has its lease.
+            Some(_) => {}
             None => {
                 region.index_instance(writer, id, request.instance.bytes(), slot).map_err(|_| TablesFull)?;
                 self.identities += 1;
@@ -245,7 +248,7 @@ impl Registrar {
                 self.quotas.remove(&record.source);
             }
         }
-        self.wheel.set_free(slot, limbo_key(now + 1));
+        self.wheel.set_freed(slot);
         self.uncount(was, held, endpoint.declared());
         self.counts.ended += 1;
         self.observe_hold(now);

@@ -82,7 +82,10 @@ impl Tables {
     /// Makes a directory entry for a new service; the version starts above every version its id can have had.
     pub(super) fn create_service(&mut self, id: u64, name: &Name) -> Result<u32, TablesFull> {
         let service = self.free_service().ok_or(TablesFull)?;
-        self.region.index_service(&self.writer, id, service).map_err(|_| TablesFull)?;
+        if self.region.index_service(&self.writer, id, service).is_err() {
+            self.queue_if_empty(service);
+            return Err(TablesFull);
+        }
         let version = self.region.feed().head();
         let entry = &self.region.directory()[service as usize];
         entry.sequence().write(&self.writer, || {

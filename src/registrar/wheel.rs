@@ -10,7 +10,8 @@ const LEVELS: usize = 6;
 const FAN_OUT: usize = 256;
 /// Lists of slots beside the wheel's own.
 const LIMBO: usize = LEVELS * FAN_OUT;
-const FREE: usize = LIMBO + 1;
+const FREED: usize = LIMBO + 1;
+const FREE: usize = LIMBO + 2;
 
 /// What one step of the wheel did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,10 +122,19 @@ impl Wheel {
         self.links.first(LIMBO)
     }
 
-    /// Puts a slot into the queue of free ones; it may be used again once every loop has drained after `key`.
-    pub(super) fn set_free(&mut self, slot: u32, key: u64) {
+    /// Puts aside a slot whose lease has just ended.
+    pub(super) fn set_freed(&mut self, slot: u32) {
         self.disarm(slot);
-        self.links.push(FREE, slot, key);
+        self.links.push(FREED, slot, 0);
+    }
+
+    /// Makes slots that were put aside free: they may be used again once every loop has drained after `key`. At most `budget` of them.
+    pub(super) fn stamp_freed(&mut self, key: u64, budget: usize) {
+        for _ in 0..budget {
+            let Some((slot, _)) = self.links.first(FREED) else { return };
+            self.links.remove(slot);
+            self.links.push(FREE, slot, key);
+        }
     }
 
     /// The slot that is longest free, and its key.
