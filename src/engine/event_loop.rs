@@ -25,6 +25,12 @@ struct Port {
     drops: u64,
 }
 
+/// What a loop allocates on its thread before it runs.
+pub(super) struct Prepared {
+    ports: Vec<Port>,
+    events: mio::Events,
+}
+
 /// A loop, before and while it runs on its thread.
 pub(super) struct EventLoop {
     pub(super) shared: Arc<Shared>,
@@ -42,17 +48,22 @@ impl EventLoop {
         &self.shared.loops[self.number]
     }
 
+    /// Allocates what a run needs. A run itself allocates nothing, so the engine is ready only after this.
+    pub(super) fn prepare(&self) -> Prepared {
+        let sockets = &self.shared.sockets[self.number];
+        let now = clock::now();
+        Prepared { ports: sockets.iter().map(|_| Port::new(now)).collect(), events: mio::Events::with_capacity(sockets.len() + 1) }
+    }
+
     /// Runs until the engine stops.
-    pub(super) fn run(mut self) {
+    pub(super) fn run(mut self, prepared: Prepared) {
+        let Prepared { mut ports, mut events } = prepared;
         let shared = Arc::clone(&self.shared);
         let sockets = &shared.sockets[self.number];
-        let now = clock::now();
-        let mut ports: Vec<Port> = sockets.iter().map(|_| Port::new(now)).collect();
-        let mut events = mio::Events::with_capacity(sockets.len() + 1);
         let mut sent = Sent::default();
         // The clock as last read; a receive that follows finds everything that had arrived by then.
-        let mut last = now;
-        let mut idle_since = now;
+        let mut last = clock::now();
+        let mut idle_since = last;
         let mut notified = 0;
         let mut stop_at = Nanos::MAX;
         loop {

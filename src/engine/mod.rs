@@ -125,9 +125,10 @@ impl Engine {
                 // A core that was taken away since the start leaves the loop unpinned, not dead.
                 core_affinity::set_for_current(core_affinity::CoreId { id: core });
                 event_loop.shared.loops[event_loop.number].tid.store(tid(), Relaxed);
+                let prepared = event_loop.prepare();
                 let _ = ready.send(());
                 drop(ready);
-                event_loop.run();
+                event_loop.run(prepared);
             };
             self.threads.push(std::thread::Builder::new().name(name).spawn(run).map_err(StartError::system("starting a loop"))?);
         }
