@@ -1,5 +1,7 @@
-//! The client's side: a small blocking session.
+//! The client's side: requests with their retries, and a small blocking session that drives them over a socket.
 
+mod call;
 mod session;
 
+pub use call::{Caller, Failure, Step};
 pub use session::{Beats, ClientError, Described, Discovered, Grant, Page, Query, Registration, Session, Target};

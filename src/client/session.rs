@@ -1,21 +1,16 @@
 //! A blocking session with one engine: one socket, one request at a time, time-outs and retries.
 
+use super::call::{ATTEMPTS, Caller, Failure, Step};
+use crate::clock::{self, Nanos};
 use crate::limits::{BEATS_PER_FRAME_MAX, FRAME_BYTES_MAX};
 use crate::net::map_ip;
 use crate::wire::*;
 use rand::Rng;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
-
-/// Time to the first retry; doubled for each further one.
-const PATIENCE: Duration = Duration::from_millis(200);
-/// Times a request is sent before the session gives up.
-const ATTEMPTS: u32 = 5;
-/// Where the cookie is in the frames that have one.
-const COOKIE_AT: usize = size_of::<Header>();
 
 /// Why a request has no answer. The session goes on working.
 #[derive(Debug, thiserror::Error)]
@@ -229,10 +224,7 @@ pub struct Discovered {
 pub struct Session {
     socket: UdpSocket,
     engine: SocketAddr,
-    patience: Duration,
-    tag: u64,
-    cookie: u64,
-    frame: [u8; FRAME_BYTES_MAX],
+    caller: Caller,
 }
 
 impl Session {
@@ -245,12 +237,12 @@ impl Session {
     /// Uses a socket that the caller bound.
     pub fn from_socket(socket: UdpSocket, engine: SocketAddr) -> Result<Self, ClientError> {
         socket.connect(engine)?;
-        Ok(Self { socket, engine, patience: PATIENCE, tag: rand::rng().next_u64(), cookie: 0, frame: [0; FRAME_BYTES_MAX] })
+        Ok(Self { socket, engine, caller: Caller::new(rand::rng().next_u64()) })
     }
 
     /// Sets the time to the first retry.
     pub fn set_patience(&mut self, patience: Duration) {
-        self.patience = patience;
+        self.caller.set_patience(patience.as_nanos() as Nanos);
     }
 
     /// The socket.
@@ -261,10 +253,8 @@ impl Session {
     /// Proves the address, and learns epoch and limits.
     pub fn hello(&mut self) -> Result<Welcome, ClientError> {
         let reply = self.call(Kind::Hello, &[Hello::new_zeroed().as_bytes()])?;
-        let ReplyBody::Welcome(welcome) = self.accept(reply)? else { return Err(unexpected()) };
-        let welcome = *welcome;
-        self.cookie = welcome.cookie.get();
-        Ok(welcome)
+        let ReplyBody::Welcome(welcome) = accept(reply)? else { return Err(unexpected()) };
+        Ok(*welcome)
     }
 
     /// Asks for a lease.
@@ -274,7 +264,7 @@ impl Session {
             body.nonce = U64::new(rand::rng().next_u64() | 1);
         }
         let reply = self.call(Kind::Register, &[body.as_bytes(), &tail])?;
-        let ReplyBody::Granted(granted) = self.accept(reply)? else { return Err(unexpected()) };
+        let ReplyBody::Granted(granted) = accept(reply)? else { return Err(unexpected()) };
         Ok(Grant {
             lease: granted.lease,
             epoch: granted.epoch.get(),
@@ -286,21 +276,21 @@ impl Session {
     /// Sends a frame of 1 to 50 beats and does not wait.
     pub fn send_beats(&mut self, beats: &[Beat]) -> Result<(), ClientError> {
         check_beats(beats)?;
-        self.tag = self.tag.wrapping_add(1);
-        let length = self.compose(Kind::Beat, beats.len() as u16, 0, &[beats.as_bytes()]);
-        self.socket.send(&self.frame[..length])?;
+        let frame = self.caller.datagram(Kind::Beat, beats.len() as u16, 0, &[beats.as_bytes()]);
+        // The first error may tell of an earlier datagram to a port where nobody listened; then this one was not sent.
+        match self.socket.send(frame) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => self.socket.send(frame)?,
+            other => other?,
+        };
         Ok(())
     }
 
     /// Sends a frame of 1 to 50 beats and waits for what became of them.
     pub fn beat(&mut self, beats: &[Beat]) -> Result<Beats, ClientError> {
         check_beats(beats)?;
-        self.tag = self.tag.wrapping_add(1);
-        let length = self.compose(Kind::Beat, beats.len() as u16, header_flags::ACK_WANTED, &[beats.as_bytes()]);
-        let length = self.exchange(Kind::Beat, length)?;
-        match Reply::decode(&self.frame[..length]).map(|reply| reply.body) {
-            Ok(ReplyBody::Ack(ack)) => Ok(Beats::Acked(*ack)),
-            Ok(ReplyBody::Nak(_, naks)) => Ok(Beats::Refused(naks.to_vec())),
+        match self.ask(Kind::Beat, beats.len() as u16, header_flags::ACK_WANTED, &[beats.as_bytes()])?.body {
+            ReplyBody::Ack(ack) => Ok(Beats::Acked(*ack)),
+            ReplyBody::Nak(_, naks) => Ok(Beats::Refused(naks.to_vec())),
             _ => Err(unexpected()),
         }
     }
@@ -310,13 +300,13 @@ impl Session {
         let tail = encode_attributes(attributes)?;
         let body = Update { attributes_len: U16::new(tail.len() as u16), ..*change };
         let reply = self.call(Kind::Update, &[body.as_bytes(), &tail])?;
-        self.accept(reply).map(drop)
+        accept(reply).map(drop)
     }
 
     /// Gives a lease back. A lease that has ended already is no error: the reply to an earlier attempt may have been lost.
     pub fn deregister(&mut self, lease: &Lease) -> Result<(), ClientError> {
         let reply = self.call(Kind::Deregister, &[lease.as_bytes()])?;
-        match self.accept(reply) {
+        match accept(reply) {
             Err(ClientError::Refused { status: Status::Removed, .. }) => Ok(()),
             other => other.map(drop),
         }
@@ -337,7 +327,7 @@ impl Session {
             }
         }
         let reply = self.call(Kind::Describe, &[body.as_bytes()])?;
-        let ReplyBody::Description(facts, tail) = self.accept(reply)? else { return Err(unexpected()) };
+        let ReplyBody::Description(facts, tail) = accept(reply)? else { return Err(unexpected()) };
         let mut attributes = Vec::new();
         let mut rest = tail;
         while let Some((&length, after)) = rest.split_first()
@@ -354,7 +344,7 @@ impl Session {
         let mut body = Services::new_zeroed();
         body.cursor = U32::new(cursor);
         let reply = self.call(Kind::Services, &[body.as_bytes()])?;
-        let ReplyBody::Services(head, entries) = self.accept(reply)? else { return Err(unexpected()) };
+        let ReplyBody::Services(head, entries) = accept(reply)? else { return Err(unexpected()) };
         Ok((*head, entries.to_vec()))
     }
 
@@ -386,8 +376,7 @@ impl Session {
             zone: Label::new(&query.zone).map_err(text("zone"))?,
             tag: Label::new(&query.tag).map_err(text("tag"))?,
         };
-        let length = self.call(Kind::Discover, &[body.as_bytes()])?;
-        let reply = Reply::decode(&self.frame[..length]).map_err(|_| unexpected())?;
+        let reply = self.call(Kind::Discover, &[body.as_bytes()])?;
         let (status, field) = (reply.status, reply.header.count.get());
         match (status, reply.body) {
             (Status::NoService, _) => Ok(Page { status, version: 0, cursor: 0, hold_percent: 0, endpoints: Vec::new() }),
@@ -428,98 +417,64 @@ impl Session {
     /// The engine's counters, in the order of [`Stat`]; ask with `stats[Stat::Up as usize]`.
     pub fn stats(&mut self) -> Result<Vec<u64>, ClientError> {
         let reply = self.call(Kind::Stats, &[StatsRequest::new_zeroed().as_bytes()])?;
-        let ReplyBody::Stats(numbers) = self.accept(reply)? else { return Err(unexpected()) };
+        let ReplyBody::Stats(numbers) = accept(reply)? else { return Err(unexpected()) };
         Ok(numbers.iter().map(|number| number.get()).collect())
     }
 
-    /// The body of a reply that says the request was done; other replies are errors.
-    fn accept(&self, length: usize) -> Result<ReplyBody<'_>, ClientError> {
-        let reply = Reply::decode(&self.frame[..length]).map_err(|_| unexpected())?;
-        if reply.status == Status::Ok {
-            Ok(reply.body)
-        } else {
-            Err(ClientError::Refused { status: reply.status, field: reply.header.count.get() })
-        }
+    /// Sends a request until it is answered with more than "prove your address" or "busy".
+    fn call(&mut self, kind: Kind, parts: &[&[u8]]) -> Result<Reply<'_>, ClientError> {
+        self.ask(kind, 0, 0, parts)
     }
 
-    /// Sends a request until it is answered with more than "prove your address" or "busy". Returns the length of the reply in `frame`.
-    fn call(&mut self, kind: Kind, parts: &[&[u8]]) -> Result<usize, ClientError> {
-        let mut refused = Status::Busy;
-        let takes_cookie = matches!(kind, Kind::Register | Kind::Describe | Kind::Services | Kind::Discover | Kind::Stats);
-        for attempt in 0..ATTEMPTS {
-            if takes_cookie && self.cookie == 0 {
-                self.hello()?;
-            }
-            self.tag = self.tag.wrapping_add(1);
-            let length = self.compose(kind, 0, 0, parts);
-            if takes_cookie {
-                self.frame[COOKIE_AT..COOKIE_AT + 8].copy_from_slice(&self.cookie.to_le_bytes());
-            }
-            let length = self.exchange(kind, length)?;
-            match Reply::decode(&self.frame[..length]).map(|reply| reply.status) {
-                Ok(Status::Cookie) if takes_cookie => (self.cookie, refused) = (0, Status::Cookie),
-                Ok(Status::Busy) => {
-                    refused = Status::Busy;
-                    std::thread::sleep(Duration::from_millis(1 << attempt));
-                }
-                _ => return Ok(length),
-            }
-        }
-        Err(ClientError::Refused { status: refused, field: 0 })
-    }
-
-    fn compose(&mut self, kind: Kind, count: u16, flags: u8, parts: &[&[u8]]) -> usize {
-        let header = Header { count: U16::new(count), flags, ..Header::request(kind, self.tag) };
-        let mut at = 0;
-        for part in std::iter::once(&header.as_bytes()).chain(parts) {
-            self.frame[at..at + part.len()].copy_from_slice(part);
-            at += part.len();
-        }
-        at
-    }
-
-    /// Sends the request in `frame` until a reply with its tag comes, which then is in `frame`.
-    fn exchange(&mut self, kind: Kind, length: usize) -> Result<usize, ClientError> {
-        let request = self.frame;
-        let mut patience = self.patience;
-        for _ in 0..ATTEMPTS {
-            match self.socket.send(&request[..length]) {
-                // The engine is not there (yet): an ICMP message to an earlier attempt.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-                other => drop(other?),
-            }
-            if let Some(length) = self.wait(kind, Instant::now() + patience)? {
-                return Ok(length);
-            }
-            patience *= 2;
-        }
-        Err(ClientError::Timeout(self.engine))
-    }
-
-    fn wait(&mut self, kind: Kind, until: Instant) -> Result<Option<usize>, ClientError> {
+    fn ask(&mut self, kind: Kind, count: u16, flags: u8, parts: &[&[u8]]) -> Result<Reply<'_>, ClientError> {
+        self.caller.begin(kind, count, flags, parts);
+        let mut frame = [0; FRAME_BYTES_MAX];
         loop {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(None);
-            }
-            self.socket.set_read_timeout(Some(left))?;
-            match self.socket.recv(&mut self.frame) {
-                Ok(length) => {
-                    // Late replies to earlier requests have other tags.
-                    if let Ok(reply) = Reply::decode(&self.frame[..length])
-                        && reply.kind == kind
-                        && reply.header.tag.get() == self.tag
-                    {
-                        return Ok(Some(length));
+            match self.caller.step(clock::now()) {
+                Step::Send(frame) => match self.socket.send(frame) {
+                    // The engine is not there (yet): an ICMP message to an earlier attempt.
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                    other => drop(other?),
+                },
+                Step::Wait(until) => {
+                    if let Some(length) = self.receive(until, &mut frame)? {
+                        self.caller.receive(clock::now(), &frame[..length]);
                     }
                 }
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted) => {}
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    std::thread::sleep(left.min(Duration::from_millis(20)));
-                }
-                Err(error) => return Err(error.into()),
+                Step::Answered => return Ok(self.caller.reply()),
+                Step::Failed(Failure::Timeout) => return Err(ClientError::Timeout(self.engine)),
+                Step::Failed(Failure::Refused(status)) => return Err(ClientError::Refused { status, field: 0 }),
             }
         }
+    }
+
+    /// Waits for a datagram. `None`: none came, but perhaps a signal or an ICMP message did.
+    fn receive(&mut self, until: Nanos, frame: &mut [u8; FRAME_BYTES_MAX]) -> Result<Option<usize>, ClientError> {
+        let left = Duration::from_nanos(until.saturating_sub(clock::now()));
+        if left.is_zero() {
+            return Ok(None);
+        }
+        self.socket.set_read_timeout(Some(left))?;
+        match self.socket.recv(frame) {
+            Ok(length) => Ok(Some(length)),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted) => {
+                Ok(None)
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                std::thread::sleep(left.min(Duration::from_millis(20)));
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The body of a reply that says the request was done; other replies are errors.
+fn accept(reply: Reply<'_>) -> Result<ReplyBody<'_>, ClientError> {
+    if reply.status == Status::Ok {
+        Ok(reply.body)
+    } else {
+        Err(ClientError::Refused { status: reply.status, field: reply.header.count.get() })
     }
 }
 
