@@ -2,57 +2,61 @@
 
 use crate::clock::Nanos;
 use crate::limits::{GRACE_TTLS_MAX, STALL_GRACE_FACTOR};
+use std::collections::VecDeque;
 
 /// A time in which we could not hear.
-#[derive(Clone, Copy, Debug, Default)]
-struct Spell {
+#[derive(Clone, Copy, Debug)]
+struct Stall {
     end: Nanos,
     length: Nanos,
-    /// Time stood still in this spell and in those it follows without a break.
+    /// Time stood still: the length, and that of forgotten stalls before it.
     still: Nanos,
 }
 
-impl Spell {
+impl Stall {
     /// Until when it excuses those with the longest TTL.
     fn reach(&self) -> Nanos {
         self.end.saturating_add(self.length.saturating_mul(STALL_GRACE_FACTOR))
     }
-
-    /// Until when it excuses a lease that last beat at `last`.
-    fn grace(&self, last: Nanos, ttl: Nanos) -> Nanos {
-        if self.end < last { 0 } else { self.end.saturating_add(ttl.min(self.length.saturating_mul(STALL_GRACE_FACTOR))) }
-    }
 }
 
 /// Stalls remembered at once.
-const STALLS: usize = 8;
+const STALLS: usize = 64;
 
-/// The latest loss of datagrams, and the stalls that may still excuse somebody: newest last, each reaching less far than the one before it.
-#[derive(Clone, Copy, Debug, Default)]
+/// The latest loss of datagrams, and the stalls, newest last.
+#[derive(Debug)]
 pub(super) struct Deafness {
-    drops: Spell,
-    stalls: [Spell; STALLS],
-    count: usize,
+    dropped_at: Option<Nanos>,
+    stalls: VecDeque<Stall>,
 }
 
 impl Deafness {
+    pub(super) fn new() -> Self {
+        Self { dropped_at: None, stalls: VecDeque::with_capacity(STALLS + 1) }
+    }
+
     /// The kernel dropped datagrams before `now`; how many beats that cost nobody knows.
     pub(super) fn dropped(&mut self, now: Nanos) {
-        self.drops = Spell { end: now, length: Nanos::MAX, still: 0 };
+        self.dropped_at = Some(now);
     }
 
     /// One of our threads stood still for `length` until `now`.
     pub(super) fn stalled(&mut self, now: Nanos, length: Nanos) {
-        let mut spell = Spell { end: now, length, still: length };
-        // A stall that ended earlier and reaches no further excuses nobody whom this one does not.
-        while self.count > 0 && self.stalls[self.count - 1].reach() <= spell.reach() {
-            self.count -= 1;
-            if self.stalls[self.count].reach() >= now.saturating_sub(length) {
-                spell.still += self.stalls[self.count].still;
-            }
+        self.stalls.push_back(Stall { end: now, length, still: length });
+        if self.stalls.len() > STALLS {
+            self.forget_one();
         }
-        self.count = (self.count + 1).min(STALLS);
-        self.stalls[self.count - 1] = spell;
+    }
+
+    /// Forgets the stall that reaches least; its time counts with that of the next one.
+    fn forget_one(&mut self) {
+        let others = 0..self.stalls.len() - 1;
+        if let Some(least) = others.min_by_key(|&at| self.stalls[at].reach())
+            && let Some(gone) = self.stalls.remove(least)
+            && let Some(next) = self.stalls.get_mut(least)
+        {
+            next.still += gone.still;
+        }
     }
 
     /// When a lease that last beat at `last` has been silent long enough.
@@ -62,9 +66,10 @@ impl Deafness {
     /// the engine for ever, and a long stop can't use the grace up.
     pub(super) fn deadline(&self, last: Nanos, ttl: Nanos) -> Nanos {
         let deadline = last.saturating_add(ttl);
-        let (mut grace, mut still) = (self.drops.grace(last, ttl), 0);
-        for stall in self.stalls[..self.count].iter().filter(|stall| stall.end >= last) {
-            grace = grace.max(stall.grace(last, ttl));
+        let mut grace = self.dropped_at.filter(|&at| at >= last).map_or(0, |at| at.saturating_add(ttl));
+        let mut still = 0;
+        for stall in self.stalls.iter().rev().take_while(|stall| stall.end >= last) {
+            grace = grace.max(stall.end.saturating_add(ttl.min(stall.length.saturating_mul(STALL_GRACE_FACTOR))));
             still += stall.still;
         }
         deadline.max(grace.min(deadline.saturating_add(GRACE_TTLS_MAX * ttl + still)))
@@ -77,7 +82,7 @@ mod tests {
 
     #[test]
     fn grace_is_one_ttl_and_bounded() {
-        let mut deafness = Deafness::default();
+        let mut deafness = Deafness::new();
         assert_eq!(deafness.deadline(1000, 100), 1100);
         deafness.dropped(1050);
         assert_eq!(deafness.deadline(1000, 100), 1150);
@@ -88,16 +93,38 @@ mod tests {
 
     #[test]
     fn a_short_stall_gives_short_grace() {
-        let mut deafness = Deafness::default();
+        let mut deafness = Deafness::new();
         deafness.stalled(1090, 5);
         assert_eq!(deafness.deadline(1000, 100), 1130);
         assert_eq!(deafness.deadline(1000, 10_000), 11_000);
         deafness.stalled(1095, 1);
         assert_eq!(deafness.deadline(1000, 100), 1130, "a shorter one does not take grace away");
-        let mut stopped = Deafness::default();
+        let mut stopped = Deafness::new();
         stopped.stalled(1950, 1900);
         stopped.stalled(3960, 2000);
         assert_eq!(stopped.deadline(40, 100), 4060, "stopped twice, and one TTL to be heard in");
         assert_eq!(deafness.deadline(1092, 7), 1102, "and is not forgotten for a longer one before it");
+    }
+
+    /// Standing still before the last beat is no reason for more grace after it.
+    #[test]
+    fn only_stalls_since_the_last_beat_lengthen_the_bound() {
+        let mut deafness = Deafness::new();
+        deafness.stalled(990, 500);
+        deafness.stalled(1350, 300);
+        deafness.stalled(2000, 40);
+        assert_eq!(deafness.deadline(1000, 100), 1000 + 4 * 100 + 340);
+    }
+
+    #[test]
+    fn of_very_many_stalls_those_that_reach_furthest_are_remembered() {
+        let mut deafness = Deafness::new();
+        deafness.stalled(1000, 5000);
+        for end in 1..2 * STALLS as Nanos {
+            deafness.stalled(1000 + end, 2);
+        }
+        assert_eq!(deafness.stalls.len(), STALLS);
+        assert_eq!(deafness.stalls.iter().map(|stall| stall.still).sum::<Nanos>(), 5000 + 2 * (2 * STALLS as Nanos - 1));
+        assert_eq!(deafness.deadline(500, 30_000), 31_000);
     }
 }

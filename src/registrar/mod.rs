@@ -127,7 +127,7 @@ impl Registrar {
             fresh: 0,
             identities: 0,
             counts: Counts::default(),
-            deafness: Deafness::default(),
+            deafness: Deafness::new(),
             observed: Observed { now, drained: 0, drops: 0, stall: 0 },
             expected: Nanos::MAX,
             slot_wanted: false,
