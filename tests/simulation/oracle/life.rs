@@ -1,0 +1,281 @@
+//! Life and death: every event against section 7, and after every look of the registrar what should have happened.
+
+use super::{Ended, Key, Lease, Oracle, Seen, Spell, State, Verdict, Violation, must};
+use crate::frames::service_id;
+use heartline::clock::{NANOS_PER_MS, Nanos, from_ms};
+
+/// A stall of this length and longer is deafness.
+const STALL_MIN: Nanos = from_ms(20);
+/// What threads may take to wake one another in the simulation, on top of the tick.
+const PROMPT: Nanos = 500_000;
+
+/// An event of the feed: number, time, kind and cause, service, version, instance, shares, zero.
+type Words = [u64; 8];
+
+/// What a look of the registrar was told and what it asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    pub(crate) now: Nanos,
+    pub(crate) drained: Nanos,
+    pub(crate) drops: u64,
+    pub(crate) stall: Nanos,
+    pub(crate) wake_at: Option<Nanos>,
+    pub(crate) drain: Option<Nanos>,
+}
+
+/// The request that the events of a step come from.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Doing {
+    pub(super) granted: Option<Lease>,
+    pub(super) replaced: Option<Key>,
+    pub(super) updated: Option<Lease>,
+    pub(super) ended: Option<Key>,
+    pub(super) leaves: Option<Key>,
+}
+
+fn tick_from(time: Nanos) -> Nanos {
+    time.div_ceil(NANOS_PER_MS) * NANOS_PER_MS
+}
+
+impl Oracle {
+    /// The bounds of the deadline of a lease that last beat at `last`: section 7, deafness.
+    fn deadline(&self, last: Nanos, ttl: Nanos) -> (Nanos, Nanos) {
+        let plain = last + ttl;
+        let (mut grace, mut certain, mut still) = (0, 0, 0);
+        // The engine remembers 64 stalls; with more of them it is not certain which, and where their time counts.
+        let forgets = self.stalls > 64;
+        for spell in self.spells.iter().filter(|spell| spell.end >= last) {
+            let excuse = spell.end + spell.length.map_or(ttl, |length| ttl.min(8 * length));
+            grace = grace.max(excuse);
+            still += spell.length.unwrap_or(0);
+            if spell.length.is_none() || !forgets {
+                certain = certain.max(excuse);
+            }
+        }
+        let still = if forgets { self.stood_still } else { still };
+        (plain.max(certain.min(last + 4 * ttl)), plain.max(grace.min(last + 4 * ttl + still)))
+    }
+
+    /// The registrar looks: what it learns of its own deafness.
+    pub(crate) fn listening(&mut self, look: &Look) {
+        let stall = look.now.saturating_sub(self.expected_look).max(look.stall);
+        if stall >= STALL_MIN {
+            self.spells.push(Spell { end: look.now, length: Some(stall) });
+            self.stalls += 1;
+            self.stood_still += stall;
+        }
+        if look.drops > self.drops {
+            self.spells.push(Spell { end: look.now, length: None });
+            self.drops = look.drops;
+        }
+        let oldest = self.leases.values().map(|lease| lease.last).min().unwrap_or(Nanos::MAX);
+        self.spells.retain(|spell| spell.end >= oldest || spell.end == look.now);
+    }
+
+    /// One event. `declared` is what the endpoint of its slot says now.
+    pub(crate) fn event(&mut self, now: Nanos, words: &Words, doing: &Doing, declared: u8) -> Verdict {
+        let [number, at, kind_cause, service, version, instance, shares, _] = *words;
+        let (kind, cause) = (kind_cause & 0xFF, kind_cause >> 8);
+        self.events += 1;
+        self.seen.insert((Seen::Event, kind_cause));
+        must!("versions", number == self.events, "event {number} after event {}", self.events - 1);
+        must!("transitions", at == now, "an event of another time: {words:?}");
+        if kind >= 10 {
+            return self.engine_event(now, kind, cause, (shares as u32, (shares >> 32) as u32));
+        }
+        let key = (instance as u32, (instance >> 32) as u32);
+        if kind == 1 {
+            let Some(lease) = doing.granted.clone().filter(|lease| (lease.slot, lease.generation) == key && cause == 1) else {
+                return Err(Violation { invariant: "transitions", what: format!("a registration that nobody asked for: {words:?}") });
+            };
+            self.join(service, version, lease)?;
+            return Ok(());
+        }
+        let Some(lease) = self.leases.get(&key).cloned() else {
+            return Err(Violation { invariant: "old-leases", what: format!("an event about a lease that does not stand: {words:?}") });
+        };
+        must!("versions", service == service_id(&lease.service), "the event names another service");
+        let step = self.services.get_mut(&lease.service).unwrap();
+        *step += 1;
+        must!("versions", version == *step, "version {version} of {:?}, not {step}", lease.service);
+        match kind {
+            2 | 6 => self.returned(now, lease, kind, cause),
+            3..=5 => self.silent(now, lease, kind, cause),
+            7 => {
+                let updated = doing.updated.clone().filter(|updated| (updated.slot, updated.generation) == key && cause == 1);
+                must!("transitions", updated.is_some(), "an update that nobody asked for");
+                self.leases.insert(key, updated.unwrap());
+                Ok(())
+            }
+            8 => {
+                must!("transitions", cause == 2 && declared != lease.declared && declared != 3, "declared {declared} again");
+                must!("transitions", lease.said.is_none_or(|said| said == declared), "declared {declared}, said {:?}", lease.said);
+                self.leases.get_mut(&key).unwrap().declared = declared;
+                Ok(())
+            }
+            9 => self.gone(now, lease, cause, doing),
+            _ => Err(Violation { invariant: "transitions", what: format!("no such event: {words:?}") }),
+        }
+    }
+
+    fn engine_event(&mut self, now: Nanos, kind: u64, cause: u64, shares: (u32, u32)) -> Verdict {
+        match (kind, cause) {
+            (10, 4) => {
+                must!("hold", self.hold.is_none() && self.is_evidence(), "a hold began with {:?} silent of live", self.shares());
+                must!("hold", shares == self.shares(), "the hold began with {shares:?}, not {:?}", self.shares());
+                self.hold = Some((now, shares.0, shares.1));
+            }
+            (11, 5) => {
+                must!("hold", self.hold.is_some() && !self.is_evidence(), "a hold ended with {:?} silent of live", self.shares());
+                (self.hold, self.hold_ended) = (None, now);
+            }
+            (12, 9 | 10) => must!("transitions", self.spells.iter().any(|spell| spell.end == now), "deaf for no reason"),
+            _ => must!("transitions", false, "no such event: kind {kind}, cause {cause}"),
+        }
+        Ok(())
+    }
+
+    fn join(&mut self, service: u64, version: u64, lease: Lease) -> Verdict {
+        must!("versions", service == service_id(&lease.service), "the registration is another service's");
+        let is_empty = self.members(&lease.service).next().is_none();
+        let before = self.services.insert(lease.service.clone(), version);
+        // An empty service may be forgotten; then its versions jump, but never back.
+        let right = before.is_none_or(|before| version == before + 1 || is_empty && version > before);
+        must!("versions", right, "version {version} after {before:?}");
+        let generation = self.slots.insert(lease.slot, lease.generation).unwrap_or(0);
+        must!("old-leases", lease.generation == generation + 1, "generation {} after {generation}", lease.generation);
+        self.granted += 1;
+        self.leases.insert((lease.slot, lease.generation), lease);
+        Ok(())
+    }
+
+    /// Up again, or revived.
+    fn returned(&mut self, now: Nanos, lease: Lease, kind: u64, cause: u64) -> Verdict {
+        let (from, silence) = if kind == 2 { (State::Suspect, lease.ttl - lease.ttl / 3) } else { (State::Down, lease.ttl) };
+        must!("transitions", cause == 2 && lease.state == from, "kind {kind}, cause {cause}: {lease:?}");
+        must!("transitions", now < lease.last + silence, "back without a beat: {lease:?}");
+        let lease = self.leases.get_mut(&(lease.slot, lease.generation)).unwrap();
+        (lease.state, lease.held_at) = (State::Up, None);
+        Ok(())
+    }
+
+    /// Suspect, held or down.
+    fn silent(&mut self, now: Nanos, lease: Lease, kind: u64, cause: u64) -> Verdict {
+        let key = (lease.slot, lease.generation);
+        // What arrived before the time of the verdict counts, applied or not.
+        let judged_at = self.deadline(lease.last, lease.ttl).0 - if kind == 3 { lease.ttl / 3 } else { 0 };
+        let (earliest, latest) = self.deadline(self.last_heard(key, judged_at), lease.ttl);
+        let early = |time: Nanos| format!("{} ns early at {now}: {lease:?}", time - now);
+        let held = lease.held_at;
+        let evidence = self.is_evidence();
+        match (kind, cause, lease.state, held) {
+            (3, 3, State::Up, _) => {
+                let time = earliest - lease.ttl / 3;
+                must!("never-early", now >= time, "suspect {}", early(time));
+                self.leases.get_mut(&key).unwrap().state = State::Suspect;
+            }
+            (4, 4, State::Suspect, None) => {
+                must!("never-early", now >= earliest, "held {}", early(earliest));
+                must!("hold", self.hold.is_some() && evidence && lease.declared == 0, "held without reason: {lease:?}");
+                self.leases.get_mut(&key).unwrap().held_at = Some(now);
+            }
+            (5, 3, State::Suspect, None) => {
+                must!("never-early", now >= earliest, "down {}", early(earliest));
+                must!("hold", !(evidence && lease.declared == 0), "down, not held, with {:?} silent of live", self.shares());
+                let calm = self.disturbed + 5 * NANOS_PER_MS < latest.min(lease.last + lease.ttl);
+                must!("never-late", !calm || now <= tick_from(latest) + PROMPT, "down {} ns late: {lease:?}", now - latest);
+                self.bury(key, now);
+            }
+            (5, 5, State::Suspect, Some(held_at)) => {
+                let time = self.release(held_at, lease.ttl).max(earliest);
+                must!("hold", now >= time, "let go {}", early(time));
+                self.bury(key, now);
+            }
+            _ => must!("transitions", false, "kind {kind}, cause {cause}: {lease:?}"),
+        }
+        Ok(())
+    }
+
+    fn bury(&mut self, key: Key, now: Nanos) {
+        let lease = self.leases.get_mut(&key).unwrap();
+        (lease.state, lease.held_at, lease.down_at) = (State::Down, None, now);
+    }
+
+    /// When somebody held is let go: three TTLs later, or one TTL after the hold ended.
+    fn release(&self, held_at: Nanos, ttl: Nanos) -> Nanos {
+        let longest = held_at + 3 * ttl;
+        if self.hold.is_some() { longest } else { longest.min(self.hold_ended + ttl) }
+    }
+
+    fn gone(&mut self, now: Nanos, lease: Lease, cause: u64, doing: &Doing) -> Verdict {
+        let key = (lease.slot, lease.generation);
+        let right = match cause {
+            1 => doing.ended == Some(key),
+            6 => doing.leaves == Some(key),
+            7 => lease.state == State::Down && now >= self.tombstone(&lease) && now >= lease.last + lease.ttl,
+            8 => doing.replaced == Some(key),
+            _ => false,
+        };
+        must!("transitions", right, "gone for cause {cause} at {now}: {lease:?}");
+        self.leases.remove(&key);
+        self.ended.insert(key, (lease.secret, if cause == 8 { Ended::Replaced } else { Ended::Removed }));
+        Ok(())
+    }
+
+    fn tombstone(&self, lease: &Lease) -> Nanos {
+        lease.down_at + lease.ttl.max(self.plan.tombstone)
+    }
+
+    /// After a look and its events: whoever is due was judged, or the loops are asked to drain; whoever is not has a timer.
+    pub(crate) fn looked(&mut self, look: &Look) -> Verdict {
+        self.expected_look = look.wake_at.map_or(Nanos::MAX, |at| at.max(look.now));
+        must!("hold", self.hold.is_none() || self.is_evidence(), "a hold without evidence: {:?} silent of live", self.shares());
+        let backlog = look.wake_at == Some(look.now);
+        let (mut timer, mut first) = (Nanos::MAX, None);
+        let mut dues = Vec::new();
+        for (key, lease) in &self.leases {
+            let due = self.due(lease);
+            if look.now < tick_from(due) {
+                if tick_from(due) < timer {
+                    (timer, first) = (tick_from(due), Some(lease.clone()));
+                }
+                dues.push((*key, None));
+                continue;
+            }
+            let Some((_, seen, again)) = lease.due.filter(|(time, ..)| *time == due) else {
+                must!("never-late", backlog || look.drain.is_some(), "due at {due}, and nobody is asked to drain: {lease:?}");
+                dues.push((*key, Some((due, look.now, false))));
+                continue;
+            };
+            // Limbo counts microseconds. Who waited for an earlier drain when its time came waits for a second one.
+            let proved = look.drained >= seen;
+            must!("never-late", backlog || !proved || !again, "due at {due}, all drained, not judged: {look:?}: {lease:?}");
+            let seen = if proved { look.now } else { seen };
+            must!("never-late", backlog || look.drain.is_some(), "due at {due}, and nobody is asked to drain: {lease:?}");
+            dues.push((*key, Some((due, seen, again || proved))));
+        }
+        for (key, due) in dues {
+            self.leases.get_mut(&key).unwrap().due = due;
+        }
+        // Who waits for a drain already is woken by that.
+        let asks = backlog || timer == Nanos::MAX || look.drain.is_some() || look.wake_at.is_some_and(|at| at <= timer);
+        must!("never-late", asks, "next is due at {timer}, to be woken at {:?}: {first:?}", look.wake_at);
+        Ok(())
+    }
+
+    /// When a lease is due to be judged at the latest.
+    fn due(&self, lease: &Lease) -> Nanos {
+        let (_, deadline) = self.deadline(lease.last, lease.ttl);
+        match (lease.state, lease.held_at) {
+            (State::Up, _) => deadline - lease.ttl / 3,
+            (State::Suspect, None) => deadline,
+            (State::Suspect, Some(held_at)) => self.release(held_at, lease.ttl).max(deadline),
+            (State::Down, _) => self.tombstone(lease).max(lease.last + lease.ttl),
+        }
+    }
+
+    /// The hold that is on: since when, silent and live instances then.
+    pub(crate) fn hold(&self) -> Option<(Nanos, u32, u32)> {
+        self.hold
+    }
+}

@@ -1,0 +1,443 @@
+//! The simulation: time, the network between clients and engine, and the faults.
+
+use crate::client::{Client, peer};
+use crate::engine::{Engine, Thread};
+use crate::oracle::{Oracle, Seen, State, Verdict, must};
+use crate::plan::{Class, ClientPlan, Fault, Plan};
+use heartline::clock::{Nanos, from_ms};
+use heartline::exchange::Peer;
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt, SeedableRng};
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, BinaryHeap};
+
+/// When the simulations start: any time that is no multiple of anything.
+const START: Nanos = 1_000_000_000_123_457;
+
+/// What happens at a time.
+#[derive(Clone, Debug)]
+pub(crate) enum Happening {
+    ToEngine(Peer, Vec<u8>),
+    ToClient(Peer, Vec<u8>),
+    /// A client wakes up, unless it was woken since.
+    Client(usize, u64),
+    /// A loop receives.
+    Receive(usize),
+    /// It applies what it received at this time.
+    Apply(usize, Nanos),
+    /// The registrar thread takes its commands.
+    Commands,
+    /// It looks, having read the drain time before.
+    Tick {
+        drained: Nanos,
+        commands: usize,
+    },
+    /// Its timer fires.
+    Timer(u64),
+    Begins(usize),
+    Ends(usize),
+}
+
+#[derive(Debug)]
+struct Scheduled {
+    at: Nanos,
+    order: u64,
+    /// Which life of the engine it belongs to; 0: it outlives the engine.
+    life: u64,
+    what: Happening,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+impl Eq for Scheduled {}
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Scheduled {
+    /// The earliest is the greatest, for the heap.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.order).cmp(&(self.at, self.order))
+    }
+}
+
+/// FNV-1a over all that happened: two runs with one trace did the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Trace(pub(crate) u64);
+
+impl Trace {
+    pub(crate) fn add(&mut self, word: u64) {
+        self.0 = (self.0 ^ word).wrapping_mul(0x0000_0100_0000_01B3).rotate_left(23);
+    }
+
+    fn add_bytes(&mut self, bytes: &[u8]) {
+        bytes.chunks(8).for_each(|chunk| self.add(chunk.iter().fold(1, |word, &byte| word << 8 | u64::from(byte))));
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    pub(crate) now: Nanos,
+    order: u64,
+    heap: BinaryHeap<Scheduled>,
+    life: u64,
+    pub(crate) engine: Option<Engine>,
+    pub(crate) oracle: Oracle,
+    pub(crate) clients: Vec<Client>,
+    network: StdRng,
+    /// Frames that were sent, to be sent again by somebody.
+    tape: Vec<(Peer, Vec<u8>)>,
+    pub(crate) packets: u64,
+    pub(crate) trace: Trace,
+    pub(crate) quiet_from: Nanos,
+    seen: BTreeSet<(Seen, u64)>,
+}
+
+/// What a run did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub(crate) trace: Trace,
+    pub(crate) simulated: Nanos,
+    pub(crate) steps: u64,
+    pub(crate) events: u64,
+    pub(crate) seen: BTreeSet<(Seen, u64)>,
+}
+
+impl World {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let mut random = StdRng::seed_from_u64(plan.seed ^ 0x5EED);
+        let clients: Vec<Client> = plan.clients.iter().map(|one| Client::new(one.clone(), random.next_u64())).collect();
+        let quiet_from = plan.faults.iter().map(|fault| fault.until).max().unwrap_or(0).max(plan.length) + START;
+        let mut world = Self {
+            plan: plan.clone(),
+            now: START,
+            order: 0,
+            heap: BinaryHeap::new(),
+            life: 0,
+            engine: None,
+            oracle: Oracle::new(plan, 0),
+            clients,
+            network: StdRng::seed_from_u64(random.next_u64()),
+            tape: Vec::new(),
+            packets: 0,
+            trace: Trace(0xCBF2_9CE4_8422_2325),
+            quiet_from,
+            seen: BTreeSet::new(),
+        };
+        world.start_engine();
+        for number in 0..world.clients.len() {
+            let at = START + world.clients[number].plan.starts;
+            world.schedule(at, Happening::Client(number, 0));
+        }
+        for (index, fault) in plan.faults.iter().enumerate() {
+            world.schedule(START + fault.from, Happening::Begins(index));
+            world.schedule(START + fault.until, Happening::Ends(index));
+        }
+        world
+    }
+
+    /// Runs to the quiet end and beyond, and looks at what is left.
+    pub(crate) fn run(mut self) -> Result<Report, (Nanos, crate::oracle::Violation)> {
+        let end = self.quiet_from + self.plan.scale * 60;
+        let mut steps = 0;
+        let mut events = 0;
+        while let Some(next) = self.heap.pop()
+            && next.at <= end
+        {
+            debug_assert!(next.at >= self.now);
+            self.now = next.at;
+            steps += 1;
+            if next.life != 0 && next.life != self.life {
+                continue;
+            }
+            self.step(next).map_err(|violation| (self.now - START, violation))?;
+            events = events.max(self.engine.as_ref().map_or(0, |engine| engine.region.feed().head()));
+        }
+        self.recovered().map_err(|violation| (self.now - START, violation))?;
+        self.seen.append(&mut self.oracle.seen);
+        Ok(Report { trace: self.trace, simulated: self.now - START, steps, events, seen: self.seen })
+    }
+
+    pub(crate) fn schedule(&mut self, at: Nanos, what: Happening) {
+        self.order += 1;
+        let is_engines = matches!(
+            what,
+            Happening::Receive(_) | Happening::Apply(..) | Happening::Commands | Happening::Tick { .. } | Happening::Timer(_)
+        );
+        let life = if is_engines { self.life } else { 0 };
+        self.heap.push(Scheduled { at: at.max(self.now), order: self.order, life, what });
+    }
+
+    fn step(&mut self, next: Scheduled) -> Verdict {
+        let thread = match next.what {
+            Happening::Receive(which) | Happening::Apply(which, _) => Some(Thread::Loop(which)),
+            Happening::Commands | Happening::Tick { .. } | Happening::Timer(_) => Some(Thread::Registrar),
+            _ => None,
+        };
+        if let Some(thread) = thread
+            && let Some(until) = self.held_up(thread)
+        {
+            self.schedule(until, next.what);
+            return Ok(());
+        }
+        self.trace.add(self.now);
+        match next.what {
+            Happening::ToEngine(peer, bytes) => {
+                self.trace.add_bytes(&bytes);
+                self.arrive(peer, bytes);
+            }
+            Happening::ToClient(peer, bytes) => {
+                self.trace.add_bytes(&bytes);
+                self.client_receives(peer, &bytes);
+            }
+            Happening::Client(number, wake) => {
+                if self.clients[number].wake == wake {
+                    self.client_acts(number);
+                }
+            }
+            Happening::Receive(which) => self.loop_receives(which),
+            Happening::Apply(which, received) => self.loop_applies(which, received)?,
+            Happening::Commands => self.registrar_commands()?,
+            Happening::Tick { drained, commands } => self.registrar_tick(drained, commands)?,
+            Happening::Timer(number) => self.registrar_timer(number),
+            Happening::Begins(index) => self.fault_begins(index),
+            Happening::Ends(index) => self.fault_ends(index),
+        }
+        Ok(())
+    }
+
+    fn start_engine(&mut self) {
+        self.life += 1;
+        let epoch = self.plan.seed << 8 | self.life;
+        let seed = self.plan.seed ^ self.life << 32;
+        self.seen.append(&mut self.oracle.seen);
+        self.oracle = Oracle::new(&self.plan, epoch);
+        self.engine = Some(Engine::new(&self.plan, seed, epoch, self.now));
+        let slow = self.active(Class::Slow).map(|fault| from_ms(1) * (1 + fault.seed % 40)).max();
+        if let Some(engine) = &mut self.engine {
+            engine.slow = slow.unwrap_or(0);
+        }
+        self.schedule(self.now, Happening::Commands);
+    }
+
+    fn active(&self, class: Class) -> impl Iterator<Item = Fault> + '_ {
+        let now = self.now - START;
+        self.plan.faults.iter().filter(move |fault| fault.class == class && (fault.from..fault.until).contains(&now)).copied()
+    }
+
+    /// Whether a fault of the network concerns this client, in this direction.
+    fn concerns(&self, fault: &Fault, client: Option<usize>, to_engine: bool) -> bool {
+        let (who, which, way) = (fault.seed % 3, fault.seed >> 8, (fault.seed >> 4) % 3);
+        let is_of = match (who, client) {
+            (0, _) => true,
+            (1, Some(client)) => client as u64 == which % self.plan.clients.len() as u64,
+            (2, Some(client)) => client as u64 % 2 == which % 2,
+            _ => false,
+        };
+        is_of && (way == 0 || (way == 1) == to_engine)
+    }
+
+    /// The times at which copies of a datagram arrive.
+    fn travel(&mut self, client: Option<usize>, to_engine: bool) -> Vec<Nanos> {
+        let scale = self.plan.scale;
+        let faults: Vec<Fault> = [Class::Loss, Class::Duplication, Class::Delay, Class::Reorder, Class::Partition]
+            .into_iter()
+            .flat_map(|class| self.active(class).collect::<Vec<_>>())
+            .filter(|fault| self.concerns(fault, client, to_engine))
+            .collect();
+        let random = &mut self.network;
+        let base = random.random_range(20_000..60_000 + (scale / 40).min(from_ms(5)));
+        let mut copies = vec![self.now + base];
+        for fault in faults {
+            match fault.class {
+                Class::Loss => copies.retain(|_| random.random_range(0..100) >= 1 + fault.seed % 30),
+                Class::Partition => copies.clear(),
+                Class::Delay => copies.iter_mut().for_each(|at| *at += scale / 100 * (fault.seed % 40)),
+                Class::Duplication if random.random_bool(0.3) => {
+                    copies.extend(copies.first().map(|&at| at + random.random_range(0..scale)));
+                }
+                Class::Reorder if random.random_bool(0.15) => copies.iter_mut().for_each(|at| *at += random.random_range(0..scale * 4)),
+                _ => {}
+            }
+        }
+        copies
+    }
+
+    pub(crate) fn send_to_engine(&mut self, client: Option<usize>, peer: Peer, bytes: Vec<u8>) {
+        if self.tape.len() < 400 {
+            self.tape.push((peer, bytes.clone()));
+        } else if self.network.random_bool(0.1) {
+            let at = self.network.random_range(0..400);
+            self.tape[at] = (peer, bytes.clone());
+        }
+        for at in self.travel(client, true) {
+            self.schedule(at, Happening::ToEngine(peer, bytes.clone()));
+        }
+    }
+
+    pub(crate) fn send_to_client(&mut self, peer: Peer, bytes: Vec<u8>) {
+        let client = self.clients.iter().position(|client| client.peer.ip == peer.ip);
+        for at in self.travel(client, false) {
+            self.schedule(at, Happening::ToClient(peer, bytes.clone()));
+        }
+    }
+
+    fn fault_begins(&mut self, index: usize) {
+        let fault = self.plan.faults[index];
+        let (now, until) = (self.now, START + fault.until);
+        let one = (fault.seed >> 8) as usize % self.plan.clients.len();
+        match fault.class {
+            Class::Rebind => {
+                self.clients[one].rebind(fault.seed.is_multiple_of(3));
+            }
+            Class::Pause => {
+                if let Some(engine) = &mut self.engine {
+                    engine.paused_until = engine.paused_until.max(until);
+                }
+            }
+            Class::Stall => {
+                if let Some(engine) = &mut self.engine {
+                    engine.stall(fault.seed, until);
+                }
+            }
+            Class::Slow => {
+                if let Some(engine) = &mut self.engine {
+                    engine.slow = from_ms(1) * (1 + fault.seed % 40);
+                }
+            }
+            Class::Crash => self.engine = None,
+            Class::Death => self.clients[one].die(),
+            Class::Massacre => {
+                let spared = 2 + fault.seed % 5;
+                for (number, client) in self.clients.iter_mut().enumerate() {
+                    if !(number as u64).is_multiple_of(spared) || fault.seed & 64 != 0 {
+                        client.die();
+                    }
+                }
+            }
+            Class::Twin => {
+                let plan = ClientPlan { host: 220 + (fault.seed % 20) as u8, ..self.clients[one].plan.clone() };
+                self.add_client(plan, fault.seed, true);
+            }
+            Class::Crowd => {
+                for number in 0..40 {
+                    let service = format!("c{}-{}", index, if fault.seed & 1 == 0 { 0 } else { number });
+                    let (service, host) = if number == 0 { ("denied".into(), 240) } else { (service, 240 + number % 8) };
+                    let plan = ClientPlan { service, instance: format!("x{number}"), host, ..self.clients[one].plan.clone() };
+                    self.add_client(plan, fault.seed ^ u64::from(number) << 17, false);
+                }
+            }
+            Class::Replay | Class::Flood | Class::Hostile => self.strangers(&fault, now, until),
+            Class::Loss | Class::Duplication | Class::Delay | Class::Reorder | Class::Partition => {}
+        }
+    }
+
+    fn fault_ends(&mut self, index: usize) {
+        let fault = self.plan.faults[index];
+        let one = (fault.seed >> 8) as usize % self.plan.clients.len();
+        match fault.class {
+            Class::Slow => {
+                if let Some(engine) = &mut self.engine {
+                    engine.slow = 0;
+                }
+            }
+            Class::Crash if self.engine.is_none() && self.active(Class::Crash).next().is_none() => self.start_engine(),
+            Class::Death if !fault.seed.is_multiple_of(3) => self.revive(one),
+            Class::Massacre => (0..self.plan.clients.len()).for_each(|number| self.revive(number)),
+            Class::Twin | Class::Crowd => {
+                for client in &mut self.clients[self.plan.clients.len()..] {
+                    client.die();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn revive(&mut self, number: usize) {
+        if !self.clients[number].alive {
+            self.clients[number].restart(self.now);
+            self.client_acts(number);
+        }
+    }
+
+    fn add_client(&mut self, plan: ClientPlan, seed: u64, yields: bool) {
+        let mut client = Client::new(plan, seed);
+        client.yields = yields;
+        self.clients.push(client);
+        let at = self.now + seed % self.plan.scale;
+        self.schedule(at, Happening::Client(self.clients.len() - 1, 0));
+    }
+
+    /// Datagrams that no client sends: recorded ones, many at once, and broken ones.
+    fn strangers(&mut self, fault: &Fault, now: Nanos, until: Nanos) {
+        let mut random = StdRng::seed_from_u64(fault.seed);
+        let (count, window) = match fault.class {
+            Class::Flood => ((self.plan.socket_queue * self.plan.loops * 2).min(900), (self.plan.scale / 20).min(from_ms(20))),
+            _ => (40, until - now),
+        };
+        for _ in 0..count {
+            let at = now + random.random_range(0..window.max(1));
+            let stranger = peer(250, random.random_range(1..60_000));
+            let recorded = (!self.tape.is_empty()).then(|| self.tape[random.random_range(0..self.tape.len())].clone());
+            let (from, mut bytes) = recorded.unwrap_or((stranger, vec![0x48; 40]));
+            let from = if random.random_bool(0.5) { from } else { stranger };
+            match fault.class {
+                Class::Replay => {}
+                Class::Flood if random.random_bool(0.7) => bytes = garbage_beats(&mut random),
+                Class::Flood => {}
+                _ => mutate(&mut bytes, &mut random),
+            }
+            self.schedule(at, Happening::ToEngine(from, bytes));
+        }
+    }
+
+    /// Once faults have ended and time has passed: who lives is up, and nobody else.
+    fn recovered(&self) -> Verdict {
+        let full = self.oracle.leases.len() >= self.plan.capacity as usize;
+        for client in self.clients.iter().filter(|client| client.alive) {
+            let (service, instance) = (client.plan.service.as_bytes(), client.plan.instance.as_bytes());
+            let lease = self.oracle.leases.values().find(|lease| lease.service == service && lease.instance == instance);
+            let of_source = self.oracle.leases.values().filter(|lease| lease.source == client.peer.ip).count();
+            let excused = full || of_source >= self.plan.quota as usize;
+            must!("recovery", lease.is_some() || excused, "it lives and is not there: {client:?}");
+            let Some((lease, own)) = lease.zip(client.lease) else { continue };
+            must!("recovery", own.secret.get() == lease.secret, "it lives, and another has its lease: {lease:?}");
+            must!("recovery", lease.state == State::Up, "it lives and is not up: {lease:?}");
+        }
+        for lease in self.oracle.leases.values().filter(|lease| lease.state != State::Down) {
+            let alive = self.clients.iter().any(|client| client.alive && client.lease.is_some_and(|own| own.secret.get() == lease.secret));
+            let left = self.now < lease.last + lease.ttl * 2;
+            must!("recovery", alive || left, "nobody lives there: {lease:?}");
+        }
+        Ok(())
+    }
+}
+
+fn garbage_beats(random: &mut StdRng) -> Vec<u8> {
+    let mut frame = b"HL\x01\x03\x01\x00\x00\x00".to_vec();
+    frame.extend_from_slice(&random.next_u64().to_le_bytes());
+    let generation = random.random_range(0..4_u64);
+    frame.extend_from_slice(&(random.random_range(0..128_u64) | generation << 32).to_le_bytes());
+    frame.extend_from_slice(&random.next_u64().to_le_bytes());
+    frame.extend_from_slice(&[random.random(), 0, 0, 0, 0, 0, 0, 0]);
+    frame
+}
+
+fn mutate(bytes: &mut Vec<u8>, random: &mut StdRng) {
+    for _ in 0..random.random_range(1..4) {
+        match random.random_range(0..4) {
+            0 if !bytes.is_empty() => bytes.truncate(random.random_range(0..bytes.len())),
+            1 => bytes.extend((0..random.random_range(1..40)).map(|_| random.random::<u8>() & random.random::<u8>())),
+            _ if !bytes.is_empty() => {
+                let at = random.random_range(0..bytes.len());
+                bytes[at] = random.random();
+            }
+            _ => {}
+        }
+    }
+}
