@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The floors, lowest first; a room uses rooms of lower floors and of none above. `docs/ARCHITECTURE.md` has the same table.
 const FLOORS: [&[&str]; 9] = [
-    &["limits", "clock"],
+    &["limits", "clock", "sync"],
     &["wire", "cadence"],
     &["region", "exchange", "balance"],
     &["registrar", "dataplane"],

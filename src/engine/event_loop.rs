@@ -7,7 +7,7 @@ use crate::exchange::Replies;
 use crate::limits::{RECEIVE_BATCH, STALL_NS_MIN, STOP_DRAIN_NS_MAX};
 use crate::net::{ReceiveBatch, SendBatch, Sent, Socket};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 
 /// What a loop remembers of one of its sockets.
 #[derive(Debug)]
@@ -64,10 +64,10 @@ impl EventLoop {
         // The clock as last read; a receive that follows finds everything that had arrived by then.
         let mut last = clock::now();
         let mut idle_since = last;
-        let mut notified = 0;
+        let mut reported = 0;
         let mut stop_at = Nanos::MAX;
         loop {
-            let wanted = shared.drain_wanted();
+            let wanted = shared.rendezvous.drain_wanted();
             let mut busy = false;
             for (number, (port, socket)) in ports.iter_mut().zip(sockets).enumerate() {
                 if port.ready || port.drained < wanted || stop_at != Nanos::MAX {
@@ -78,8 +78,8 @@ impl EventLoop {
             if self.dataplane.take_commanded() {
                 shared.wake_registrar();
             }
-            notified = self.report_drain(notified);
-            if shared.stop.load(Relaxed) {
+            self.report_drain(&mut reported);
+            if shared.rendezvous.is_stopping() {
                 stop_at = stop_at.min(last + STOP_DRAIN_NS_MAX);
                 if !busy || last >= stop_at {
                     break;
@@ -89,7 +89,7 @@ impl EventLoop {
                 idle_since = last;
                 continue;
             }
-            last = self.idle(&mut events, &mut ports, last, idle_since);
+            last = self.idle(&mut events, &mut ports, last, idle_since, &mut reported);
         }
         shared.ended.fetch_add(1, SeqCst);
         shared.wake_registrar();
@@ -151,30 +151,29 @@ impl EventLoop {
         let status = self.status();
         status.publish_drops(ports.iter().map(|port| port.drops).sum());
         status.publish_counters(self.dataplane.tally(), sent);
-        status.publish_drained(ports.iter().map(|port| port.drained).min().unwrap_or(0));
+        self.shared.rendezvous.publish_drained(self.number, ports.iter().map(|port| port.drained).min().unwrap_or(0));
     }
 
     /// Wakes the registrar when the drain it waits for is complete; each is reported once.
-    fn report_drain(&self, notified: Nanos) -> Nanos {
-        let wanted = self.shared.drain_wanted();
-        if wanted != notified && wanted != 0 && self.shared.drained() >= wanted {
+    fn report_drain(&self, reported: &mut Nanos) {
+        if let Some(wanted) = self.shared.rendezvous.drain_to_report(*reported) {
             self.shared.wake_registrar();
-            return wanted;
+            *reported = wanted;
         }
-        notified
     }
 
     /// Spins for a while, then sleeps until something arrives or the registrar asks. Returns a clock reading.
-    fn idle(&mut self, events: &mut mio::Events, ports: &mut [Port], last: Nanos, idle_since: Nanos) -> Nanos {
+    fn idle(&mut self, events: &mut mio::Events, ports: &mut [Port], last: Nanos, idle_since: Nanos, reported: &mut Nanos) -> Nanos {
         if last - idle_since < self.spin {
             ports.iter_mut().for_each(|port| port.ready = true);
             std::hint::spin_loop();
             return clock::now();
         }
-        if self.shared.may_sleep(self.status()) {
+        if self.shared.rendezvous.may_sleep(self.number) {
+            self.report_drain(reported);
             // An interrupted poll is a wake-up without events.
             let _ = self.poll.poll(events, None);
-            self.shared.woke_up(self.status());
+            self.shared.rendezvous.woke_up(self.number);
             for event in events.iter() {
                 if let Some(port) = ports.get_mut(event.token().0) {
                     port.ready = true;

@@ -4,6 +4,7 @@
 
 mod event_loop;
 mod registrar_thread;
+mod rendezvous;
 mod shared;
 
 use crate::clock::{self, Nanos};

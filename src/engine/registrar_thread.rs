@@ -55,9 +55,9 @@ impl RegistrarThread {
             if commands == COMMANDS_PER_STEP || next.wake_at.is_some_and(|at| at <= clock::now()) {
                 continue;
             }
-            shared.registrar_sleeps();
+            shared.rendezvous.registrar_sleeps();
             if self.has_work(&next) || shared.ended.load(SeqCst) as usize == shared.loops.len() {
-                shared.registrar_wakes();
+                shared.rendezvous.registrar_wakes();
                 continue;
             }
             self.sleep(&mut events, next.wake_at, &mut armed);
@@ -89,7 +89,7 @@ impl RegistrarThread {
 
     /// What the engine knows of its hearing: drain times first, drop counts after, so that every drop before the drain is in the counts.
     fn observe(&mut self, drops: &mut [(u32, u64)]) -> Observed {
-        let drained = self.shared.drained();
+        let drained = self.shared.rendezvous.drained();
         let known: u64 = drops.iter().map(|&(_, total)| total).sum();
         if self.registrar.is_judging() || self.shared.drops_seen() > known {
             self.read_drops(drops);
@@ -108,7 +108,7 @@ impl RegistrarThread {
     }
 
     fn has_work(&self, next: &Next) -> bool {
-        !self.shared.commands.is_empty() || next.drain.is_some_and(|drain| self.shared.drained() >= drain)
+        !self.shared.commands.is_empty() || next.drain.is_some_and(|drain| self.shared.rendezvous.drained() >= drain)
     }
 
     fn sleep(&mut self, events: &mut mio::Events, wake_at: Option<Nanos>, armed: &mut Option<Nanos>) {
@@ -122,7 +122,7 @@ impl RegistrarThread {
         }
         // An interrupted poll is a wake-up like any other.
         let _ = self.poll.poll(events, None);
-        self.shared.registrar_wakes();
+        self.shared.rendezvous.registrar_wakes();
         let mut byte = [0; 8];
         while self.wake.recv(&mut byte).is_ok() {}
         if wake_at.is_some_and(|at| clock::now() >= at) {

@@ -5,9 +5,9 @@ use super::lists::ListRef;
 use super::record::{load_name, store_bytes};
 use super::seqlock::Sequence;
 use super::view::Shared;
+use crate::sync::{AtomicU32, AtomicU64};
 use crate::wire::Name;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicU32, AtomicU64};
 use zerocopy::IntoBytes;
 
 /// One service. Its [`Sequence`] protects this entry, the slot list it points to, and the endpoint lines of its members.

@@ -2,13 +2,13 @@
 
 use super::Writer;
 use super::view::Shared;
+use crate::sync::{AtomicU64, IS_MEMORY};
 use crate::wire::Endpoint;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// One cache line for each slot: the 48 bytes of [`Endpoint`] in memory order, then whose member it is.
 /// Read and written inside the [`super::Sequence`] of its service.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub struct EndpointLine {
     wire: [AtomicU64; 6],
@@ -20,7 +20,7 @@ pub struct EndpointLine {
 // SAFETY: atomics only.
 unsafe impl Shared for EndpointLine {}
 
-const _: () = {
+const _: () = if IS_MEMORY {
     assert!(size_of::<EndpointLine>() == 64 && size_of::<Endpoint>() == 48);
     assert!(std::mem::offset_of!(EndpointLine, place) == 48);
 };

@@ -8,7 +8,7 @@ use super::Writer;
 use super::seqlock::Sequence;
 use super::view::View;
 use crate::limits::{PROBES_MAX, READ_RETRIES};
-use std::sync::atomic::AtomicU64;
+use crate::sync::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 /// The writer kept disturbing a read; the answer is not known.

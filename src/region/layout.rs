@@ -7,9 +7,9 @@ use super::heart::HeartLine;
 use super::record::RecordHead;
 use super::view::Shared;
 use crate::limits::{ATTRIBUTES_BYTES_MAX, CAPACITY_MAX, CAPACITY_MIN, SPARE_SLOTS};
+use crate::sync::{AtomicU32, AtomicU64};
 use crate::wire::fnv1a;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// `HLREGION` as a little-endian number.
 const MAGIC: u64 = u64::from_le_bytes(*b"HLREGION");

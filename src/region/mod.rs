@@ -31,12 +31,13 @@ pub use record::{Record, Records};
 pub use seqlock::Sequence;
 
 use crate::clock;
+use crate::sync::{AtomicBool, AtomicU32};
 use layout::{HeartHeader, PublicHeader};
 use mapping::Mapping;
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
 use std::sync::atomic::Ordering::{Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU32};
+
 use view::View;
 
 /// The right to change the region. There is one for each region, and the registrar has it.

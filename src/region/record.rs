@@ -4,9 +4,9 @@ use super::Writer;
 use super::seqlock::Sequence;
 use super::view::{Shared, View};
 use crate::limits::ATTRIBUTES_BYTES_MAX;
+use crate::sync::{AtomicU32, AtomicU64};
 use crate::wire::{Label, Name};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// The fixed part of a record as it lies in memory.
 #[derive(Debug)]

@@ -5,8 +5,8 @@
 
 use super::Writer;
 use crate::limits::READ_RETRIES;
+use crate::sync::{AtomicU32, fence, spin_loop};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU32, fence};
 
 /// Odd while the writer is inside.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ impl Sequence {
                     return Some(value);
                 }
             }
-            std::hint::spin_loop();
+            spin_loop();
         }
         None
     }

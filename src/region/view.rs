@@ -1,5 +1,6 @@
 //! A typed part of a mapping.
 
+use crate::sync::{AtomicU32, AtomicU64};
 use std::ops::Deref;
 use std::ptr::NonNull;
 
@@ -10,9 +11,9 @@ use std::ptr::NonNull;
 pub(super) unsafe trait Shared: Sync {}
 
 // SAFETY: an atomic integer.
-unsafe impl Shared for std::sync::atomic::AtomicU32 {}
+unsafe impl Shared for AtomicU32 {}
 // SAFETY: an atomic integer.
-unsafe impl Shared for std::sync::atomic::AtomicU64 {}
+unsafe impl Shared for AtomicU64 {}
 
 /// A slice of shared values in a mapping. The [`super::Region`] that hands it out keeps the mapping alive.
 #[derive(Debug)]

@@ -255,7 +255,7 @@ impl World {
         let mut copies = vec![self.now + base];
         for fault in faults {
             match fault.class {
-                Class::Loss => copies.retain(|_| random.random_range(0..100) >= 1 + fault.seed % 30),
+                Class::Loss => copies.retain(|_| random.random_range(0..100) > fault.seed % 30),
                 Class::Partition => copies.clear(),
                 Class::Delay => copies.iter_mut().for_each(|at| *at += scale / 100 * (fault.seed % 40)),
                 Class::Duplication if random.random_bool(0.3) => {

@@ -1,0 +1,129 @@
+//! Who sleeps, who must be woken, and how far each loop has drained its sockets.
+//!
+//! Two threads that must not miss one another do the same on both sides: store what the other looks for, fence, look for what the other
+//! stores (Dekker, with the fences of C++20 [atomics.fences]). Whoever announces sleep looks for work afterwards; whoever makes work looks for
+//! sleepers afterwards. So at least one of the two sees the other. Sleeping and waking themselves are the caller's.
+
+use crate::clock::Nanos;
+use crate::sync::{AtomicBool, AtomicU64, fence};
+use crossbeam::utils::CachePadded;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+
+/// What one loop tells the others. Only it writes its own.
+#[derive(Debug, Default)]
+struct Signal {
+    /// Whatever had arrived at the loop's sockets before this time has been applied.
+    drained: AtomicU64,
+    sleeping: AtomicBool,
+}
+
+/// Shared by the loops and the registrar thread.
+#[derive(Debug, Default)]
+pub(super) struct Rendezvous {
+    loops: Box<[CachePadded<Signal>]>,
+    /// The registrar waits until every loop has drained after this time; 0 when it does not wait.
+    drain_wanted: CachePadded<AtomicU64>,
+    registrar_sleeping: CachePadded<AtomicBool>,
+    stop: AtomicBool,
+}
+
+impl Rendezvous {
+    /// For this many loops.
+    pub(super) fn new(loops: usize) -> Self {
+        Self { loops: (0..loops).map(|_| CachePadded::default()).collect(), ..Self::default() }
+    }
+
+    /// A loop has applied whatever had arrived before this time.
+    pub(super) fn publish_drained(&self, number: usize, at: Nanos) {
+        // Release: pairs with the acquire load in `drained`; the beats applied before are visible to who sees this time.
+        self.loops[number].drained.store(at, Release);
+    }
+
+    /// The time before which every loop has drained its sockets.
+    pub(super) fn drained(&self) -> Nanos {
+        // Acquire: pairs with the release store in `publish_drained`.
+        self.loops.iter().map(|signal| signal.drained.load(Acquire)).min().unwrap_or(0)
+    }
+
+    /// The drain that the registrar waits for; 0 for none.
+    #[inline]
+    pub(super) fn drain_wanted(&self) -> Nanos {
+        self.drain_wanted.load(Relaxed)
+    }
+
+    /// The registrar asks every loop to drain after `time`; `wake` wakes those that sleep.
+    pub(super) fn want_drain(&self, time: Nanos, mut wake: impl FnMut(usize)) {
+        if self.drain_wanted.load(Relaxed) == time {
+            return;
+        }
+        self.drain_wanted.store(time, Relaxed);
+        if time == 0 {
+            return;
+        }
+        // The wish above, the sleepers below; pairs with the fence in `may_sleep`.
+        fence(SeqCst);
+        for (number, signal) in self.loops.iter().enumerate() {
+            if signal.sleeping.load(Relaxed) {
+                wake(number);
+            }
+        }
+    }
+
+    /// A loop is about to sleep. `false`: there is a drain to do first, or the engine stops.
+    pub(super) fn may_sleep(&self, number: usize) -> bool {
+        let signal = &self.loops[number];
+        signal.sleeping.store(true, Relaxed);
+        // The announcement, and the drain time published before, above; the wishes below. Pairs with the fences in `want_drain`,
+        // `registrar_sleeps` and `stop`.
+        fence(SeqCst);
+        let may = self.drain_wanted() <= signal.drained.load(Relaxed) && !self.stop.load(Relaxed);
+        if !may {
+            signal.sleeping.store(false, Relaxed);
+        }
+        may
+    }
+
+    /// The loop does not sleep any more.
+    pub(super) fn woke_up(&self, number: usize) {
+        self.loops[number].sleeping.store(false, Relaxed);
+    }
+
+    /// The drain that is wanted, if it is complete and was not `reported` yet: then the registrar must be woken. To be asked after
+    /// [`Self::may_sleep`] once more: before it, a drain and a wish can miss one another.
+    pub(super) fn drain_to_report(&self, reported: Nanos) -> Option<Nanos> {
+        let wanted = self.drain_wanted();
+        (wanted != reported && wanted != 0 && self.drained() >= wanted).then_some(wanted)
+    }
+
+    /// Whether the registrar sleeps, and the caller is the one to wake it. To be asked after the work for it was made.
+    pub(super) fn must_wake_registrar(&self) -> bool {
+        // The work above, the sleeper below; pairs with the fence in `registrar_sleeps`.
+        fence(SeqCst);
+        self.registrar_sleeping.load(Relaxed) && self.registrar_sleeping.swap(false, Relaxed)
+    }
+
+    /// The registrar is about to sleep; it must look for work once more after this.
+    pub(super) fn registrar_sleeps(&self) {
+        self.registrar_sleeping.store(true, Relaxed);
+        // The announcement, and the drain wanted before, above; the work below. Pairs with the fences in `must_wake_registrar` and `may_sleep`.
+        fence(SeqCst);
+    }
+
+    /// The registrar does not sleep any more.
+    pub(super) fn registrar_wakes(&self) {
+        self.registrar_sleeping.store(false, Relaxed);
+    }
+
+    /// Tells every thread to end; `wake` wakes a loop, and is called for each.
+    pub(super) fn stop(&self, wake: impl FnMut(usize)) {
+        self.stop.store(true, Relaxed);
+        // The wish above, the sleepers below; pairs with the fence in `may_sleep`.
+        fence(SeqCst);
+        (0..self.loops.len()).for_each(wake);
+    }
+
+    /// Whether the engine stops.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stop.load(Relaxed)
+    }
+}

@@ -1,0 +1,55 @@
+//! The lock-free files of the engine, compiled once more with the atomics of the model checker [loom](https://docs.rs/loom) in place of
+//! those of `std`, and models that drive them: every order in which threads can act, and every value that a relaxed load can return.
+//!
+//! What loom leaves out: it treats sequentially consistent loads and stores as acquire and release (their fences it knows), so the engine uses
+//! fences where that matters; and load buffering, which no processor shows for code of this kind.
+
+#![allow(dead_code, unreachable_pub, reason = "the models use a part of what the files of the engine offer")]
+
+pub use heartline::{clock, wire};
+
+/// Stands in for `src/sync.rs`.
+pub mod sync {
+    pub use loom::hint::spin_loop;
+    pub use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, fence};
+
+    /// The atomics of loom are larger than what they hold.
+    pub const IS_MEMORY: bool = false;
+}
+
+/// The limits of the engine, but with few retries: every one of them multiplies the orders to be tried.
+pub mod limits {
+    pub use heartline::limits::*;
+
+    /// Enough to be disturbed once and to be whole then.
+    pub const READ_RETRIES: u32 = 2;
+}
+
+pub mod engine {
+    //! How loops and registrar sleep and wake one another.
+
+    pub mod models;
+    #[path = "../../../../src/engine/rendezvous.rs"]
+    mod rendezvous;
+}
+
+pub mod region {
+    //! What readers read without a lock while the registrar writes.
+
+    #[path = "../../../../src/region/endpoint.rs"]
+    mod endpoint;
+    #[path = "../../../../src/region/feed.rs"]
+    mod feed;
+    #[path = "../../../../src/region/heart.rs"]
+    mod heart;
+    #[path = "../../../../src/region/index.rs"]
+    mod index;
+    pub mod models;
+    #[path = "../../../../src/region/seqlock.rs"]
+    mod seqlock;
+    mod view;
+
+    /// Stands in for the right to write that the region hands out.
+    #[derive(Debug)]
+    pub struct Writer(());
+}
