@@ -157,3 +157,56 @@ impl Feed {
         &self.lines[number as usize & (self.lines.len() - 1)]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::mapping::{Mapping, Place};
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    const LINES: usize = 8;
+
+    proptest! {
+        /// An event that is read under another's number, or silently missing, makes a watcher believe in a history that never was.
+        #[test]
+        fn keeps_the_newest_events_under_their_numbers(slots in prop::collection::vec(any::<(u32, u32, u64)>(), 0..60)) {
+            let mapping = Mapping::create(&Place::Scratch, "feed", 4096, &false.into()).unwrap();
+            let feed = Feed::new(mapping.view(0, LINES), mapping.view(2048, 1));
+            let mut model = BTreeMap::new();
+            for (number, (slot, generation, at)) in slots.into_iter().enumerate() {
+                let number = number as u64 + 1;
+                let event = Event {
+                    at,
+                    kind: EventKind::Held,
+                    cause: Cause::MassSilence,
+                    service: at ^ 7,
+                    version: number * 3,
+                    slot,
+                    generation,
+                    silent: generation ^ 1,
+                    live: slot ^ 1,
+                };
+                feed.push(&Writer(()), &event);
+                let words = [
+                    number,
+                    at,
+                    4 << 8 | 4,
+                    at ^ 7,
+                    number * 3,
+                    u64::from(generation) << 32 | u64::from(slot),
+                    u64::from(slot ^ 1) << 32 | u64::from(generation ^ 1),
+                    0,
+                ];
+                model.insert(number, words);
+                if model.len() > LINES {
+                    model.pop_first();
+                }
+                prop_assert_eq!(feed.head(), number);
+                for asked in 0..number + 3 {
+                    prop_assert_eq!(feed.raw(asked), model.get(&asked).copied());
+                }
+            }
+        }
+    }
+}

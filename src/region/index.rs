@@ -136,3 +136,55 @@ impl HashIndex {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::mapping::{Mapping, Place};
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    const BUCKETS: usize = 32;
+
+    proptest! {
+        /// A deletion that cuts a probe chain loses a neighbour; a wrong shift finds a key twice or under another's hash.
+        #[test]
+        fn finds_what_a_map_finds(steps in prop::collection::vec((0_u8..4, 0_u32..40, 0_u32..40), 1..400), homes in 1_u64..40) {
+            let mapping = Mapping::create(&Place::Scratch, "index", 4096, &false.into()).unwrap();
+            let index = HashIndex::new(mapping.view(0, BUCKETS), mapping.view(BUCKETS * 8, 1));
+            let writer = Writer(());
+            // Key to value; few homes make long chains, and whole hashes that are equal.
+            let mut model: BTreeMap<u32, u32> = BTreeMap::new();
+            let hash = |key: u32| u64::from(key) % homes * 0x1_0000_0001;
+            for (action, key, value) in steps {
+                let is_free = !model.contains_key(&key) && !model.values().any(|&other| other == value);
+                match action {
+                    0 | 1 if is_free => {
+                        let room = model.len() < BUCKETS - 1;
+                        let inserted = index.insert(&writer, hash(key), value).is_ok();
+                        prop_assert!(inserted || !room || model.len() >= BUCKETS / 2);
+                        if inserted {
+                            model.insert(key, value);
+                        }
+                    }
+                    2 => {
+                        if let Some(gone) = model.remove(&key) {
+                            index.remove(&writer, hash(key), gone);
+                        }
+                    }
+                    3 if !model.values().any(|&other| other == value) => {
+                        if let Some(old) = model.get_mut(&key) {
+                            index.replace(&writer, hash(key), *old, value);
+                            *old = value;
+                        }
+                    }
+                    _ => {}
+                }
+                for key in 0..40 {
+                    let expected = model.get(&key).copied();
+                    prop_assert_eq!(index.find(hash(key), |value| Some(expected == Some(value))), Ok(expected));
+                }
+            }
+        }
+    }
+}

@@ -81,4 +81,35 @@ mod tests {
         assert_eq!(guard.observe(7, 10, 200), HoldChange::Ended);
         assert_eq!(guard.release_at(500, 100), 300);
     }
+
+    proptest::proptest! {
+        /// A hold that is never admitted lets a failing switch take everybody down; one that never ends keeps the dead.
+        #[test]
+        fn is_on_from_the_first_admission_to_the_first_lack_of_evidence(
+            steps in proptest::collection::vec((0_u32..30, 0_u32..40, 1_u64..50, proptest::bool::ANY), 1..200),
+            enabled in proptest::bool::ANY,
+        ) {
+            let mut guard = HoldGuard::new(enabled);
+            let (mut on, mut lost_at, mut now) = (false, 0, 0);
+            for (silent, more, pause, expires) in steps {
+                now += pause;
+                let live = silent + more;
+                let evidence = silent >= 8 && 2 * silent >= live;
+                if expires {
+                    let admitted = guard.admit(silent, live);
+                    proptest::prop_assert_eq!(admitted, (enabled && evidence).then_some(!on));
+                    on |= enabled && evidence;
+                }
+                let ends = on && !evidence;
+                proptest::prop_assert_eq!(guard.observe(silent, live, now), if ends { HoldChange::Ended } else { HoldChange::None });
+                if ends {
+                    (on, lost_at) = (false, now);
+                }
+                proptest::prop_assert_eq!(guard.is_on(), on);
+                let (until, ttl) = (now + 100, 30);
+                let release = if on { until } else { until.min(lost_at + ttl) };
+                proptest::prop_assert_eq!(guard.release_at(until, ttl), release);
+            }
+        }
+    }
 }

@@ -220,4 +220,59 @@ mod tests {
         }
         assert!(wakes <= LEVELS, "one wake a level, not one a tick: {wakes}");
     }
+
+    /// A timer of each TTL there can be, armed at times at which every level of the wheel is about to turn: it fires at its tick, and at no other.
+    #[test]
+    fn every_ttl_fires_at_its_tick() {
+        // All of them take seconds optimised and minutes otherwise; then the short ones and a prime's multiples must do.
+        let stride = if cfg!(debug_assertions) { 1009 } else { 1 };
+        let ttls = (1..5000).chain((5000..=u64::from(crate::limits::TTL_MS_MAX)).step_by(stride));
+        let starts = [0, 255, 65_535, 16_777_215, (1 << 32) - 1, 1_000_003, 86_399_999];
+        let mut wheel = Wheel::new(1, 0);
+        for (start, ttl) in starts.into_iter().cycle().zip(ttls) {
+            // Nothing is armed, so the wheel may stand anywhere.
+            wheel.now = start;
+            wheel.arm(0, start + ttl);
+            let fired = loop {
+                let next = wheel.next().expect("the timer is armed");
+                if wheel.step(next) == Step::Fire(0) {
+                    break next;
+                }
+            };
+            assert_eq!(fired, start + ttl, "TTL {ttl} from {start}");
+        }
+    }
+
+    /// Ten years of 64 leases, each armed again when it fires, against a sorted map.
+    #[test]
+    fn years_fire_what_a_sorted_map_fires() {
+        const TEN_YEARS: u64 = 10 * 365 * 86_400_000;
+        let (mut wheel, mut model) = (Wheel::new(64, 0), BTreeSet::new());
+        // A full-period generator (Knuth, TAOCP 2, section 3.2.1.2), so that the test needs no seed.
+        let mut state = 1_u64;
+        let mut ttl = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            1 + (state >> 33) % u64::from(crate::limits::TTL_MS_MAX) >> (state >> 60)
+        };
+        for slot in 0..64 {
+            let tick = ttl();
+            wheel.arm(slot, tick);
+            model.insert((tick, slot));
+        }
+        let mut fires = 0_u64;
+        while let Some((tick, _)) = model.first().copied()
+            && tick < TEN_YEARS
+            && (fires < 300_000 || !cfg!(debug_assertions))
+        {
+            let due: BTreeSet<u32> = model.iter().take_while(|(at, _)| *at == tick).map(|&(_, slot)| slot).collect();
+            assert_eq!(fire_all(&mut wheel, tick), due, "at {tick}");
+            for slot in due {
+                model.remove(&(tick, slot));
+                let next = tick + ttl().max(1);
+                wheel.arm(slot, next);
+                model.insert((next, slot));
+                fires += 1;
+            }
+        }
+    }
 }
