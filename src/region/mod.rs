@@ -14,6 +14,8 @@ mod index;
 mod layout;
 mod lists;
 mod mapping;
+#[cfg(test)]
+mod models;
 mod record;
 mod seqlock;
 mod view;

@@ -252,7 +252,7 @@ mod tests {
         let mut state = 1_u64;
         let mut ttl = move || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            1 + (state >> 33) % u64::from(crate::limits::TTL_MS_MAX) >> (state >> 60)
+            (1 + (state >> 33) % u64::from(crate::limits::TTL_MS_MAX)) >> (state >> 60)
         };
         for slot in 0..64 {
             let tick = ttl();

@@ -40,7 +40,7 @@ impl Options {
     fn from_environment() -> Self {
         let text = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
         let number = |name: &str| text(name).map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no whole number")));
-        let seeds = text("HEARTLINE_SEEDS").unwrap_or_else(|| format!("1..{}", if cfg!(debug_assertions) { 60 } else { 2000 }));
+        let seeds = text("HEARTLINE_SEEDS").unwrap_or_else(|| format!("1..{}", if cfg!(debug_assertions) { 300 } else { 2000 }));
         let (first, last) = seeds
             .split_once("..")
             .and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)))

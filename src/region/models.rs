@@ -1,0 +1,97 @@
+//! Index and feed against plain maps.
+
+use super::Writer;
+use super::feed::{Cause, Event, EventKind, Feed};
+use super::index::HashIndex;
+use super::mapping::{Mapping, Place};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+const BUCKETS: usize = 32;
+
+proptest! {
+    /// A deletion that cuts a probe chain loses a neighbour; a wrong shift finds a key twice or under another's hash.
+    #[test]
+    fn finds_what_a_map_finds(steps in prop::collection::vec((0_u8..4, 0_u32..40, 0_u32..40), 1..400), homes in 1_u64..40) {
+        let mapping = Mapping::create(&Place::Scratch, "index", 4096, &false.into()).unwrap();
+        let index = HashIndex::new(mapping.view(0, BUCKETS), mapping.view(BUCKETS * 8, 1));
+        let writer = Writer(());
+        // Key to value; few homes make long chains, and whole hashes that are equal.
+        let mut model: BTreeMap<u32, u32> = BTreeMap::new();
+        let hash = |key: u32| u64::from(key) % homes * 0x1_0000_0001;
+        for (action, key, value) in steps {
+            let is_free = !model.contains_key(&key) && !model.values().any(|&other| other == value);
+            match action {
+                0 | 1 if is_free => {
+                    let room = model.len() < BUCKETS - 1;
+                    let inserted = index.insert(&writer, hash(key), value).is_ok();
+                    prop_assert!(inserted || !room || model.len() >= BUCKETS / 2);
+                    if inserted {
+                        model.insert(key, value);
+                    }
+                }
+                2 => {
+                    if let Some(gone) = model.remove(&key) {
+                        index.remove(&writer, hash(key), gone);
+                    }
+                }
+                3 if !model.values().any(|&other| other == value) => {
+                    if let Some(old) = model.get_mut(&key) {
+                        index.replace(&writer, hash(key), *old, value);
+                        *old = value;
+                    }
+                }
+                _ => {}
+            }
+            for key in 0..40 {
+                let expected = model.get(&key).copied();
+                prop_assert_eq!(index.find(hash(key), |value| Some(expected == Some(value))), Ok(expected));
+            }
+        }
+    }
+}
+
+const LINES: usize = 8;
+
+proptest! {
+    /// An event that is read under another's number, or silently missing, makes a watcher believe in a history that never was.
+    #[test]
+    fn keeps_the_newest_events_under_their_numbers(slots in prop::collection::vec(any::<(u32, u32, u64)>(), 0..60)) {
+        let mapping = Mapping::create(&Place::Scratch, "feed", 4096, &false.into()).unwrap();
+        let feed = Feed::new(mapping.view(0, LINES), mapping.view(2048, 1));
+        let mut model = BTreeMap::new();
+        for (number, (slot, generation, at)) in slots.into_iter().enumerate() {
+            let number = number as u64 + 1;
+            let event = Event {
+                at,
+                kind: EventKind::Held,
+                cause: Cause::MassSilence,
+                service: at ^ 7,
+                version: number * 3,
+                slot,
+                generation,
+                silent: generation ^ 1,
+                live: slot ^ 1,
+            };
+            feed.push(&Writer(()), &event);
+            let words = [
+                number,
+                at,
+                4 << 8 | 4,
+                at ^ 7,
+                number * 3,
+                u64::from(generation) << 32 | u64::from(slot),
+                u64::from(slot ^ 1) << 32 | u64::from(generation ^ 1),
+                0,
+            ];
+            model.insert(number, words);
+            if model.len() > LINES {
+                model.pop_first();
+            }
+            prop_assert_eq!(feed.head(), number);
+            for asked in 0..number + 3 {
+                prop_assert_eq!(feed.raw(asked), model.get(&asked).copied());
+            }
+        }
+    }
+}
