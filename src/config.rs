@@ -215,10 +215,10 @@ impl Config {
 
     /// The configuration as a file that would give it.
     pub fn to_file(&self) -> String {
-        let quoted = |texts: Vec<String>| texts.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", ");
+        let quoted = |texts: Vec<String>| texts.into_iter().map(toml_text).collect::<Vec<_>>().join(", ");
         let time = |time: Duration| humantime::format_duration(time).to_string();
         let state = match &self.state {
-            Place::Directory(path) => format!("state = {:?}\n", path.display().to_string()),
+            Place::Directory(path) => format!("state = {}\n", toml_text(path.display().to_string())),
             Place::Scratch => String::new(),
         };
         format!(
@@ -248,6 +248,11 @@ impl Config {
     pub(crate) fn tombstone_ns(&self) -> Nanos {
         from_ms(self.tombstone.as_millis() as u64)
     }
+}
+
+/// A text as a TOML string: its escapes are not those of Rust.
+fn toml_text(text: String) -> String {
+    toml::Value::String(text).to_string()
 }
 
 /// CPUs that the process may use, by its affinity mask.
