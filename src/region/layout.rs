@@ -12,9 +12,9 @@ use crate::wire::fnv1a;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// `HLREGION` as a little-endian number.
-const MAGIC: u64 = u64::from_le_bytes(*b"HLREGION");
+pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"HLREGION");
 /// Version of the region format.
-const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 1;
 /// Sections start on page boundaries.
 const PAGE: usize = 4096;
 
@@ -96,8 +96,14 @@ unsafe impl Shared for PublicHeader {}
 const _: () = {
     use std::mem::offset_of;
     assert!(size_of::<CommonHeader>() == 64 && size_of::<HeartHeader>() == 64);
+    assert!(offset_of!(CommonHeader, format) == 8);
     assert!(offset_of!(CommonHeader, ready) == 12);
     assert!(offset_of!(CommonHeader, layout) == 16);
+    assert!(offset_of!(CommonHeader, capacity) == 24);
+    assert!(offset_of!(CommonHeader, slots) == 28);
+    assert!(offset_of!(CommonHeader, services_max) == 32);
+    assert!(offset_of!(CommonHeader, attributes_bytes) == 36);
+    assert!(offset_of!(CommonHeader, boot) == 40);
     assert!(offset_of!(CommonHeader, epoch) == 56);
     assert!(offset_of!(PublicHeader, key) == 120);
     assert!(offset_of!(PublicHeader, directory_version) == 136);
@@ -151,8 +157,10 @@ impl Geometry {
         // At most half full, spare slots included, keeps probes short (Knuth, TAOCP 3, section 6.4).
         let buckets = (2 * capacity as usize).next_power_of_two();
         let directory_buckets = (2 * services_max as usize).next_power_of_two();
-        // A list of n slots owns at most 4n entries (see `lists.rs`).
-        let list_entries = 4 * (capacity as usize).next_power_of_two();
+        // A list of n slots owns at most 4n entries (see `lists.rs`), and its old and new place while it grows. Where there may be about as
+        // many services as leases, that takes all of 4 entries a lease, and nothing is left to grow into.
+        let entries_a_lease = if services_max > capacity / 8 { 8 } else { 4 };
+        let list_entries = entries_a_lease * (capacity as usize).next_power_of_two();
         let events = (capacity as usize).next_power_of_two().clamp(4096, 65_536);
         let tail_words = attributes_bytes.div_ceil(8);
 
@@ -198,7 +206,7 @@ impl Geometry {
     }
 
     /// FNV-1a over every number above and the size of every element.
-    fn hash(&self) -> u64 {
+    pub(super) fn hash(&self) -> u64 {
         let numbers = [
             self.slots as usize,
             self.services_max as usize,

@@ -1,7 +1,8 @@
 //! Where the slot lists of the services lie in their arena: a buddy allocator (Knuth, TAOCP 1, section 2.5).
 //!
 //! A list of `n` slots owns `2^order` entries with `n <= 2^order`, at least four, and is halved once it is no more than a quarter full;
-//! so it never owns more than `4n`, and an arena of four entries a lease can hold every mix of lists unless it is fragmented.
+//! so it never owns more than `4n`, and an arena of four entries a lease (eight where there can be as many services as leases) can hold every
+//! mix of lists unless it is fragmented.
 //! The arena itself is in the region; which parts are free is the registrar's and derived from the directory.
 
 /// Lists own at least four entries.

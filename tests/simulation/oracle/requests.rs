@@ -85,7 +85,14 @@ impl Oracle {
         // Slots rest after a lease; so few requests of one moment can find none.
         let resting = self.granted >= u64::from(self.plan.capacity) + 64;
         let busy = expected == 0 && same.is_none() && reply[7] == 9 && resting;
-        must!("requests", reply[7] == expected || busy, "status {}, not {expected}: {standing:?} {from:?}", reply[7]);
+        let standing_count = self.leases.len();
+        must!(
+            "requests",
+            reply[7] == expected || busy,
+            "status {}, not {expected}: {standing_count} leases of {}, {standing:?} {from:?}",
+            reply[7],
+            self.plan.capacity
+        );
         if reply[7] != 0 {
             return Ok(Doing::default());
         }
