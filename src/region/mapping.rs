@@ -1,5 +1,6 @@
 //! Memory that outlives the process: files on tmpfs, allocated and faulted in at once.
 
+use super::layout::FORMAT;
 use super::view::{Shared, View};
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create, statfs};
@@ -47,6 +48,47 @@ pub enum RegionError {
     /// The caller gave up while memory was being allocated.
     #[error("cancelled")]
     Cancelled,
+    /// A file that was left behind is not one to go on with. Nothing in it was changed.
+    #[error("{file}: {mismatch}")]
+    Refused {
+        /// Which.
+        file: String,
+        /// Why.
+        mismatch: Mismatch,
+    },
+}
+
+/// Why a file is not the memory of an engine like this one, in the order in which it is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    /// It doesn't begin as memory files do, or is no regular file.
+    #[error("is no memory file of heartline; move it away")]
+    Foreign,
+    /// Another version of the format.
+    #[error(
+        "has format {0}, this program knows format {FORMAT}; start the program that wrote it, or remove the file and lose what it holds"
+    )]
+    Format(u32),
+    /// Whoever made it has not finished.
+    #[error("was never finished; remove it")]
+    Unfinished,
+    /// It was written before the machine started: clock readings in it mean nothing.
+    #[error("is from before this start of the machine; remove it")]
+    Boot,
+    /// Sizes or offsets are not what this program would choose.
+    #[error("has another layout than this program makes; start the program that wrote it, or remove the file and lose what it holds")]
+    Layout,
+    /// It is shorter or longer than its header says.
+    #[error("has {found} bytes and should have {expected}; remove it")]
+    Size {
+        /// Bytes there are.
+        found: u64,
+        /// Bytes there should be.
+        expected: u64,
+    },
+    /// The two files are not of one engine.
+    #[error("belongs to another engine than the file beside it; remove both")]
+    Mixed,
 }
 
 /// Bytes allocated and faulted in between two looks at whether the start was cancelled.
@@ -112,6 +154,13 @@ impl Mapping {
             map.advise_range(memmap2::Advice::PopulateWrite, start, length).or_else(|_| populate(&map, start, length)).map_err(fail)?;
         }
         Ok(map)
+    }
+
+    /// Maps a file that is there, all of it.
+    pub(super) fn open(file: File, path: &Path) -> Result<Self, RegionError> {
+        let fail = |source: io::Error| RegionError::Io { file: path.display().to_string(), source };
+        let map = MmapOptions::new().map_raw(&file).map_err(fail)?;
+        Ok(Self { map, file, path: Some(path.to_owned()) })
     }
 
     /// Removes the file from its directory, unless another has taken its place there.

@@ -6,6 +6,7 @@
 //!
 //! Invariant: only the holder of the [`Writer`] changes anything but the loops' words of the heart lines.
 
+mod attach;
 mod directory;
 mod endpoint;
 mod feed;
@@ -28,7 +29,7 @@ pub use index::{Disturbed, HashIndex, IndexFull};
 pub use layout::Geometry;
 pub use lists::{ListAllocator, ListRef};
 pub(crate) use mapping::is_tmpfs;
-pub use mapping::{Place, RegionError};
+pub use mapping::{Mismatch, Place, RegionError};
 pub use record::{Record, Records};
 pub use seqlock::Sequence;
 
@@ -78,11 +79,21 @@ impl Region {
     ) -> Result<(Self, Writer), RegionError> {
         let heart = Mapping::create(place, "heart", geometry.heart_bytes(), cancelled)?;
         let public = Mapping::create(place, "public", geometry.public_bytes(), cancelled).inspect_err(|_| heart.remove())?;
+        let region = Self::assemble([heart, public], geometry, Some(key));
+        region.publish(epoch);
+        Ok((region, Writer(())))
+    }
+
+    /// Finds the tables in the files. Without a key the one that is stored there is used.
+    fn assemble(files: [Mapping; 2], geometry: Geometry, key: Option<(u64, u64)>) -> Self {
+        let [heart, public] = &files;
+        let header: View<PublicHeader> = public.view(0, 1);
+        let key = key.unwrap_or_else(|| (header[0].key[0].load(Relaxed), header[0].key[1].load(Relaxed)));
         let slots = geometry.slots as usize;
-        let region = Self {
+        Self {
             heart_header: heart.view(0, 1),
             lines: heart.view(geometry.lines, slots),
-            header: public.view(0, 1),
+            header,
             directory: public.view(geometry.directory, geometry.services_max as usize),
             directory_index: HashIndex::new(
                 public.view(geometry.directory_index, geometry.directory_buckets),
@@ -99,10 +110,8 @@ impl Region {
             feed: Feed::new(public.view(geometry.feed, geometry.events), public.view(PublicHeader::FEED_HEAD, 1)),
             key,
             geometry,
-            files: [heart, public],
-        };
-        region.publish(epoch);
-        Ok((region, Writer(())))
+            files,
+        }
     }
 
     /// Removes the files from their directory, unless others have taken their places. The memory stays until the region is dropped.

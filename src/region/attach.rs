@@ -1,0 +1,152 @@
+//! Going on with the two files that a former engine left: a ladder of checks, each with its own refusal, before anything is mapped.
+//!
+//! What is checked is the frame: who made the files, when, and how they are laid out. What is in the tables is distrusted by whoever reads
+//! it, as in any shared memory: numbers are bounds, not promises.
+
+use super::layout::{FORMAT, Geometry, MAGIC};
+use super::mapping::{Mapping, Mismatch, RegionError};
+use super::{Region, Writer};
+use crate::clock;
+use crate::limits::{ATTRIBUTES_BYTES_MAX, CAPACITY_MAX, CAPACITY_MIN};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The common header as it lies in a file.
+const HEADER: usize = 64;
+
+/// A file that passed the checks that concern it alone.
+struct Candidate {
+    file: File,
+    path: PathBuf,
+    geometry: Geometry,
+    epoch: u64,
+}
+
+impl Region {
+    /// Attaches to the files in a directory. The caller holds the directory's lock, so that it becomes their only writer.
+    pub fn attach(directory: &Path) -> Result<(Self, Writer), RegionError> {
+        let heart = candidate(directory.join("heart"), Geometry::heart_bytes)?;
+        let public = candidate(directory.join("public"), Geometry::public_bytes)?;
+        if heart.geometry != public.geometry || heart.epoch != public.epoch {
+            return Err(RegionError::Refused { file: public.path.display().to_string(), mismatch: Mismatch::Mixed });
+        }
+        let files = [Mapping::open(heart.file, &heart.path)?, Mapping::open(public.file, &public.path)?];
+        Ok((Self::assemble(files, public.geometry, None), Writer(())))
+    }
+}
+
+fn candidate(path: PathBuf, bytes: fn(&Geometry) -> usize) -> Result<Candidate, RegionError> {
+    let shown = path.display().to_string();
+    let refuse = |mismatch| RegionError::Refused { file: shown.clone(), mismatch };
+    let fail = |source: io::Error| RegionError::Io { file: shown.clone(), source };
+    let open = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path);
+    let file = open.map_err(fail)?;
+    let facts = file.metadata().map_err(fail)?;
+    let mut header = [0; HEADER];
+    if !facts.is_file() || facts.len() < HEADER as u64 {
+        return Err(refuse(Mismatch::Foreign));
+    }
+    file.read_exact_at(&mut header, 0).map_err(fail)?;
+    let (geometry, epoch) = check(&header).map_err(refuse)?;
+    let expected = bytes(&geometry) as u64;
+    if facts.len() != expected {
+        return Err(refuse(Mismatch::Size { found: facts.len(), expected }));
+    }
+    Ok(Candidate { file, path, geometry, epoch })
+}
+
+/// The ladder. Offsets are those that `layout.rs` asserts.
+fn check(header: &[u8; HEADER]) -> Result<(Geometry, u64), Mismatch> {
+    let long = |at: usize| u64::from_ne_bytes(std::array::from_fn(|byte| header[at + byte]));
+    let short = |at: usize| u32::from_ne_bytes(std::array::from_fn(|byte| header[at + byte]));
+    if long(0) != MAGIC {
+        return Err(Mismatch::Foreign);
+    }
+    if short(8) != FORMAT {
+        return Err(Mismatch::Format(short(8)));
+    }
+    if short(12) != 1 {
+        return Err(Mismatch::Unfinished);
+    }
+    let boot = u128::from(long(40)) << 64 | u128::from(long(48));
+    if boot.to_be_bytes() != clock::boot_id() {
+        return Err(Mismatch::Boot);
+    }
+    let (capacity, attributes_bytes) = (short(24), short(36) as usize);
+    if !(CAPACITY_MIN..=CAPACITY_MAX).contains(&capacity) || attributes_bytes > ATTRIBUTES_BYTES_MAX {
+        return Err(Mismatch::Layout);
+    }
+    let geometry = Geometry::new(capacity, attributes_bytes);
+    if (long(16), short(28), short(32)) != (geometry.hash(), geometry.slots, geometry.services_max) {
+        return Err(Mismatch::Layout);
+    }
+    Ok((geometry, long(56)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{HeartState, Place};
+    use super::*;
+    use crate::sync::AtomicBool;
+
+    fn directory(name: &str) -> PathBuf {
+        let path = PathBuf::from(format!("/dev/shm/heartline-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    fn create(path: &Path, epoch: u64) -> (Region, Writer) {
+        let place = Place::Directory(path.to_owned());
+        Region::create(&place, Geometry::new(64, 16), (11, 12), epoch, &AtomicBool::new(false)).unwrap()
+    }
+
+    #[test]
+    fn what_was_written_is_there_again() {
+        let path = directory("attach");
+        let (region, writer) = create(&path, 13);
+        region.lines()[3].lease_to(&writer, 10, 100, 7, 1);
+        region.index_instance(&writer, 5, b"a", 3).unwrap();
+        drop(region);
+        let (again, _writer) = Region::attach(&path).unwrap();
+        assert_eq!(again.lines()[3].head(), (1, HeartState::Up));
+        assert_eq!(again.geometry(), &Geometry::new(64, 16));
+        assert_eq!(again.index.find(again.hash(5, b"a"), |slot| Some(slot == 3)), Ok(Some(3)), "under the same key");
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn each_difference_has_its_refusal() {
+        let path = directory("refuse");
+        let refusal = |at: u64, bytes: &[u8]| {
+            let _ = std::fs::remove_file(path.join("public"));
+            drop(create(&path, 13));
+            File::options().write(true).open(path.join("public")).unwrap().write_all_at(bytes, at).unwrap();
+            match Region::attach(&path) {
+                Err(RegionError::Refused { mismatch, .. }) => mismatch,
+                other => panic!("byte {at}: {other:?}"),
+            }
+        };
+        assert_eq!(refusal(0, b"X"), Mismatch::Foreign);
+        assert_eq!(refusal(8, &[2]), Mismatch::Format(2));
+        assert_eq!(refusal(12, &[0]), Mismatch::Unfinished);
+        assert_eq!(refusal(16, &[1, 2, 3]), Mismatch::Layout);
+        assert_eq!(refusal(24, &[65]), Mismatch::Layout);
+        assert_eq!(refusal(27, &[0xFF]), Mismatch::Layout);
+        assert_eq!(refusal(36, &[0xFF, 0xFF]), Mismatch::Layout);
+        assert_eq!(refusal(40, &[1, 2, 3, 4, 5, 6, 7, 8]), Mismatch::Boot);
+        assert_eq!(refusal(56, &[14]), Mismatch::Mixed);
+        std::fs::remove_file(path.join("public")).unwrap();
+        drop(create(&path, 13));
+        let expected = Geometry::new(64, 16).heart_bytes() as u64;
+        File::options().write(true).open(path.join("heart")).unwrap().set_len(expected - 4096).unwrap();
+        let error = Region::attach(&path).unwrap_err();
+        assert!(error.to_string().contains(&format!("has {} bytes and should have {expected}", expected - 4096)), "{error}");
+        File::options().write(true).open(path.join("heart")).unwrap().set_len(10).unwrap();
+        assert!(matches!(Region::attach(&path), Err(RegionError::Refused { mismatch: Mismatch::Foreign, .. })));
+        std::fs::remove_file(path.join("heart")).unwrap();
+        assert!(matches!(Region::attach(&path), Err(RegionError::Io { .. })));
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+}
