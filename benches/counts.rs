@@ -1,0 +1,128 @@
+//! Workloads whose instructions are counted: `.ci/counts` runs each under callgrind and compares with `counts.txt`.
+//!
+//! `counts NAME REPEATS` runs one; only what happens inside [`measured`] is counted. Instructions, other than times, are the same on
+//! every run of one binary.
+
+#[path = "../tests/common/harness.rs"]
+mod harness;
+
+use harness::{Harness, peer, settings};
+use heartline::clock::from_ms;
+use heartline::dataplane::Datagram;
+use heartline::exchange::Replies;
+use heartline::registrar::Observed;
+use heartline::wire::*;
+use std::hint::black_box;
+use zerocopy::byteorder::little_endian::{U16, U32, U64};
+use zerocopy::{FromZeros, IntoBytes};
+
+const LEASES: u32 = 4000;
+const NAMES: [&str; 6] = ["beat", "beats-50", "discover-1", "discover-25", "index-lookup", "wheel-tick"];
+
+/// The only function that is counted.
+#[inline(never)]
+fn measured(repeats: u64, mut work: impl FnMut(u64)) {
+    for repeat in 0..repeats {
+        work(repeat);
+    }
+}
+
+/// An engine with many instances of 40 services, and their leases.
+fn engine() -> (Harness, Vec<Lease>) {
+    let mut engine = Harness::new(4096, settings(4096), 1);
+    let leases = (0..LEASES).map(|number| {
+        let mut body = Register::new_zeroed();
+        (body.nonce, body.ttl_ms) = (U64::new(5), U32::new(3_600_000));
+        body.service = Name::new(&format!("service-{}", number % 40)).unwrap();
+        body.instance = Name::new(&format!("instance-{number}")).unwrap();
+        let reply = engine.request(peer(1), Kind::Register, &[body.as_bytes()]).unwrap();
+        let ReplyBody::Granted(granted) = Reply::decode(&reply).unwrap().body else { panic!("refused") };
+        granted.lease
+    });
+    let leases = leases.collect();
+    (engine, leases)
+}
+
+fn beats(repeats: u64, batch: usize) {
+    let (mut engine, leases) = engine();
+    let mut replies = Replies::default();
+    let frames: Vec<Vec<u8>> = (0..repeats)
+        .map(|repeat| {
+            let beats: Vec<Beat> = (0..batch)
+                .map(|number| {
+                    let lease = leases[(repeat as usize * batch + number) % leases.len()];
+                    Beat { lease, sequence: U32::new(repeat as u32 + 1), ..Beat::new_zeroed() }
+                })
+                .collect();
+            let header = Header { count: U16::new(batch as u16), ..Header::request(Kind::Beat, repeat) };
+            [header.as_bytes(), beats.as_bytes()].concat()
+        })
+        .collect();
+    let now = engine.now;
+    measured(repeats, |repeat| {
+        let datagram = Datagram { peer: peer(1), bytes: &frames[repeat as usize] };
+        engine.dataplane.receive(now + repeat, std::iter::once(datagram), &mut replies);
+    });
+    assert!(replies.is_empty());
+    assert_eq!(engine.dataplane.tally().accepted, repeats * batch as u64);
+}
+
+fn discover(repeats: u64, limit: u16) {
+    let (mut engine, _) = engine();
+    let cookie = U64::new(engine.cookies.make(&peer(1).ip, engine.now));
+    let body = Discover { cookie, service: U64::new(service_id("service-7")), limit: U16::new(limit), ..Discover::new_zeroed() };
+    let frame = [Header::request(Kind::Discover, 1).as_bytes(), body.as_bytes()].concat();
+    let mut replies = Replies::default();
+    let now = engine.now;
+    measured(repeats, |_| {
+        replies.clear();
+        engine.dataplane.receive(now, std::iter::once(Datagram { peer: peer(1), bytes: &frame }), &mut replies);
+    });
+    assert_eq!(replies.iter().next().map(|(_, reply)| reply.len()), Some(32 + 48 * usize::from(limit)));
+}
+
+fn index_lookup(repeats: u64) {
+    let (engine, _) = engine();
+    let names: Vec<String> = (0..LEASES).map(|number| format!("instance-{number}")).collect();
+    let services: Vec<(u32, u64)> = (0..40)
+        .map(|number| service_id(&format!("service-{number}")))
+        .map(|id| (engine.region.find_service(id).unwrap().unwrap(), id))
+        .collect();
+    measured(repeats, |repeat| {
+        let number = repeat as usize % names.len();
+        let (service, id) = services[number % 40];
+        let found = engine.region.find_instance(service, id, names[number].as_bytes());
+        assert!(black_box(found).is_ok_and(|slot| slot.is_some()));
+    });
+}
+
+fn wheel_tick(repeats: u64) {
+    let (mut engine, _) = engine();
+    let start = engine.now;
+    measured(repeats, |repeat| {
+        let now = start + from_ms(1 + repeat);
+        black_box(engine.registrar.tick(&Observed { now, drained: now, drops: 0, stall: 0 }));
+    });
+    assert_eq!(engine.registrar.counts().up, LEASES);
+}
+
+fn run(name: &str, repeats: u64) {
+    match name {
+        "beat" => beats(repeats, 1),
+        "beats-50" => beats(repeats, 50),
+        "discover-1" => discover(repeats, 1),
+        "discover-25" => discover(repeats, 25),
+        "index-lookup" => index_lookup(repeats),
+        "wheel-tick" => wheel_tick(repeats),
+        other => panic!("{other} is none of {NAMES:?}"),
+    }
+}
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    match &words[..] {
+        [name, repeats] => run(name, repeats.parse().expect("a number of repeats")),
+        // `cargo bench` and `cargo test --benches` come here: each workload once, so that none of them rots.
+        _ => NAMES.iter().for_each(|name| run(name, 40)),
+    }
+}
