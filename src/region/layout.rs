@@ -112,6 +112,8 @@ const _: () = {
     assert!(offset_of!(PublicHeader, index_moves) == PublicHeader::INDEX_MOVES);
     assert!(offset_of!(PublicHeader, directory_moves) == PublicHeader::DIRECTORY_MOVES);
     assert!(size_of::<PublicHeader>() <= PAGE);
+    assert!(offset_of!(PublicHeader, services) == 144);
+    assert!(offset_of!(PublicHeader, hold_shares) == 160);
 };
 
 /// Sizes of the tables and their byte offsets in their files.
