@@ -34,8 +34,8 @@ pub fn attach(data: &[u8]) {
         if input.is_empty() && place & 2 != 0 {
             file.set_len(place >> 2).expect("tmpfs cuts files");
         } else if length > 2 {
-            // Mostly where something is: headers, the first entries of tables.
-            let at = if place & 4 == 0 { (place >> 3) % 256 } else { (place >> 3) * 8 };
+            // Where something is: in the headers, or at the start of a page, for every table begins with one. The feed comes last, and is long.
+            let at = if place & 4 == 0 { (place >> 3) % 256 } else { (place >> 3 & 0xF) % 12 * 4096 + (place >> 8) % 512 };
             file.write_all_at(&value.to_le_bytes(), at % (length - 1)).expect("tmpfs writes");
         }
     }

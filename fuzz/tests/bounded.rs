@@ -95,7 +95,7 @@ fn registrar() {
 
 #[test]
 fn attach() {
-    run(target("attach"), 1500);
+    run(target("attach"), 4000);
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub(crate) struct Options {
     #[arg(long, default_values_t = [1, 50], value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=50))]
     batch: Vec<u16>,
     /// Leases that beat
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     instances: u32,
     /// Pairs of runs, interleaved as engine, sink, sink, engine
     #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=1000))]

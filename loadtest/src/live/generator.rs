@@ -8,14 +8,14 @@ use hdrhistogram::Histogram;
 use heartline::client::Session;
 use heartline::clock::{self, NANOS_PER_SECOND, Nanos};
 use heartline::limits::FRAME_BYTES_MAX;
-use heartline::wire::{Header, Kind, Reply, ReplyBody, Stat, Status};
+use heartline::wire::{Header, Hello, Kind, Reply, ReplyBody, Stat, Status};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
-use zerocopy::IntoBytes;
 use zerocopy::byteorder::little_endian::U64;
+use zerocopy::{FromZeros, IntoBytes};
 
 /// Registrations under way at once.
 const WINDOW: usize = 256;
@@ -23,6 +23,8 @@ const WINDOW: usize = 256;
 const RETRY_NS: Nanos = 200_000_000;
 /// Frames sent in one turn before the other work gets its turn.
 const FRAMES_PER_TURN: usize = 64;
+/// Time after which a cookie is replaced: it is good for a minute.
+const COOKIE_NS: Nanos = 20 * NANOS_PER_SECOND;
 /// Longest sleep between two turns.
 const NAP_NS: Nanos = 200_000;
 
@@ -47,6 +49,7 @@ pub(super) struct Generator<'a> {
     sockets: Vec<UdpSocket>,
     register: UdpSocket,
     cookie: u64,
+    cookie_at: Nanos,
     /// Registrations under way: instance and when it was sent.
     pending: VecDeque<(usize, Nanos)>,
     next_register: usize,
@@ -79,6 +82,7 @@ impl<'a> Generator<'a> {
             sockets: (0..options.sockets).map(|_| open_socket(target)).collect::<Result<_, _>>()?,
             register: open_socket(target)?,
             cookie,
+            cookie_at: now,
             pending: VecDeque::new(),
             next_register: 0,
             registered: 0,
@@ -114,8 +118,8 @@ impl<'a> Generator<'a> {
         bar.finish();
         let registered_ns = clock::now() - self.started;
         self.schedule_all_known();
-        self.lag_us.reset();
         let before = self.snapshot()?;
+        self.lag_us.reset();
         let start = clock::now();
         let run_for = self.options.seconds * NANOS_PER_SECOND;
         let grace = 6 * self.options.ttl.as_nanos() as Nanos;
@@ -185,6 +189,9 @@ impl<'a> Generator<'a> {
     /// One turn: frames that are due, the work of the phase, questions and answers, a nap until the next thing.
     fn turn(&mut self, work: impl FnOnce(&mut Self, Nanos) -> io::Result<Nanos>) -> io::Result<()> {
         let now = clock::now();
+        if now > self.cookie_at + COOKIE_NS {
+            self.ask_cookie(now)?;
+        }
         let next_frame = self.beat(now)?;
         let next_work = work(self, now)?;
         let next_question = if self.registered == self.fleet.len() { self.watch.ask(clock::now())? } else { Nanos::MAX };
@@ -195,6 +202,16 @@ impl<'a> Generator<'a> {
             std::thread::sleep(Duration::from_nanos((next - now).min(NAP_NS)));
         }
         Ok(())
+    }
+
+    /// Says hello again; the answer comes among the grants.
+    fn ask_cookie(&mut self, now: Nanos) -> io::Result<()> {
+        self.cookie_at = now;
+        let frame = [Header::request(Kind::Hello, 0).as_bytes(), Hello::new_zeroed().as_bytes()].concat();
+        match self.register.send(&frame) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            other => other.map(drop),
+        }
     }
 
     /// Sends the frames that are due. Returns when the next one is.
@@ -210,9 +227,10 @@ impl<'a> Generator<'a> {
             let (length, beats) = self.fleet.frame(batch, &mut frame);
             if beats > 0 {
                 let socket = &self.sockets[batch % self.sockets.len()];
-                self.fleet.batches[batch].sent_at = clock::now();
+                let sent_at = clock::now();
                 match socket.send(&frame[..length]) {
                     Ok(_) => {
+                        self.fleet.batches[batch].sent_at = sent_at;
                         self.sent_frames += 1;
                         self.sent_beats += beats as u64;
                     }
@@ -281,9 +299,15 @@ impl<'a> Generator<'a> {
                     }
                     self.registered += 1;
                     if let Some(batch) = self.fleet.grant(instance, granted.lease) {
+                        // A lease counts as having beaten when it is granted.
+                        self.fleet.batches[batch].sent_at = now;
                         self.fleet.batches[batch].due = now + self.offset(batch);
                         self.insert(batch);
                     }
+                }
+                (Kind::Hello, _, ReplyBody::Welcome(welcome)) => {
+                    self.cookie = welcome.cookie.get();
+                    self.watch.cookie = self.cookie;
                 }
                 (Kind::Register, Status::Busy, _) => {}
                 (Kind::Register, status, _) => return Err(io::Error::other(format!("a registration was refused: {status:?}"))),
@@ -307,6 +331,7 @@ impl<'a> Generator<'a> {
 
     /// Kills the instances whose time has come: evenly over one interval, after a quarter of the run.
     fn kill_due(&mut self, now: Nanos, start: Nanos) -> io::Result<Nanos> {
+        self.take_grants(now)?;
         let kills = self.options.kill as usize;
         let first = start + self.options.seconds * NANOS_PER_SECOND / 4;
         while self.killed < kills {

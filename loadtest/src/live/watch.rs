@@ -1,4 +1,4 @@
-//! Watching the engine: each dead instance is asked for from its deadline on, and every service is read again and again.
+//! Watching the engine: each dead instance is asked for, most often from its deadline on, and every service is read again and again.
 
 use super::fleet::Fleet;
 use hdrhistogram::Histogram;
@@ -10,7 +10,9 @@ use std::net::{SocketAddr, UdpSocket};
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
-/// Time between two questions for one dead instance.
+/// Time between two questions for one dead instance before its deadline: a verdict that comes early is to be seen.
+const EARLY_POLL_NS: Nanos = 100_000_000;
+/// The same from its deadline on.
 const POLL_NS: Nanos = 400_000;
 /// Questions sent in one turn.
 const POLLS_PER_TURN: usize = 64;
@@ -28,7 +30,7 @@ pub(super) struct Dead {
 /// The watching socket and what it has seen.
 pub(super) struct Watch {
     socket: UdpSocket,
-    cookie: u64,
+    pub(super) cookie: u64,
     pub(super) dead: Vec<Dead>,
     /// Dead instances before this one are found.
     first_open: usize,
@@ -85,7 +87,7 @@ impl Watch {
             if dead.found {
                 continue;
             }
-            let due = (dead.deadline.saturating_sub(2 * POLL_NS)).max(dead.asked_at + POLL_NS);
+            let due = (dead.deadline.saturating_sub(2 * POLL_NS)).min(dead.asked_at + EARLY_POLL_NS).max(dead.asked_at + POLL_NS);
             if due <= now && asked < POLLS_PER_TURN {
                 dead.asked_at = now;
                 asked += 1;
