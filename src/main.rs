@@ -99,7 +99,7 @@ fn serve(config: &Config) -> Result<(), String> {
 fn ready(config: &Config, engine: &Engine) -> String {
     let listen: Vec<String> = engine.addresses().iter().map(|address| format!("udp://{address}")).collect();
     format!(
-        "heartlined {} ready: {}, {} loops on CPUs {:?}, capacity {} leases, {:.1} MiB memory, {:.1} MiB receive buffer a socket{}\n",
+        "heartlined {} ready: {}, {} loops on CPUs {:?}, capacity {} leases, {:.1} MiB memory, {:.1} MiB receive buffer a socket{}{}\n",
         env!("CARGO_PKG_VERSION"),
         listen.join(" "),
         engine.cores().len(),
@@ -108,5 +108,6 @@ fn ready(config: &Config, engine: &Engine) -> String {
         engine.memory_bytes() as f64 / f64::from(1 << 20),
         engine.receive_queue_bytes() as f64 / f64::from(2 << 20),
         if engine.coalesces() { ", GRO" } else { "" },
+        if engine.resumed() > 0 { format!(", {} leases resumed", engine.resumed()) } else { String::new() },
     )
 }

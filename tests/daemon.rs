@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use heartline::client::{Query, Session};
+use heartline::client::{Beats, Query, Session};
 use heartline::wire::*;
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader};
@@ -185,14 +185,45 @@ fn an_engine_that_nobody_listens_to_serves_all_the_same() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
+/// What was acknowledged outlives the process that acknowledged it: leases, lists, versions, and what beats said.
 #[test]
-fn leftovers_of_a_killed_engine_are_no_obstacle() {
+fn a_killed_engine_is_gone_on_with() {
+    let state = Scratch::new();
+    let mut first = Daemon::start(&state, &[]);
+    let mut session = Session::connect(first.address).unwrap();
+    let epoch = session.hello().unwrap().epoch.get();
+    let leases: Vec<Lease> = (0..300).map(|n| session.register(&instance("s", &format!("i{n}"), 2000)).unwrap().lease).collect();
+    session.deregister(&leases[7]).unwrap();
+    session.beat(&[beat(leases[8], 5)]).unwrap();
+    let before = session.discover(&Query::new("s")).unwrap().version;
+    first.signal(Signal::KILL);
+    first.child.wait().unwrap();
+
+    let second = Daemon::start(&state, &[]);
+    assert!(second.ready.contains("299 leases resumed"), "{}", second.ready);
+    let mut session = Session::connect(second.address).unwrap();
+    assert_ne!(session.hello().unwrap().epoch.get(), epoch);
+    let all = session.discover_all("s", 3).unwrap().unwrap();
+    assert_eq!((all.endpoints.len(), all.version), (299, before));
+    let Beats::Acked(ack) = session.beat(&[beat(leases[8], 5), beat(leases[9], 1)]).unwrap() else { panic!("a lease was lost") };
+    assert_eq!((ack.accepted.get(), ack.old.get()), (1, 1), "the sequence of the last beat is kept");
+    assert!(matches!(session.beat(&[beat(leases[7], 1)]).unwrap(), Beats::Refused(_)), "what was given back stays given back");
+    // Everybody has one TTL to be heard in, and the silent go down after it.
+    assert_eq!(session.stats().unwrap()[Stat::Downs as usize], 0);
+    eventually("the silent are down", || session.stats().unwrap()[Stat::Down as usize] == 299);
+    let fresh = session.register(&instance("s", "new", 2000)).unwrap().lease;
+    assert!(leases.iter().all(|lease| (lease.slot, lease.generation) != (fresh.slot, fresh.generation)));
+}
+
+#[test]
+fn leftovers_that_do_not_fit_are_no_obstacle() {
     let state = Scratch::new();
     let mut first = Daemon::start(&state, &[]);
     first.signal(Signal::KILL);
     first.child.wait().unwrap();
     assert!(state.0.join("heart").exists());
-    let second = Daemon::start(&state, &[]);
+    let second = Daemon::start(&state, &["--capacity", "100"]);
+    assert!(!second.ready.contains("resumed"), "{}", second.ready);
     Session::connect(second.address).unwrap().hello().unwrap();
 }
 

@@ -178,8 +178,8 @@ fn public_items_have_docs() {
                 continue;
             }
             // The doc comment stands above the attributes, which may take several lines.
-            let above = lines[..line - 1].iter().rev().map(|line| line.trim());
-            let first = above.skip_while(|line| line.starts_with("#[") || line.ends_with(")]") || line.ends_with(',')).next();
+            let mut above = lines[..line - 1].iter().rev().map(|line| line.trim());
+            let first = above.find(|line| !(line.starts_with("#[") || line.ends_with(")]") || line.ends_with(',')));
             if !first.is_some_and(|line| line.starts_with("///")) {
                 wrong.push(format!("{}:{line}: {}", path.display(), item.trim()));
             }

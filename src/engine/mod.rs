@@ -14,7 +14,7 @@ use crate::error::StartError;
 use crate::exchange::{Command, Replies};
 use crate::limits::COMMAND_QUEUE;
 use crate::net::{ReceiveBatch, SendBatch, Socket, bind_group};
-use crate::region::{Geometry, Place, Region, is_tmpfs};
+use crate::region::{Geometry, Place, Region, Writer, is_tmpfs};
 use crate::registrar::{DenyList, Registrar, Settings};
 use crossbeam::queue::ArrayQueue;
 use event_loop::EventLoop;
@@ -50,6 +50,7 @@ pub struct Engine {
     threads: Vec<JoinHandle<()>>,
     addresses: Vec<SocketAddr>,
     cores: Vec<usize>,
+    resumed: u32,
     state: Option<StateDirectory>,
 }
 
@@ -74,8 +75,10 @@ impl Engine {
         let key = (random.next_u64(), random.next_u64());
         let (registrar_wake, wake) = UnixDatagram::pair().map_err(StartError::system("making a socket pair"))?;
         let (polls, wakers) = make_polls(&sockets)?;
-        let (region, writer) =
-            Region::create(&config.state, Geometry::new(config.capacity, config.attributes_bytes), key, epoch, cancelled)?;
+        let geometry = Geometry::new(config.capacity, config.attributes_bytes);
+        let left = left_behind(&config.state, &geometry);
+        let resumes = left.is_some();
+        let (region, writer) = left.map_or_else(|| Region::create(&config.state, geometry, key, epoch, cancelled), Ok)?;
         let region = Arc::new(region);
         let commands = Arc::new(ArrayQueue::new(COMMAND_QUEUE));
         let shared = Arc::new(Shared::new(sockets, Arc::clone(&commands), wakers, registrar_wake));
@@ -87,7 +90,10 @@ impl Engine {
             epoch,
         };
         let now = clock::now();
-        let registrar = Registrar::new(Arc::clone(&region), writer, settings, now);
+        let begin = if resumes { Registrar::resume } else { Registrar::new };
+        let registrar = begin(Arc::clone(&region), writer, settings, now);
+        let counts = registrar.counts();
+        let resumed = counts.up + counts.suspect + counts.down;
         let cookies = Cookies::new((random.next_u64(), random.next_u64()));
         let loops: Vec<EventLoop> = polls
             .into_iter()
@@ -111,7 +117,7 @@ impl Engine {
             .collect();
         account_memory(&shared, &region, &registrar, &loops);
         let thread = registrar_thread(&shared, &region, registrar, wake, random, epoch, now).inspect_err(|_| region.remove_files())?;
-        let mut engine = Self { shared, region, threads: Vec::new(), addresses, cores, state };
+        let mut engine = Self { shared, region, threads: Vec::new(), addresses, cores, resumed, state };
         engine.spawn(thread, loops)?;
         Ok(engine)
     }
@@ -148,6 +154,11 @@ impl Engine {
     /// The addresses it listens on, ports as the kernel chose them.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Leases that it took over from an engine that was killed.
+    pub fn resumed(&self) -> u32 {
+        self.resumed
     }
 
     /// The CPUs its loops run on.
@@ -207,6 +218,13 @@ impl Drop for Engine {
         self.region.remove_files();
         self.state.take();
     }
+}
+
+/// What an engine that was killed left in the state directory, if this one can go on with it. Whatever else lies there is replaced, or
+/// refused by [`Region::create`].
+fn left_behind(place: &Place, geometry: &Geometry) -> Option<(Region, Writer)> {
+    let Place::Directory(path) = place else { return None };
+    Region::attach(path).ok().filter(|(region, _)| region.geometry() == geometry)
 }
 
 fn tid() -> u32 {

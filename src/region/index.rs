@@ -93,6 +93,12 @@ impl HashIndex {
         None
     }
 
+    /// Forgets everything.
+    pub fn clear(&self, writer: &Writer) {
+        self.moves[0].mend(writer);
+        self.moves[0].write(writer, || self.buckets.iter().for_each(|bucket| bucket.store(0, Relaxed)));
+    }
+
     /// Adds a value whose key is not there yet.
     pub fn insert(&self, _: &Writer, hash: u64, value: u32) -> Result<(), IndexFull> {
         let home = self.home(hash << 32);

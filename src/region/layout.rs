@@ -33,6 +33,7 @@ pub(super) struct CommonHeader {
     pub(super) services_max: AtomicU32,
     pub(super) attributes_bytes: AtomicU32,
     pub(super) boot: [AtomicU64; 2],
+    /// Of the run that made the files; runs that go on with them have others.
     pub(super) epoch: AtomicU64,
 }
 

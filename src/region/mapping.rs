@@ -160,6 +160,9 @@ impl Mapping {
     pub(super) fn open(file: File, path: &Path) -> Result<Self, RegionError> {
         let fail = |source: io::Error| RegionError::Io { file: path.display().to_string(), source };
         let map = MmapOptions::new().map_raw(&file).map_err(fail)?;
+        let _ = map.advise(memmap2::Advice::HugePage);
+        // The memory is there; this only spares the loops the faults. A kernel that can't takes them later.
+        let _ = map.advise(memmap2::Advice::PopulateWrite);
         Ok(Self { map, file, path: Some(path.to_owned()) })
     }
 

@@ -220,6 +220,12 @@ impl Region {
         })
     }
 
+    /// Forgets both indexes, to be filled again from what they lead to.
+    pub fn clear_indexes(&self, writer: &Writer) {
+        self.directory_index.clear(writer);
+        self.index.clear(writer);
+    }
+
     /// Adds a service to the directory's index.
     pub fn index_service(&self, writer: &Writer, id: u64, service: u32) -> Result<(), IndexFull> {
         self.directory_index.insert(writer, self.hash(id, &[]), service)

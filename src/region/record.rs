@@ -91,6 +91,11 @@ impl Records {
         Some(&buffer[..length])
     }
 
+    /// Ends a write that its writer did not live to end.
+    pub fn mend(&self, writer: &Writer, slot: u32) {
+        self.heads[slot as usize].sequence.mend(writer);
+    }
+
     /// Replaces a record and its attributes, which fit by [`super::Geometry::attributes_bytes`].
     pub fn write(&self, writer: &Writer, slot: u32, record: &Record, attributes: &[u8]) {
         let head = &self.heads[slot as usize];

@@ -39,6 +39,12 @@ impl Sequence {
         None
     }
 
+    /// Ends a write that its writer did not live to end. What it protects may be half written.
+    pub fn mend(&self, _: &Writer) {
+        let sequence = self.0.load(Relaxed);
+        self.0.store(sequence.wrapping_add(sequence & 1), Release);
+    }
+
     /// Runs `write` with readers shut out. Not reentrant.
     #[inline]
     pub fn write<R>(&self, _: &Writer, write: impl FnOnce() -> R) -> R {

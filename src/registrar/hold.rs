@@ -23,6 +23,11 @@ impl HoldGuard {
         Self { enabled, on: false, lost_at: 0 }
     }
 
+    /// A hold that a former engine left on or off. Whoever it left held is let go one TTL from now, unless the hold goes on.
+    pub(super) fn resume(&mut self, on: bool, now: Nanos) {
+        (self.on, self.lost_at) = (self.enabled && on, now);
+    }
+
     /// Whether so many silent among so many live are evidence: at least [`HOLD_SILENT_MIN`], and at least half.
     fn is_evidence(silent: u32, live: u32) -> bool {
         silent >= HOLD_SILENT_MIN && u64::from(silent) * 2 >= u64::from(live)

@@ -5,7 +5,7 @@ use super::tables::{Total, What};
 use super::{Registrar, limbo_floor, wheel};
 use crate::clock::{NANOS_PER_MS, Nanos};
 use crate::limits::{DOWN_LOOK_NS_MIN, GRACE_TTLS_MAX};
-use crate::region::{Cause, EventKind, HeartState, Hold};
+use crate::region::{Cause, EventKind, HeartLine, HeartState, Hold};
 use crate::wire::{Declared, State, endpoint_flags};
 
 /// What a decision is made from.
@@ -38,6 +38,11 @@ enum Verdict {
     Revive,
     /// Its tombstone period is over.
     Bury,
+}
+
+/// Whether the hold keeps a suspect.
+pub(super) fn is_held(line: &HeartLine) -> bool {
+    line.hold_until() != 0
 }
 
 impl Registrar {
@@ -146,7 +151,7 @@ impl Registrar {
     fn transit(&mut self, now: Nanos, slot: u32, to: HeartState, what: What) {
         let line = &self.tables.region.lines()[slot as usize];
         let from = line.head().1;
-        let held = from == HeartState::Suspect && line.hold_until() != 0;
+        let held = from == HeartState::Suspect && is_held(line);
         line.set_hold_until(&self.tables.writer, 0);
         line.set_state(&self.tables.writer, to);
         let declared = self.declared(slot);
@@ -179,14 +184,14 @@ impl Registrar {
         });
         let line = &self.tables.region.lines()[slot as usize];
         let state = line.head().1;
-        let held = state == HeartState::Suspect && line.hold_until() != 0;
+        let held = state == HeartState::Suspect && is_held(line);
         self.uncount(state, held, before);
         self.count(state, declared);
         self.counts.held += u32::from(held);
         self.observe_hold(now);
     }
 
-    fn count(&mut self, state: HeartState, declared: Declared) {
+    pub(super) fn count(&mut self, state: HeartState, declared: Declared) {
         let serving = u32::from(declared == Declared::Serving);
         match state {
             HeartState::Up => {

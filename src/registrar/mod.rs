@@ -9,6 +9,7 @@ mod hold;
 mod links;
 mod liveness;
 mod requests;
+mod resume;
 mod tables;
 mod wheel;
 
@@ -116,11 +117,14 @@ pub struct Registrar {
 impl Registrar {
     /// A registrar over an empty region.
     pub fn new(region: Arc<Region>, writer: Writer, settings: Settings, now: Nanos) -> Self {
-        let slots = region.geometry().slots as usize;
+        Self::over(Tables::new(region, writer), settings, now)
+    }
+
+    fn over(tables: Tables, settings: Settings, now: Nanos) -> Self {
         const { assert!(CAPACITY_MAX < u32::MAX / 2) };
         Self {
-            tables: Tables::new(region, writer),
-            wheel: Wheel::new(slots, now),
+            wheel: Wheel::new(tables.region.geometry().slots as usize, now),
+            tables,
             hold: HoldGuard::new(settings.hold),
             settings,
             quotas: AHashMap::new(),
@@ -133,6 +137,11 @@ impl Registrar {
             slot_wanted: false,
             deaf_told: 0,
         }
+    }
+
+    /// Gives the region and the right to change it to a successor.
+    pub fn release(self) -> (Arc<Region>, Writer) {
+        (self.tables.region, self.tables.writer)
     }
 
     /// How many members are in which state.

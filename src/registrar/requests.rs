@@ -110,7 +110,7 @@ impl Registrar {
         Ok(Standing { service: Some(service), slot: self.tables.find_instance(service, &request.instance) })
     }
 
-    fn source(&self, slot: u32) -> [u8; 16] {
+    pub(super) fn source(&self, slot: u32) -> [u8; 16] {
         self.record(slot).source
     }
 

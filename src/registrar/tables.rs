@@ -1,8 +1,8 @@
 //! Membership as it stands in the region: the one place that changes directory, slot lists, endpoints and feed, always together.
 
 use crate::clock::Nanos;
-use crate::region::{Cause, DirectoryEntry, Event, EventKind, ListAllocator, ListRef, Region, ServiceMeta, Writer};
-use crate::wire::{Endpoint, Name, State};
+use crate::region::{Cause, DirectoryEntry, Event, EventKind, HeartState, ListAllocator, ListRef, Region, ServiceMeta, Writer};
+use crate::wire::{Endpoint, Name, State, endpoint_flags};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -52,6 +52,104 @@ impl Tables {
             services: 0,
             region,
             writer,
+        }
+    }
+
+    /// Over the tables that a former engine left. Indexes, lists and counts are made anew from lines, records and directory entries; returns
+    /// the slots of those who are members.
+    pub(super) fn resume(region: Arc<Region>, writer: Writer) -> (Self, Vec<u32>) {
+        let mut tables = Self::new(region, writer);
+        tables.region.clear_indexes(&tables.writer);
+        for service in 0..tables.region.geometry().services_max {
+            tables.resume_service(service);
+        }
+        let mut members: Vec<u32> = (0..tables.region.geometry().slots).filter(|&slot| tables.is_whole(slot)).collect();
+        members.retain(|&slot| tables.resume_identity(slot));
+        // The successor of two that have one identity may have come after the other.
+        members.retain(|&slot| tables.region.lines()[slot as usize].head().1.is_leased());
+        tables.resume_lists(&members);
+        (0..tables.fresh).for_each(|service| tables.queue_if_empty(service));
+        tables.region.set_service_count(&tables.writer, tables.services);
+        (tables, members)
+    }
+
+    fn resume_service(&mut self, service: u32) {
+        let entry = &self.region.directory()[service as usize];
+        entry.sequence().mend(&self.writer);
+        if !entry.is_used() {
+            return;
+        }
+        let meta = entry.meta();
+        entry.sequence().write(&self.writer, || {
+            entry.set_meta(&self.writer, ServiceMeta { listed: 0, total: 0, list: ListRef::default(), ..meta });
+        });
+        self.region.index_service(&self.writer, meta.id, service).expect("it was in an index of this size");
+        self.fresh = service + 1;
+    }
+
+    /// Whether a lease was granted to its end: the endpoint is of the same generation. One that was not was never answered, and ends.
+    fn is_whole(&self, slot: u32) -> bool {
+        let (line, endpoint) = (&self.region.lines()[slot as usize], &self.region.endpoints()[slot as usize]);
+        let (generation, state) = line.head();
+        self.region.records().mend(&self.writer, slot);
+        if !state.is_leased() {
+            return false;
+        }
+        let mut entry = endpoint.entry();
+        let service = self.region.directory().get(endpoint.service() as usize);
+        let whole = (entry.slot.get(), entry.generation.get()) == (slot, generation) && service.is_some_and(DirectoryEntry::is_used);
+        if !whole {
+            line.set_state(&self.writer, HeartState::Removed);
+            return false;
+        }
+        (entry.state, entry.flags) = match state {
+            HeartState::Up => (State::Up as u8, entry.flags & !endpoint_flags::HELD),
+            HeartState::Suspect => (State::Suspect as u8, entry.flags),
+            _ => (State::Down as u8, entry.flags & !endpoint_flags::HELD),
+        };
+        endpoint.set_entry(&self.writer, entry);
+        true
+    }
+
+    /// Puts a member into the index. Of two with one identity the one that replaced the other stays. `false`: it is the other.
+    fn resume_identity(&self, slot: u32) -> bool {
+        let service = self.region.endpoints()[slot as usize].service();
+        let id = self.entry(service).meta().id;
+        let record = |slot: u32| self.region.records().read(slot).expect("nobody disturbs the writer");
+        let own = record(slot);
+        let Some(other) = self.find_instance(service, &own.instance) else {
+            self.region.index_instance(&self.writer, id, own.instance.bytes(), slot).expect("it was in an index of this size");
+            return true;
+        };
+        let replaces = own.replaced_nonce == self.region.lines()[other as usize].nonce();
+        let (gone, stays) = if replaces { (other, slot) } else { (slot, other) };
+        self.region.lines()[gone as usize].set_state(&self.writer, HeartState::Replaced);
+        self.region.reindex_instance(&self.writer, id, own.instance.bytes(), other, stays);
+        replaces
+    }
+
+    /// Makes the slot lists, the longest first, so that all find room.
+    fn resume_lists(&mut self, members: &[u32]) {
+        let mut by_service: Vec<(u32, Vec<u32>)> = (0..self.fresh).map(|service| (service, Vec::new())).collect();
+        for &slot in members {
+            by_service[self.region.endpoints()[slot as usize].service() as usize].1.push(slot);
+        }
+        by_service.sort_by_key(|(_, slots)| std::cmp::Reverse(slots.len()));
+        for (service, slots) in by_service {
+            let listed: Vec<u32> =
+                slots.iter().copied().filter(|&slot| is_listed(&self.region.endpoints()[slot as usize].entry())).collect();
+            let room = if listed.is_empty() { Some(ListRef::default()) } else { self.lists.allocate(listed.len() as u32) };
+            let list = room.expect("lists of these lengths fit an empty arena");
+            let entry = &self.region.directory()[service as usize];
+            entry.sequence().write(&self.writer, || {
+                for (position, &slot) in listed.iter().enumerate() {
+                    self.region.lists()[list.offset as usize + position].store(slot, Relaxed);
+                    self.region.endpoints()[slot as usize].set_place(&self.writer, service, position as u32);
+                }
+                let (listed, total) = (listed.len() as u32, slots.len() as u32);
+                entry.set_meta(&self.writer, ServiceMeta { listed, total, list, ..entry.meta() });
+            });
+            self.services += u32::from(!slots.is_empty());
         }
     }
 

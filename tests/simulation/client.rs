@@ -39,7 +39,6 @@ pub(crate) struct Client {
     pub(crate) yields: bool,
     pub(crate) lease: Option<Lease>,
     former: Option<Lease>,
-    epoch: u64,
     interval: Nanos,
     sequence: u32,
     declared: u16,
@@ -72,7 +71,6 @@ impl Client {
             yields: false,
             lease: None,
             former: None,
-            epoch: 0,
             interval: ttl / 4,
             sequence: 0,
             declared: 0,
@@ -191,6 +189,11 @@ impl Client {
         let beat =
             Beat { lease, sequence: U32::new(self.sequence), load: U16::new(self.random.random_range(0..500)), flags: U16::new(declared) };
         let mut beats = vec![beat];
+        if declared == 3 && self.random.random_bool(0.5) {
+            // Once said, a farewell stands, whatever later beats say.
+            self.sequence = self.sequence.wrapping_add(1);
+            beats.push(Beat { sequence: U32::new(self.sequence), flags: U16::ZERO, ..beat });
+        }
         if let Some(former) = self.former
             && self.random.random_bool(0.05)
         {
@@ -278,11 +281,11 @@ impl Client {
     fn answered(&mut self, now: Nanos) {
         let doing = std::mem::replace(&mut self.doing, Doing::Nothing);
         let reply = self.caller.reply();
-        let (status, epoch) = (reply.status, self.epoch);
+        let status = reply.status;
         match (doing, reply.body) {
             (Doing::Registering, ReplyBody::Granted(granted)) => {
                 self.former = self.lease.replace(granted.lease).or(self.former);
-                (self.epoch, self.sequence, self.declared, self.refused) = (granted.epoch.get(), 0, 0, None);
+                (self.sequence, self.declared, self.refused) = (0, 0, None);
                 self.interval = Nanos::from(granted.interval_us.get()) * 1000;
                 self.next_beat = now + Nanos::from(granted.phase_us.get()) * 1000;
                 self.next_other = now + self.ttl() / 2;
@@ -294,13 +297,8 @@ impl Client {
                 let wait = self.ttl() / 2 + self.random.random_range(0..self.ttl());
                 self.next_beat = if self.yields { Nanos::MAX } else { now + wait };
             }
-            (Doing::Beating, ReplyBody::Ack(ack)) => {
-                let (phase, again) = (Nanos::from(ack.phase_us.get()) * 1000, ack.epoch.get() != epoch);
-                self.next_beat = now + phase;
-                if again {
-                    self.start_over(now);
-                }
-            }
+            // Whatever the epoch: a lease stands as long as its beats are accepted.
+            (Doing::Beating, ReplyBody::Ack(ack)) => self.next_beat = now + Nanos::from(ack.phase_us.get()) * 1000,
             (Doing::Beating, ReplyBody::Nak(_, naks)) => {
                 let lease = self.lease;
                 let own = naks.iter().find(|nak| lease.is_some_and(|lease| (lease.slot, lease.generation) == (nak.slot, nak.generation)));

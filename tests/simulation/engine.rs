@@ -11,7 +11,7 @@ use heartline::clock::{NANOS_PER_MS, Nanos, from_ms};
 use heartline::dataplane::{Cookies, Datagram, Dataplane};
 use heartline::exchange::{Command, Peer, Replies};
 use heartline::limits::{COMMANDS_PER_STEP, GROUP_BEATS, GROUP_FRAMES, RECEIVE_BATCH, STALL_NS_MIN};
-use heartline::region::{Geometry, Place, Region};
+use heartline::region::{Geometry, Place, Region, Writer};
 use heartline::registrar::{DenyList, Observed, Registrar, Settings};
 use rand::rngs::{SmallRng, StdRng};
 use rand::{Rng, RngExt, SeedableRng};
@@ -72,12 +72,16 @@ pub(crate) enum Thread {
 }
 
 impl Engine {
-    pub(crate) fn new(plan: &Plan, seed: u64, epoch: u64, now: Nanos) -> Self {
+    /// An engine that starts; with what another one left, if that was not lost.
+    pub(crate) fn new(plan: &Plan, seed: u64, epoch: u64, now: Nanos, left: Option<(Arc<Region>, Writer)>) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let geometry = Geometry::new(plan.capacity, crate::oracle::ATTRIBUTES_MAX);
         let key = (random.next_u64(), random.next_u64());
-        let (region, writer) = Region::create(&Place::Scratch, geometry, key, epoch, &AtomicBool::new(false)).unwrap();
-        let region = Arc::new(region);
+        let begin = if left.is_some() { Registrar::resume } else { Registrar::new };
+        let (region, writer) = left.unwrap_or_else(|| {
+            let (region, writer) = Region::create(&Place::Scratch, geometry, key, epoch, &AtomicBool::new(false)).unwrap();
+            (Arc::new(region), writer)
+        });
         let commands = Arc::new(ArrayQueue::new(plan.command_queue));
         let cookies = Cookies::new((random.next_u64(), random.next_u64()));
         let settings = Settings {
@@ -110,7 +114,7 @@ impl Engine {
             })
             .collect();
         Self {
-            registrar: Registrar::new(Arc::clone(&region), writer, settings, now),
+            registrar: begin(Arc::clone(&region), writer, settings, now),
             region,
             commands,
             loops,
@@ -123,6 +127,11 @@ impl Engine {
             timer: 0,
             slow: 0,
         }
+    }
+
+    /// The process dies; its memory files stay.
+    pub(crate) fn die(self) -> (Arc<Region>, Writer) {
+        self.registrar.release()
     }
 
     /// Until when a thread stands still.
@@ -345,7 +354,7 @@ impl World {
         Ok(())
     }
 
-    fn check_events(&mut self, now: Nanos, before: u64, doing: &crate::oracle::Doing) -> Verdict {
+    pub(crate) fn check_events(&mut self, now: Nanos, before: u64, doing: &crate::oracle::Doing) -> Verdict {
         let Some(engine) = &self.engine else { return Ok(()) };
         let events = engine.feed(before);
         for event in &events {

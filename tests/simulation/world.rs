@@ -2,14 +2,16 @@
 
 use crate::client::{Client, peer};
 use crate::engine::{Engine, Thread};
-use crate::oracle::{Oracle, Seen, State, Verdict, must};
+use crate::oracle::{Oracle, Seen, State, Verdict, Violation, must};
 use crate::plan::{Class, ClientPlan, Fault, Plan};
 use heartline::clock::{Nanos, from_ms};
 use heartline::exchange::Peer;
+use heartline::region::{Region, Writer};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, BinaryHeap};
+use std::sync::Arc;
 
 /// When the simulations start: any time that is no multiple of anything.
 const START: Nanos = 1_000_000_000_123_457;
@@ -87,6 +89,8 @@ pub(crate) struct World {
     heap: BinaryHeap<Scheduled>,
     life: u64,
     pub(crate) engine: Option<Engine>,
+    /// What an engine that died left behind.
+    left: Option<(Arc<Region>, Writer)>,
     pub(crate) oracle: Oracle,
     pub(crate) clients: Vec<Client>,
     network: StdRng,
@@ -120,6 +124,7 @@ impl World {
             heap: BinaryHeap::new(),
             life: 0,
             engine: None,
+            left: None,
             oracle: Oracle::new(plan, 0),
             clients,
             network: StdRng::seed_from_u64(random.next_u64()),
@@ -129,7 +134,7 @@ impl World {
             quiet_from,
             seen: BTreeSet::new(),
         };
-        world.start_engine();
+        world.start_engine().expect("an empty engine starts");
         for number in 0..world.clients.len() {
             let at = START + world.clients[number].plan.starts;
             world.schedule(at, Happening::Client(number, 0));
@@ -142,7 +147,7 @@ impl World {
     }
 
     /// Runs to the quiet end and beyond, and looks at what is left.
-    pub(crate) fn run(mut self) -> Result<Report, (Nanos, crate::oracle::Violation)> {
+    pub(crate) fn run(mut self) -> Result<Report, (Nanos, Violation)> {
         let end = self.quiet_from + self.plan.scale * 60;
         let mut steps = 0;
         let mut events = 0;
@@ -206,23 +211,38 @@ impl World {
             Happening::Tick { drained, commands } => self.registrar_tick(drained, commands)?,
             Happening::Timer(number) => self.registrar_timer(number),
             Happening::Begins(index) => self.fault_begins(index),
-            Happening::Ends(index) => self.fault_ends(index),
+            Happening::Ends(index) => self.fault_ends(index)?,
         }
         Ok(())
     }
 
-    fn start_engine(&mut self) {
+    fn start_engine(&mut self) -> Verdict {
         self.life += 1;
         let epoch = self.plan.seed << 8 | self.life;
         let seed = self.plan.seed ^ self.life << 32;
-        self.seen.append(&mut self.oracle.seen);
-        self.oracle = Oracle::new(&self.plan, epoch);
-        self.engine = Some(Engine::new(&self.plan, seed, epoch, self.now));
+        let before = self.left.as_ref().map(|(region, _)| region.feed().head());
+        if before.is_some() {
+            self.oracle.resumes(self.now, epoch);
+        } else {
+            self.seen.append(&mut self.oracle.seen);
+            self.oracle = Oracle::new(&self.plan, epoch);
+        }
+        self.engine = Some(Engine::new(&self.plan, seed, epoch, self.now, self.left.take()));
+        if let Some(before) = before {
+            let doing = self.oracle.resuming();
+            self.check_events(self.now, before, &doing)?;
+            self.oracle.resumed()?;
+            if let Some(engine) = &self.engine {
+                let told = crate::tables::check(&engine.region, &engine.registrar, &self.oracle);
+                told.map_err(|violation| Violation { invariant: "restart", ..violation })?;
+            }
+        }
         let slow = self.active(Class::Slow).map(|fault| from_ms(1) * (1 + fault.seed % 40)).max();
         if let Some(engine) = &mut self.engine {
             engine.slow = slow.unwrap_or(0);
         }
         self.schedule(self.now, Happening::Commands);
+        Ok(())
     }
 
     fn active(&self, class: Class) -> impl Iterator<Item = Fault> + '_ {
@@ -310,7 +330,12 @@ impl World {
                     engine.slow = from_ms(1) * (1 + fault.seed % 40);
                 }
             }
-            Class::Crash => self.engine = None,
+            Class::Crash => {
+                if let Some(engine) = self.engine.take() {
+                    // Now and then the memory files are lost with it.
+                    self.left = Some(engine.die()).filter(|_| fault.seed & 7 != 0);
+                }
+            }
             Class::Death => self.clients[one].die(),
             Class::Massacre => {
                 let spared = 2 + fault.seed % 5;
@@ -337,7 +362,7 @@ impl World {
         }
     }
 
-    fn fault_ends(&mut self, index: usize) {
+    fn fault_ends(&mut self, index: usize) -> Verdict {
         let fault = self.plan.faults[index];
         let one = (fault.seed >> 8) as usize % self.plan.clients.len();
         match fault.class {
@@ -346,7 +371,7 @@ impl World {
                     engine.slow = 0;
                 }
             }
-            Class::Crash if self.engine.is_none() && self.active(Class::Crash).next().is_none() => self.start_engine(),
+            Class::Crash if self.engine.is_none() && self.active(Class::Crash).next().is_none() => self.start_engine()?,
             Class::Death if !fault.seed.is_multiple_of(3) => self.revive(one),
             Class::Massacre => (0..self.plan.clients.len()).for_each(|number| self.revive(number)),
             Class::Twin | Class::Crowd => {
@@ -356,6 +381,7 @@ impl World {
             }
             _ => {}
         }
+        Ok(())
     }
 
     fn revive(&mut self, number: usize) {

@@ -30,7 +30,7 @@ pub(crate) struct Doing {
     pub(super) replaced: Option<Key>,
     pub(super) updated: Option<Lease>,
     pub(super) ended: Option<Key>,
-    pub(super) leaves: Option<Key>,
+    pub(super) leaves: Vec<Key>,
 }
 
 fn tick_from(time: Nanos) -> Nanos {
@@ -211,7 +211,7 @@ impl Oracle {
         let key = (lease.slot, lease.generation);
         let right = match cause {
             1 => doing.ended == Some(key),
-            6 => doing.leaves == Some(key),
+            6 => doing.leaves.contains(&key),
             7 => lease.state == State::Down && now >= self.tombstone(&lease) && now >= lease.last + lease.ttl,
             8 => doing.replaced == Some(key),
             _ => false,
@@ -272,6 +272,35 @@ impl Oracle {
             (State::Suspect, Some(held_at)) => self.release(held_at, lease.ttl).max(deadline),
             (State::Down, _) => self.tombstone(lease).max(lease.last + lease.ttl),
         }
+    }
+
+    /// Another engine goes on where the last one died. It stood still all the time; cookies are void, and what waited in queues is lost.
+    pub(crate) fn resumes(&mut self, now: Nanos, epoch: u64) {
+        self.epoch = epoch;
+        self.cookies.clear();
+        self.waiting.clear();
+        self.naks.clear();
+        self.spells = vec![Spell { end: now, length: Some(now) }];
+        (self.stalls, self.stood_still) = (1, now);
+        (self.expected_look, self.drops, self.disturbed) = (Nanos::MAX, 0, now);
+        if self.hold.is_none() {
+            self.hold_ended = now;
+        }
+    }
+
+    /// What it may do at once: end the leases of those who said that they leave.
+    pub(crate) fn resuming(&self) -> Doing {
+        let leaves = self.leases.values().filter(|lease| lease.said.is_none_or(|said| said == 3));
+        Doing { leaves: leaves.map(|lease| (lease.slot, lease.generation)).collect(), ..Doing::default() }
+    }
+
+    /// What it must have done: nothing that was acknowledged is lost, and nothing that a beat said.
+    pub(crate) fn resumed(&self) -> Verdict {
+        for lease in self.leases.values() {
+            must!("restart", lease.said.is_none_or(|said| said == lease.declared), "not declared: {lease:?}");
+        }
+        must!("hold", self.hold.is_none() || self.is_evidence(), "a hold without evidence: {:?} silent of live", self.shares());
+        Ok(())
     }
 
     /// The hold that is on: since when, silent and live instances then.

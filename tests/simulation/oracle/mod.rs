@@ -33,7 +33,7 @@ pub(crate) struct Violation {
 pub(crate) type Verdict = Result<(), Violation>;
 
 /// The invariants, by name.
-pub(crate) const INVARIANTS: [(&str, &str); 12] = [
+pub(crate) const INVARIANTS: [(&str, &str); 13] = [
     ("never-early", "no instance is declared suspect or down before its time, counted from the last beat that arrived"),
     ("never-late", "every silent instance is declared down within a tick of its deadline, of observed time; grace and hold are bounded"),
     ("hold", "instances are held if and only if there is evidence, and let go when the protocol says"),
@@ -45,6 +45,7 @@ pub(crate) const INVARIANTS: [(&str, &str); 12] = [
     ("answers", "every query is answered with what stands: whole entries, the right ones, the right status"),
     ("requests", "every request is done or refused as the protocol's order of checks says"),
     ("no-amplification", "no reply is longer than its request unless the source address is proved; frames that are no requests get none"),
+    ("restart", "an engine that goes on where another one died has lost nothing that was acknowledged, and no word of a beat"),
     ("recovery", "once faults end, every instance that lives is up and found, and nobody else is"),
 ];
 

@@ -182,7 +182,7 @@ impl Oracle {
     pub(crate) fn looks(&self, slot: u32, generation: u32, leaving: bool) -> Doing {
         let lease = self.leases.get(&(slot, generation));
         let leaves = lease.filter(|lease| leaving || lease.said.is_none_or(|said| said == 3));
-        Doing { leaves: leaves.map(|lease| (lease.slot, lease.generation)), ..Doing::default() }
+        Doing { leaves: leaves.map(|lease| (lease.slot, lease.generation)).into_iter().collect(), ..Doing::default() }
     }
 
     /// After a command and its events: what it asked for is so.

@@ -1,0 +1,51 @@
+//! Going on where a former engine stopped: everything but heart lines, records and directory entries is rebuilt from them.
+//!
+//! Nobody is blamed for the time between: the engine stood still, so each lease has one TTL from now to be heard in.
+
+use super::liveness::is_held;
+use super::tables::Tables;
+use super::{Registrar, Settings};
+use crate::clock::Nanos;
+use crate::region::{HeartState, Region, Writer};
+use crate::wire::Declared;
+use std::sync::Arc;
+
+impl Registrar {
+    /// A registrar over a region in which another one has worked. Leases stand as they stood, service versions and event numbers go on.
+    pub fn resume(region: Arc<Region>, writer: Writer, settings: Settings, now: Nanos) -> Self {
+        let (tables, members) = Tables::resume(region, writer);
+        let mut registrar = Self::over(tables, settings, now);
+        registrar.deafness.stalled(now, now);
+        for slot in 0..registrar.tables.region.geometry().slots {
+            if registrar.tables.region.lines()[slot as usize].head().0 != 0 {
+                registrar.fresh = slot + 1;
+            }
+        }
+        // Slots below that rest first; who is a member gets a timer instead.
+        (0..registrar.fresh).for_each(|slot| registrar.wheel.set_freed(slot));
+        members.iter().for_each(|&slot| registrar.enroll(slot));
+        registrar.hold.resume(registrar.tables.region.hold().is_some(), now);
+        registrar.observe_hold(now);
+        for slot in members {
+            let line = &registrar.tables.region.lines()[slot as usize];
+            let (generation, state) = line.head();
+            if state.is_leased() {
+                // What beats said while nobody could be told of it.
+                registrar.look(now, slot, generation, line.last().declared == Declared::Leaving);
+            }
+        }
+        registrar
+    }
+
+    /// Counts a member that is there.
+    fn enroll(&mut self, slot: u32) {
+        let line = &self.tables.region.lines()[slot as usize];
+        let state = line.head().1;
+        let declared = self.tables.region.endpoints()[slot as usize].entry().declared();
+        self.counts.held += u32::from(state == HeartState::Suspect && is_held(line));
+        self.count(state, declared);
+        self.identities += 1;
+        let source = self.source(slot);
+        *self.quotas.entry(source).or_insert(0) += 1;
+    }
+}
