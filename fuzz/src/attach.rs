@@ -1,12 +1,14 @@
 //! The files of a former engine, damaged.
 
 use crate::Input;
-use crate::harness::peer;
+use crate::harness::{peer, settings};
 use crossbeam::queue::ArrayQueue;
+use heartline::clock::from_ms;
 use heartline::dataplane::{Cookies, Datagram, Dataplane};
 use heartline::exchange::Replies;
 use heartline::region::{Geometry, Place, Record, Region};
-use heartline::wire::{Describe, Discover, Header, Kind, Label, Name, Services, service_id};
+use heartline::registrar::{Observed, Registrar};
+use heartline::wire::{Describe, Discover, Endpoint, Header, Kind, Label, Name, Services, service_id};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use std::fs::File;
@@ -39,8 +41,11 @@ pub fn attach(data: &[u8]) {
             file.write_all_at(&value.to_le_bytes(), at % (length - 1)).expect("tmpfs writes");
         }
     }
-    if let Ok((region, _writer)) = Region::attach(&directory) {
-        ask(Arc::new(region));
+    if let Ok((region, writer)) = Region::attach(&directory) {
+        let region = Arc::new(region);
+        ask(&region);
+        go_on(&region, writer);
+        ask(&region);
     }
     std::fs::remove_dir_all(&directory).expect("it was made above");
 }
@@ -62,15 +67,27 @@ fn prepare(directory: &Path) {
     let record = Record { replaced_nonce: 0, source: [1; 16], zone: Label::EMPTY, instance: name };
     region.records().write(&writer, 0, &record, b"\x03tag");
     region.endpoints()[0].set_place(&writer, 0, 0);
-    region.lines()[0].lease_to(&writer, 10, 100, 7, 1);
+    region.lines()[0].lease_to(&writer, 10, from_ms(100), 7, 1);
+    let entry = Endpoint { generation: U32::new(1), state: 1, ..Endpoint::new_zeroed() };
+    region.endpoints()[0].set_entry(&writer, entry);
     region.index_instance(&writer, id, b"s", 0).expect("an empty index");
 }
 
-fn ask(region: Arc<Region>) {
+/// The next engine goes on with what is there, and lets everybody fall silent.
+fn go_on(region: &Arc<Region>, writer: heartline::region::Writer) {
+    let mut now = from_ms(1000);
+    let mut registrar = Registrar::resume(Arc::clone(region), writer, settings(16), now);
+    for _ in 0..6 {
+        now += from_ms(90_000_000);
+        registrar.tick(&Observed { now, drained: now, drops: 0, stall: 0 });
+    }
+}
+
+fn ask(region: &Arc<Region>) {
     let commands = Arc::new(ArrayQueue::new(8));
     let cookies = Cookies::new((1, 2));
     let cookie = cookies.make(&peer(1).ip, 1000);
-    let mut dataplane = Dataplane::new(region, commands, cookies, 3, SmallRng::seed_from_u64(1));
+    let mut dataplane = Dataplane::new(Arc::clone(region), commands, cookies, 3, SmallRng::seed_from_u64(1));
     let mut discover = Discover { cookie: U64::new(cookie), service: U64::new(service_id("s")), ..Discover::new_zeroed() };
     let mut questions = Vec::new();
     for strategy in 0..6 {

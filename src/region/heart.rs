@@ -10,7 +10,8 @@
 
 use super::Writer;
 use super::view::Shared;
-use crate::clock::Nanos;
+use crate::clock::{Nanos, from_ms};
+use crate::limits::{TTL_MS_MAX, TTL_MS_MIN};
 use crate::sync::{AtomicU64, IS_MEMORY};
 use crate::wire::{Beat, Declared, Lease, Status};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -243,6 +244,12 @@ impl HeartLine {
     /// The lease as it was given.
     pub fn lease(&self, slot: u32) -> Lease {
         Lease { slot: U32::new(slot), generation: U32::new(self.head().0), secret: U64::new(self.secret.load(Relaxed)) }
+    }
+
+    /// Whether times that an engine wrote before `now` are possible: a line that was damaged must not decide about anybody.
+    pub fn is_plausible(&self, now: Nanos) -> bool {
+        let (ttl, longest) = (self.ttl(), from_ms(u64::from(TTL_MS_MAX)));
+        (from_ms(u64::from(TTL_MS_MIN))..=longest).contains(&ttl) && self.last().at <= now && self.hold_until() <= now + 4 * longest
     }
 
     /// When the hold of this instance ends; 0 when it is not held.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 impl Registrar {
     /// A registrar over a region in which another one has worked. Leases stand as they stood, service versions and event numbers go on.
     pub fn resume(region: Arc<Region>, writer: Writer, settings: Settings, now: Nanos) -> Self {
-        let (tables, members) = Tables::resume(region, writer);
+        let (tables, members) = Tables::resume(region, writer, now);
         let mut registrar = Self::over(tables, settings, now);
         registrar.deafness.stalled(now, now);
         for slot in 0..registrar.tables.region.geometry().slots {

@@ -57,13 +57,13 @@ impl Tables {
 
     /// Over the tables that a former engine left. Indexes, lists and counts are made anew from lines, records and directory entries; returns
     /// the slots of those who are members.
-    pub(super) fn resume(region: Arc<Region>, writer: Writer) -> (Self, Vec<u32>) {
+    pub(super) fn resume(region: Arc<Region>, writer: Writer, now: Nanos) -> (Self, Vec<u32>) {
         let mut tables = Self::new(region, writer);
         tables.region.clear_indexes(&tables.writer);
         for service in 0..tables.region.geometry().services_max {
             tables.resume_service(service);
         }
-        let mut members: Vec<u32> = (0..tables.region.geometry().slots).filter(|&slot| tables.is_whole(slot)).collect();
+        let mut members: Vec<u32> = (0..tables.region.geometry().slots).filter(|&slot| tables.is_whole(slot, now)).collect();
         members.retain(|&slot| tables.resume_identity(slot));
         // The successor of two that have one identity may have come after the other.
         members.retain(|&slot| tables.region.lines()[slot as usize].head().1.is_leased());
@@ -83,12 +83,16 @@ impl Tables {
         entry.sequence().write(&self.writer, || {
             entry.set_meta(&self.writer, ServiceMeta { listed: 0, total: 0, list: ListRef::default(), ..meta });
         });
-        self.region.index_service(&self.writer, meta.id, service).expect("it was in an index of this size");
         self.fresh = service + 1;
+        // A second service with one id, or too many ids with one home, can only be damage.
+        let is_first = self.find_service(meta.id).is_none();
+        if !is_first || self.region.index_service(&self.writer, meta.id, service).is_err() {
+            entry.sequence().write(&self.writer, || entry.set_name(&self.writer, None));
+        }
     }
 
     /// Whether a lease was granted to its end: the endpoint is of the same generation. One that was not was never answered, and ends.
-    fn is_whole(&self, slot: u32) -> bool {
+    fn is_whole(&self, slot: u32, now: Nanos) -> bool {
         let (line, endpoint) = (&self.region.lines()[slot as usize], &self.region.endpoints()[slot as usize]);
         let (generation, state) = line.head();
         self.region.records().mend(&self.writer, slot);
@@ -97,7 +101,8 @@ impl Tables {
         }
         let mut entry = endpoint.entry();
         let service = self.region.directory().get(endpoint.service() as usize);
-        let whole = (entry.slot.get(), entry.generation.get()) == (slot, generation) && service.is_some_and(DirectoryEntry::is_used);
+        let matches = (entry.slot.get(), entry.generation.get()) == (slot, generation);
+        let whole = matches && line.is_plausible(now) && service.is_some_and(DirectoryEntry::is_used);
         if !whole {
             line.set_state(&self.writer, HeartState::Removed);
             return false;
@@ -118,8 +123,11 @@ impl Tables {
         let record = |slot: u32| self.region.records().read(slot).expect("nobody disturbs the writer");
         let own = record(slot);
         let Some(other) = self.find_instance(service, &own.instance) else {
-            self.region.index_instance(&self.writer, id, own.instance.bytes(), slot).expect("it was in an index of this size");
-            return true;
+            let indexed = self.region.index_instance(&self.writer, id, own.instance.bytes(), slot).is_ok();
+            if !indexed {
+                self.region.lines()[slot as usize].set_state(&self.writer, HeartState::Removed);
+            }
+            return indexed;
         };
         let replaces = own.replaced_nonce == self.region.lines()[other as usize].nonce();
         let (gone, stays) = if replaces { (other, slot) } else { (slot, other) };
