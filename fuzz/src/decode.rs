@@ -2,6 +2,13 @@
 
 use heartline::limits::{BEATS_PER_FRAME_MAX, FRAME_BYTES_MAX, HEADER_BYTES};
 use heartline::wire::{Reply, ReplyBody, Request, check_attributes};
+use zerocopy::IntoBytes;
+
+/// A length that fits the field, and zeros behind the text: so that two texts are equal exactly if their fields are.
+fn is_text(field: &[u8]) -> bool {
+    let length = usize::from(field[0]);
+    length < field.len() && field[1 + length..].iter().all(|&byte| byte == 0)
+}
 
 /// Any datagram: refused, or everything in it can be read and fits the datagram.
 pub fn decode(data: &[u8]) {
@@ -14,14 +21,13 @@ pub fn decode(data: &[u8]) {
                 assert!((1..=BEATS_PER_FRAME_MAX).contains(&beats.len()));
             }
             Request::Register(_, body, tail) => {
-                let texts = [body.service.as_str(), body.instance.as_str(), body.zone.as_str()];
-                assert!(texts.iter().all(|text| text.len() < 64));
+                assert!([body.service.as_bytes(), body.instance.as_bytes(), body.zone.as_bytes()].into_iter().all(is_text));
                 assert_eq!(tail.len(), usize::from(body.attributes_len.get()));
                 let _ = check_attributes(tail);
             }
             Request::Update(_, body, tail) => assert_eq!(tail.len(), usize::from(body.attributes_len.get())),
-            Request::Describe(_, body) => assert!(body.service.as_str().len() < 64 && body.instance.as_str().len() < 64),
-            Request::Discover(_, body) => assert!(body.zone.as_str().len() < 32 && body.tag.bytes().len() < 32),
+            Request::Describe(_, body) => assert!(is_text(body.service.as_bytes()) && is_text(body.instance.as_bytes())),
+            Request::Discover(_, body) => assert!(is_text(body.zone.as_bytes()) && is_text(body.tag.as_bytes())),
             Request::Hello(_) | Request::Deregister(..) | Request::Services(..) | Request::Stats(..) => {}
         }
     }
