@@ -143,7 +143,9 @@ impl Dataplane {
         let Some(answer) = entry.sequence().read_within(DISCOVER_RETRIES, || self.answer(now, entry, service, strategy, body)) else {
             return replies.put_status(from, Kind::Discover, Status::Busy);
         };
-        let hold = region.hold();
+        let Ok(hold) = region.hold() else {
+            return replies.put_status(from, Kind::Discover, Status::Busy);
+        };
         let head = DiscoverHead {
             version: U64::new(answer.version),
             cursor: U32::new(answer.cursor),

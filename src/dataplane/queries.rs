@@ -88,7 +88,7 @@ impl Dataplane {
         let record = self.region.records().read(slot).ok_or(Disturbed)?;
         let attributes_len = self.region.records().attributes(slot, tail).ok_or(Disturbed)?.len();
         fill_in(&mut shown, line, now);
-        let hold = self.region.hold();
+        let hold = self.region.hold()?;
         let description = Description {
             endpoint: shown,
             service_version: U64::new(meta.version),
@@ -112,11 +112,10 @@ impl Dataplane {
             0 => SERVICES_PER_FRAME_MAX,
             limit => limit.min(SERVICES_PER_FRAME_MAX),
         };
-        if usize::from(from.budget) < size_of::<Header>() + size_of::<ServicesHead>() + size_of::<ServiceEntry>() {
-            // Nothing that is worth the search would fit.
-            return replies.put_status(from, Kind::Services, Status::Cookie);
-        }
-        let (version, services) = self.region.service_count();
+        let holds_one = usize::from(from.budget) >= size_of::<Header>() + size_of::<ServicesHead>() + size_of::<ServiceEntry>();
+        let Ok((version, services)) = self.region.service_count() else {
+            return replies.put_status(from, Kind::Services, Status::Busy);
+        };
         let mut entries: SmallVec<[ServiceEntry; SERVICES_PER_FRAME_MAX]> = SmallVec::new();
         let mut cursor = 0;
         let start = body.cursor.get() as usize;
@@ -137,6 +136,10 @@ impl Dataplane {
             if entries.len() == wanted {
                 cursor = number as u32;
                 break;
+            }
+            if !holds_one {
+                // The whole reply can't fit any more: a stranger gets no longer search.
+                return replies.put_status(from, Kind::Services, Status::Cookie);
             }
             entries.push(ServiceEntry {
                 id: U64::new(meta.id),

@@ -133,7 +133,7 @@ impl RegistrarThread {
     fn stats(&mut self, now: Nanos, from: &Requester, own: &Sent, drops: u64) {
         let (tally, sent) = self.shared.totals();
         let counts = *self.registrar.counts();
-        let hold = self.region.hold();
+        let hold = self.region.hold().expect("nobody disturbs the writer");
         let cpu_ns = self.cpu_ns(now);
         let mut numbers = [U64::ZERO; STATS];
         let mut set = |stat: Stat, value: u64| numbers[stat as usize] = U64::new(value);
@@ -146,7 +146,7 @@ impl RegistrarThread {
         set(Stat::Suspect, u64::from(counts.suspect));
         set(Stat::Held, u64::from(counts.held));
         set(Stat::Down, u64::from(counts.down));
-        set(Stat::Services, u64::from(self.region.service_count().1));
+        set(Stat::Services, u64::from(self.region.service_count().expect("nobody disturbs the writer").1));
         set(Stat::Datagrams, tally.datagrams);
         set(Stat::BytesReceived, tally.bytes);
         set(Stat::FramesBad, tally.bad);

@@ -7,7 +7,7 @@ use super::seqlock::Sequence;
 use super::view::Shared;
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::wire::Name;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 use zerocopy::IntoBytes;
 
 /// One service. Its [`Sequence`] protects this entry, the slot list it points to, and the endpoint lines of its members.
@@ -107,7 +107,9 @@ impl DirectoryEntry {
 
     /// Makes the entry a service, or frees it. To be called inside the sequence.
     pub fn set_name(&self, _: &Writer, name: Option<&Name>) {
+        // Whoever dies between these leaves no service, rather than one without its name.
+        self.used.store(0, Release);
         store_bytes(&self.name, name.unwrap_or(&Name::EMPTY).as_bytes());
-        self.used.store(u32::from(name.is_some()), Relaxed);
+        self.used.store(u32::from(name.is_some()), Release);
     }
 }

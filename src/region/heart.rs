@@ -181,14 +181,20 @@ impl HeartLine {
     /// Takes back the declared state of a beat whose [`Applied::Attention`] could not be passed on, so that the next beat asks again.
     #[cold]
     pub fn forget_declared(&self, registered: Declared) {
-        let word = BeatWord(self.beat.load(Relaxed));
-        self.beat.store(BeatWord::new(word.sequence(), word.load(), registered as u64).0, Relaxed);
+        self.change_beat(|word| BeatWord::new(word.sequence(), word.load(), registered as u64));
     }
 
     /// Sets the load outside a beat. Called by loops only.
     pub fn set_load(&self, load: u16) {
-        let word = BeatWord(self.beat.load(Relaxed));
-        self.beat.store(BeatWord::new(word.sequence(), load, word.declared()).0, Relaxed);
+        self.change_beat(|word| BeatWord::new(word.sequence(), load, word.declared()));
+    }
+
+    /// Changes a part of the beat word that another loop may be storing a beat to: its sequence must not go back.
+    fn change_beat(&self, change: impl Fn(BeatWord) -> BeatWord) {
+        let mut seen = self.beat.load(Relaxed);
+        while let Err(other) = self.beat.compare_exchange_weak(seen, change(BeatWord(seen)).0, Relaxed, Relaxed) {
+            seen = other;
+        }
     }
 
     /// Whether the lease is the one this line holds, and alive or revivable.

@@ -5,6 +5,7 @@ use super::endpoint::EndpointLine;
 use super::feed::EventLine;
 use super::heart::HeartLine;
 use super::record::RecordHead;
+use super::seqlock::Sequence;
 use super::view::Shared;
 use crate::limits::{ATTRIBUTES_BYTES_MAX, CAPACITY_MAX, CAPACITY_MIN, SPARE_SLOTS};
 use crate::sync::{AtomicU32, AtomicU64};
@@ -76,7 +77,10 @@ pub(super) struct PublicHeader {
     pub(super) hold_since: AtomicU64,
     /// Live instances then in the high half, silent ones in the low half.
     pub(super) hold_shares: AtomicU64,
-    reserved_168: [AtomicU64; 3],
+    /// Of the four words above.
+    pub(super) sequence: Sequence,
+    reserved_172: AtomicU32,
+    reserved_176: [AtomicU64; 2],
     feed_head: AtomicU64,
     reserved_200: [AtomicU64; 7],
     index_moves: AtomicU32,
@@ -109,6 +113,7 @@ const _: () = {
     assert!(offset_of!(PublicHeader, key) == 120);
     assert!(offset_of!(PublicHeader, directory_version) == 136);
     assert!(offset_of!(PublicHeader, hold_since) == 152);
+    assert!(offset_of!(PublicHeader, sequence) == 168);
     assert!(offset_of!(PublicHeader, feed_head) == PublicHeader::FEED_HEAD);
     assert!(offset_of!(PublicHeader, index_moves) == PublicHeader::INDEX_MOVES);
     assert!(offset_of!(PublicHeader, directory_moves) == PublicHeader::DIRECTORY_MOVES);

@@ -171,35 +171,40 @@ impl Region {
     }
 
     /// Version of the directory, and how many services have instances.
-    pub fn service_count(&self) -> (u64, u32) {
+    pub fn service_count(&self) -> Result<(u64, u32), Disturbed> {
         let header = &self.header[0];
-        (header.directory_version.load(Relaxed), header.services.load(Relaxed))
+        header.sequence.read(|| (header.directory_version.load(Relaxed), header.services.load(Relaxed))).ok_or(Disturbed)
     }
 
     /// A service came or went.
-    pub fn set_service_count(&self, _: &Writer, services: u32) {
+    pub fn set_service_count(&self, writer: &Writer, services: u32) {
         let header = &self.header[0];
-        header.services.store(services, Relaxed);
-        header.directory_version.store(header.directory_version.load(Relaxed) + 1, Release);
+        header.sequence.write(writer, || {
+            header.services.store(services, Relaxed);
+            header.directory_version.store(header.directory_version.load(Relaxed) + 1, Relaxed);
+        });
     }
 
     /// The hold that is on: since when, silent and live instances when it began.
-    pub fn hold(&self) -> Option<Hold> {
+    pub fn hold(&self) -> Result<Option<Hold>, Disturbed> {
         let header = &self.header[0];
-        let since = header.hold_since.load(Relaxed);
-        (since != 0).then(|| {
-            let shares = header.hold_shares.load(Relaxed);
-            Hold { since, silent: shares as u32, live: (shares >> 32) as u32 }
-        })
+        let words = || (header.hold_since.load(Relaxed), header.hold_shares.load(Relaxed));
+        let (since, shares) = header.sequence.read(words).ok_or(Disturbed)?;
+        Ok((since != 0).then_some(Hold { since, silent: shares as u32, live: (shares >> 32) as u32 }))
     }
 
     /// Begins or ends the hold.
-    pub fn set_hold(&self, _: &Writer, hold: Option<Hold>) {
+    pub fn set_hold(&self, writer: &Writer, hold: Option<Hold>) {
         let header = &self.header[0];
-        if let Some(hold) = hold {
-            header.hold_shares.store(u64::from(hold.live) << 32 | u64::from(hold.silent), Relaxed);
-        }
-        header.hold_since.store(hold.map_or(0, |hold| hold.since), Release);
+        header.sequence.write(writer, || {
+            header.hold_shares.store(hold.map_or(0, |hold| u64::from(hold.live) << 32 | u64::from(hold.silent)), Relaxed);
+            header.hold_since.store(hold.map_or(0, |hold| hold.since), Relaxed);
+        });
+    }
+
+    /// Ends writes to the header that a former engine did not live to end.
+    pub fn mend_header(&self, writer: &Writer) {
+        self.header[0].sequence.mend(writer);
     }
 
     /// Finds a service by its id.

@@ -24,7 +24,7 @@ impl Registrar {
         // Slots below that rest first; who is a member gets a timer instead.
         (0..registrar.fresh).for_each(|slot| registrar.wheel.set_freed(slot));
         members.iter().for_each(|&slot| registrar.enroll(slot));
-        registrar.hold.resume(registrar.tables.region.hold().is_some(), now);
+        registrar.hold.resume(registrar.tables.region.hold().is_ok_and(|hold| hold.is_some()), now);
         registrar.observe_hold(now);
         for slot in members {
             let line = &registrar.tables.region.lines()[slot as usize];
