@@ -4,6 +4,7 @@ mod common;
 
 use common::*;
 use heartline::Config;
+use heartline::region::EventKind;
 use heartline::wire::*;
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
@@ -123,7 +124,10 @@ fn frames_of_every_length_and_a_million_at_random() {
     assert!(arrived + delta(Stat::KernelDrops) >= stranger.sent, "{arrived} of {} and {} dropped", stranger.sent, delta(Stat::KernelDrops));
     assert!(delta(Stat::FramesBad) > 500_000, "{} bad ones", delta(Stat::FramesBad));
     let after = session.describe(heartline::client::Target::Names("payments", "a")).unwrap();
-    assert_eq!(engine.region().feed().head(), feed, "no event");
+    // A loaded machine may make the engine deaf for a moment, and that is an event of its own.
+    let kinds = |number| engine.region().feed().raw(number).map(|words| words[2] as u8);
+    let others = (feed + 1..=engine.region().feed().head()).filter(|&number| kinds(number) != Some(EventKind::Deaf as u8));
+    assert_eq!(others.count(), 0, "no event");
     assert_eq!(after.facts.history, before.facts.history, "no beat");
     assert_eq!(after.facts.endpoint.slot, before.facts.endpoint.slot);
     assert_eq!(stats[Stat::Up as usize], 1);

@@ -34,6 +34,11 @@ fn pages_of_one_version_are_the_whole_list() {
             }
         });
         while whole < 15 || broken < 5 {
+            // The library's own loop: a whole list of one version, or none.
+            if let Some(all) = session.discover_all("big", 0).unwrap() {
+                let slots: BTreeSet<u32> = all.endpoints.iter().map(|endpoint| endpoint.slot.get()).collect();
+                assert!(slots.len() == all.endpoints.len() && slots.is_superset(&stable), "a mixture of two versions");
+            }
             let mut query = Query::new("big");
             let (mut version, mut seen) = (None, Vec::new());
             let same = loop {

@@ -46,6 +46,9 @@ pub(crate) struct Client {
     next_beat: Nanos,
     next_other: Nanos,
     doing: Doing,
+    /// What discovery was asked last, and whether it is to be asked for the next page.
+    page: Option<Discover>,
+    asked_page: bool,
     pub(crate) refused: Option<Status>,
     /// Number of the wake-up that counts.
     pub(crate) wake: u64,
@@ -78,6 +81,8 @@ impl Client {
             next_beat: 0,
             next_other: 0,
             doing: Doing::Nothing,
+            page: None,
+            asked_page: false,
             refused: None,
             wake: 0,
         }
@@ -150,7 +155,7 @@ impl Client {
         match self.lease {
             None => self.register(),
             Some(lease) if self.next_beat <= now => self.beat(now, lease, sent),
-            Some(lease) => self.other(now, lease),
+            Some(lease) => self.other(now, lease, sent),
         }
     }
 
@@ -176,7 +181,8 @@ impl Client {
     }
 
     fn beat(&mut self, now: Nanos, lease: Lease, sent: &mut Vec<Vec<u8>>) {
-        self.sequence = self.sequence.wrapping_add(1);
+        // Now and then far ahead, so that sequences wrap.
+        self.sequence = self.sequence.wrapping_add(if self.random.random_bool(0.02) { 1 << 30 } else { 1 });
         let mut declared = self.declared;
         match self.random.random_range(0..200) {
             0 if !self.calm => declared = 3,
@@ -215,10 +221,28 @@ impl Client {
     }
 
     /// Something else than beating.
-    fn other(&mut self, now: Nanos, lease: Lease) {
+    fn other(&mut self, now: Nanos, lease: Lease, sent: &mut Vec<Vec<u8>>) {
         self.next_other = now + self.random.random_range(self.ttl() / 8..self.ttl() * 2);
         self.doing = Doing::Other;
-        match self.random.random_range(0..20) {
+        if let Some(page) = self.page.take_if(|_| self.asked_page) {
+            self.next_other = now + self.ttl() / 16;
+            return self.caller.begin(Kind::Discover, 0, 0, &[page.as_bytes()]);
+        }
+        match self.random.random_range(0..22) {
+            20..22 => {
+                // Without a cookie, and with some room for the reply.
+                let (kind, body) = match self.random.random_range(0..3) {
+                    0 => (Kind::Services, Services::new_zeroed().as_bytes().to_vec()),
+                    1 => (
+                        Kind::Describe,
+                        Describe { slot: lease.slot, generation: lease.generation, ..Describe::new_zeroed() }.as_bytes().to_vec(),
+                    ),
+                    _ => (Kind::Discover, self.question().as_bytes().to_vec()),
+                };
+                let padding = vec![0; self.random.random_range(0..1232 - 16 - body.len())];
+                self.doing = Doing::Nothing;
+                sent.push(self.caller.datagram(kind, 0, 0, &[&body, &padding]).to_vec());
+            }
             0 if !self.calm => {
                 self.caller.begin(Kind::Deregister, 0, 0, &[lease.as_bytes()]);
                 (self.former, self.lease, self.nonce) = (Some(lease), None, 0);
@@ -243,7 +267,8 @@ impl Client {
                 let mut body = Describe::new_zeroed();
                 if self.random.random_bool(0.7) {
                     body.service = Name::new(&self.plan.service).unwrap();
-                    body.instance = Name::new(&self.plan.instance).unwrap();
+                    // One name without the other is no question.
+                    body.instance = Name::new(if self.random.random_bool(0.03) { "" } else { &self.plan.instance }).unwrap();
                 } else {
                     let other = self.former.unwrap_or(lease);
                     (body.slot, body.generation) = (other.slot, other.generation);
@@ -254,6 +279,7 @@ impl Client {
             10 => self.caller.begin(Kind::Services, 0, 0, &[Services::new_zeroed().as_bytes()]),
             _ => {
                 let body = self.question();
+                (self.page, self.asked_page) = (Some(body), false);
                 self.caller.begin(Kind::Discover, 0, 0, &[body.as_bytes()]);
             }
         }
@@ -305,6 +331,13 @@ impl Client {
                 if own.is_some() {
                     self.start_over(now);
                 }
+            }
+            (Doing::Other, ReplyBody::Endpoints(head, _)) => {
+                // A page that is not the last: the next one is asked for soon.
+                let cursor = head.cursor;
+                self.asked_page = cursor.get() != 0;
+                self.page = self.page.map(|page| Discover { cursor, ..page });
+                self.next_other = if self.asked_page { now + self.interval / 8 } else { self.next_other };
             }
             _ => {}
         }

@@ -317,6 +317,9 @@ impl World {
             self.check_command(now, &command, before, replies_of(&mut replies))?;
         }
         let Some(engine) = &mut self.engine else { return Ok(()) };
+        if engine.commands.is_empty() {
+            self.oracle.caught_up()?;
+        }
         let drained = engine.drained();
         let gap = engine.random.random_range(200..3_000);
         self.schedule(now + gap, Happening::Tick { drained, commands: count });

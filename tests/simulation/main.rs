@@ -116,7 +116,10 @@ fn shrink(mut faults: Vec<Fault>, mut fails: impl FnMut(&[Fault]) -> bool) -> Ve
 /// Tells a failure so that it can be replayed: with the fewest faults that cause it.
 fn explain(options: &Options, seed: u64, failure: &Failure) -> String {
     let plan = options.plan(seed);
-    let smaller = shrink(plan.faults.clone(), |faults| run(&Plan { faults: faults.to_vec(), ..plan.clone() }).is_err());
+    let smaller = shrink(plan.faults.clone(), |faults| {
+        let again = run(&Plan { faults: faults.to_vec(), ..plan.clone() });
+        again.is_err_and(|other| other.violation.invariant == failure.violation.invariant)
+    });
     let last = run(&Plan { faults: smaller.clone(), ..plan.clone() }).err().unwrap_or_else(|| failure.clone());
     let numbers: Vec<String> = smaller.iter().map(|fault| fault.number.to_string()).collect();
     let listed: Vec<String> = smaller.iter().map(|fault| format!("    fault {fault}")).collect();

@@ -101,6 +101,8 @@ fn check_counts(registrar: &Registrar, oracle: &Oracle) -> Verdict {
     must!("tables", is == must_be, "counts {is:?}, not {must_be:?}");
     let held = oracle.leases.values().filter(|lease| lease.held_at.is_some()).count() as u32;
     must!("hold", counts.held == held, "{} held, not {held}", counts.held);
+    let all = (counts.registered, counts.ended, counts.downs, counts.revived, counts.holds);
+    must!("tables", all == oracle.totals, "counted since the start {all:?}, not {:?}", oracle.totals);
     let serving = |state: State| oracle.leases.values().filter(|lease| lease.declared == 0 && lease.state == state).count() as u32;
     let is = (counts.serving, counts.serving_suspect);
     let must_be = (serving(State::Up) + serving(State::Suspect), serving(State::Suspect));

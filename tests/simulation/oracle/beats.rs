@@ -76,6 +76,18 @@ impl Oracle {
         self.beats_answered(now, frame, reply, &refused, (accepted, lost, old))
     }
 
+    /// Interval and phase of an ack are for the first lease of the frame. Section 8.
+    fn cadence(&self, frame: &[u8], reply: &[u8]) -> Verdict {
+        let lease = self.leases.get(&(u32_at(frame, 16), u32_at(frame, 20)));
+        let Some(lease) = lease else { return Ok(()) };
+        let interval_us = (lease.ttl / 4000).clamp(1, 3_600_000_000);
+        let (interval, phase) = (u64::from(u32_at(reply, 24)), u64::from(u32_at(reply, 28)));
+        must!("beats", interval == interval_us, "interval {interval} us for {lease:?}");
+        let right = (interval_us / 2..=interval_us + interval_us.div_ceil(2)).contains(&phase) && phase <= 3_600_000_000;
+        must!("beats", right, "phase {phase} us with interval {interval} us");
+        Ok(())
+    }
+
     fn beats_answered(
         &mut self,
         now: Nanos,
@@ -98,9 +110,15 @@ impl Oracle {
             must!("beats", (accepted - lost..=accepted).contains(&counted), "{counted} accepted, not {accepted} (less {lost})");
             must!("beats", u16_at(reply, 4) == counted, "two counts");
             must!("beats", u16_at(reply, 34) == old, "{} old, not {old}", u16_at(reply, 34));
-            return Ok(());
+            must!("beats", u64_at(reply, 16) == self.epoch, "the epoch of another engine");
+            return self.cadence(frame, reply);
         }
+        // At once at most a thousand, and ten thousand a second, on each loop; the few that two loops interleave do not matter.
+        self.naks.retain(|&at| at + 1_000_000_000 > now);
         self.naks.push_back(now);
+        let most = 11_001 * self.plan.loops;
+        must!("beats", self.naks.len() <= most, "{} naks within a second", self.naks.len());
+        must!("beats", u64_at(reply, 16) == self.epoch, "the epoch of another engine");
         let named = u16_at(reply, 4);
         must!("old-leases", reply[7] == 13 && usize::from(named) == refused.len(), "{named} refused, not {}: {refused:?}", refused.len());
         must!("beats", reply.len() == 24 + 16 * refused.len(), "a nak of {} bytes", reply.len());

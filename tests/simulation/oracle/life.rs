@@ -80,6 +80,15 @@ impl Oracle {
         self.seen.insert((Seen::Event, kind_cause));
         must!("versions", number == self.events, "event {number} after event {}", self.events - 1);
         must!("transitions", at == now, "an event of another time: {words:?}");
+        let totals = &mut self.totals;
+        match kind {
+            1 => totals.0 += 1,
+            5 => totals.2 += 1,
+            6 => totals.3 += 1,
+            9 => totals.1 += 1,
+            10 => totals.4 += 1,
+            _ => {}
+        }
         if kind >= 10 {
             return self.engine_event(now, kind, cause, (shares as u32, (shares >> 32) as u32));
         }
@@ -100,7 +109,12 @@ impl Oracle {
         must!("versions", version == *step, "version {version} of {:?}, not {step}", lease.service);
         match kind {
             2 | 6 => self.returned(now, lease, kind, cause),
-            3..=5 => self.silent(now, lease, kind, cause),
+            3..=5 => {
+                let told = (shares as u32, (shares >> 32) as u32);
+                let expected = if kind == 4 { self.shares() } else { (0, 0) };
+                must!("hold", told == expected, "event {kind} tells {told:?}, not {expected:?}");
+                self.silent(now, lease, kind, cause)
+            }
             7 => {
                 let updated = doing.updated.clone().filter(|updated| (updated.slot, updated.generation) == key && cause == 1);
                 must!("transitions", updated.is_some(), "an update that nobody asked for");
@@ -126,6 +140,7 @@ impl Oracle {
                 self.hold = Some((now, shares.0, shares.1));
             }
             (11, 5) => {
+                must!("hold", shares == self.shares(), "the hold ended with {shares:?}, not {:?}", self.shares());
                 must!("hold", self.hold.is_some() && !self.is_evidence(), "a hold ended with {:?} silent of live", self.shares());
                 (self.hold, self.hold_ended) = (None, now);
             }
@@ -145,6 +160,7 @@ impl Oracle {
         let generation = self.slots.insert(lease.slot, lease.generation).unwrap_or(0);
         must!("old-leases", lease.generation == generation + 1, "generation {} after {generation}", lease.generation);
         self.granted += 1;
+        self.directory_changed |= is_empty;
         self.leases.insert((lease.slot, lease.generation), lease);
         Ok(())
     }
@@ -163,7 +179,12 @@ impl Oracle {
     fn silent(&mut self, now: Nanos, lease: Lease, kind: u64, cause: u64) -> Verdict {
         let key = (lease.slot, lease.generation);
         // What arrived before the time of the verdict counts, applied or not.
-        let judged_at = self.deadline(lease.last, lease.ttl).0 - if kind == 3 { lease.ttl / 3 } else { 0 };
+        let ordinary = self.deadline(lease.last, lease.ttl).0;
+        let judged_at = match (kind, lease.held_at) {
+            (3, _) => ordinary - lease.ttl / 3,
+            (5, Some(held_at)) => self.release(held_at, lease.ttl).max(ordinary),
+            _ => ordinary,
+        };
         let (earliest, latest) = self.deadline(self.last_heard(key, judged_at), lease.ttl);
         let early = |time: Nanos| format!("{} ns early at {now}: {lease:?}", time - now);
         let held = lease.held_at;
@@ -189,6 +210,7 @@ impl Oracle {
             (5, 5, State::Suspect, Some(held_at)) => {
                 let time = self.release(held_at, lease.ttl).max(earliest);
                 must!("hold", now >= time, "let go {}", early(time));
+                must!("never-early", self.last_heard(key, judged_at) == lease.last, "a beat of somebody held waits: {lease:?}");
                 self.bury(key, now);
             }
             _ => must!("transitions", false, "kind {kind}, cause {cause}: {lease:?}"),
@@ -212,12 +234,17 @@ impl Oracle {
         let right = match cause {
             1 => doing.ended == Some(key),
             6 => doing.leaves.contains(&key),
-            7 => lease.state == State::Down && now >= self.tombstone(&lease) && now >= lease.last + lease.ttl,
+            7 => {
+                let heard = self.last_heard(key, self.tombstone(&lease));
+                lease.state == State::Down && now >= self.tombstone(&lease) && now >= heard + lease.ttl
+            }
             8 => doing.replaced == Some(key),
             _ => false,
         };
         must!("transitions", right, "gone for cause {cause} at {now}: {lease:?}");
         self.leases.remove(&key);
+        let was_last = self.members(&lease.service).next().is_none();
+        self.directory_changed |= was_last;
         self.ended.insert(key, (lease.secret, if cause == 8 { Ended::Replaced } else { Ended::Removed }));
         Ok(())
     }
@@ -263,6 +290,14 @@ impl Oracle {
         Ok(())
     }
 
+    /// No command waits: what beats said, and could be passed on, is taken over.
+    pub(crate) fn caught_up(&self) -> Verdict {
+        for lease in self.leases.values() {
+            must!("beats", lease.said.is_none_or(|said| said == lease.declared), "what it said was never taken over: {lease:?}");
+        }
+        Ok(())
+    }
+
     /// When a lease is due to be judged at the latest.
     fn due(&self, lease: &Lease) -> Nanos {
         let (_, deadline) = self.deadline(lease.last, lease.ttl);
@@ -280,12 +315,15 @@ impl Oracle {
         self.cookies.clear();
         self.waiting.clear();
         self.naks.clear();
+        self.pages.clear();
         self.spells = vec![Spell { end: now, length: Some(now) }];
         (self.stalls, self.stood_still) = (1, now);
         (self.expected_look, self.drops, self.disturbed) = (Nanos::MAX, 0, now);
         if self.hold.is_none() {
             self.hold_ended = now;
         }
+        self.directory_changed = true;
+        self.totals = Default::default();
     }
 
     /// What it may do at once: end the leases of those who said that they leave.

@@ -144,10 +144,17 @@ pub(crate) struct Oracle {
     hold: Option<(Nanos, u32, u32)>,
     hold_ended: Nanos,
     events: u64,
+    /// Version of the services that was told last, and the services that it stood for; whether one came or went since.
+    directory: Option<(u64, BTreeSet<Vec<u8>>)>,
+    directory_changed: bool,
+    /// Listings under way: question to cursor, version and the slots so far.
+    pages: BTreeMap<Vec<u8>, (u32, u64, BTreeSet<u32>)>,
     naks: VecDeque<Nanos>,
     expected_look: Nanos,
     drops: u64,
     granted: u64,
+    /// Registered, ended, declared down, revived, and holds begun since the engine started.
+    pub(crate) totals: (u64, u64, u64, u64, u64),
     /// Events with their causes, answers with their statuses.
     pub(crate) seen: BTreeSet<(Seen, u64)>,
     /// When the engine was last known not to be prompt: paused, stalled, slow or flooded.
@@ -177,10 +184,14 @@ impl Oracle {
             hold: None,
             hold_ended: 0,
             events: 0,
+            directory: None,
+            directory_changed: false,
+            pages: BTreeMap::new(),
             naks: VecDeque::new(),
             expected_look: Nanos::MAX,
             drops: 0,
             granted: 0,
+            totals: Default::default(),
             seen: BTreeSet::new(),
             disturbed: 0,
         }

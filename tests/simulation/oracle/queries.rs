@@ -52,13 +52,41 @@ impl Oracle {
         if reply[7] == 1 {
             // Cut down: allowed only if the whole reply may have been too long.
             must!("answers", least < 1232 && reply.len() == 16, "a good cookie was refused");
+            must!("answers", u16_at(reply, 4) == 0, "a header that was cut down counts {}", u16_at(reply, 4));
+            must!(
+                "answers",
+                self.whole_length(frame) > least,
+                "a reply of {} bytes was refused with room for {least}",
+                self.whole_length(frame)
+            );
             return Ok(());
         }
         must!("answers", reply.len() <= most, "{} bytes, {most} allowed", reply.len());
         match frame[3] {
             6 => self.describe(now, frame, reply),
             7 => self.list_services(frame, reply),
-            _ => self.discover(now, frame, reply),
+            _ => self.discover(now, source, frame, reply),
+        }
+    }
+
+    /// The most bytes that the whole reply to a query can have.
+    fn whole_length(&self, frame: &[u8]) -> usize {
+        match frame[3] {
+            6 => {
+                let names = (text_at(frame, 32), text_at(frame, 96));
+                let by_slot = self.leases.get(&(u32_at(frame, 24), u32_at(frame, 28)));
+                let lease = if names.0.is_empty() { by_slot } else { self.identity(&names.0, &names.1) };
+                lease.map_or(16, |lease| 264 + lease.attributes.len())
+            }
+            7 => {
+                let peopled: BTreeSet<&Vec<u8>> = self.leases.values().map(|lease| &lease.service).collect();
+                32 + 88 * peopled.len().min(13)
+            }
+            _ => {
+                let members = self.leases.values().filter(|lease| service_id(&lease.service) == u64_at(frame, 24)).count();
+                let known = self.services.keys().any(|name| service_id(name) == u64_at(frame, 24));
+                if known { 32 + 48 * members.min(25) } else { 16 }
+            }
         }
     }
 
@@ -102,11 +130,20 @@ impl Oracle {
         Ok(())
     }
 
-    fn list_services(&self, frame: &[u8], reply: &[u8]) -> Verdict {
+    fn list_services(&mut self, frame: &[u8], reply: &[u8]) -> Verdict {
         let count = usize::from(u16_at(reply, 4));
         must!("answers", reply[7] == 0 && reply.len() == 32 + 88 * count, "status {}, {} bytes", reply[7], reply.len());
         let peopled: BTreeSet<&Vec<u8>> = self.leases.values().map(|lease| &lease.service).collect();
         must!("answers", u32_at(reply, 28) as usize == peopled.len(), "{} services, not {}", u32_at(reply, 28), peopled.len());
+        // The version says whether services came or went since it was told last.
+        let peopled_now: BTreeSet<Vec<u8>> = peopled.iter().map(|name| (*name).clone()).collect();
+        let version = u64_at(reply, 16);
+        if let Some((before, of)) = &self.directory {
+            must!("versions", *before == version || self.directory_changed && version > *before, "services {version} after {before}");
+            must!("versions", *of == peopled_now || *before != version, "other services under version {version}");
+        }
+        self.directory = Some((version, peopled_now));
+        self.directory_changed = false;
         let mut listed = BTreeSet::new();
         for at in (0..count).map(|entry| 32 + 88 * entry) {
             let name = text_at(reply, at + 24);
@@ -127,7 +164,7 @@ impl Oracle {
         Ok(())
     }
 
-    fn discover(&self, now: Nanos, frame: &[u8], reply: &[u8]) -> Verdict {
+    fn discover(&mut self, now: Nanos, source: [u8; 16], frame: &[u8], reply: &[u8]) -> Verdict {
         let (strategy, filter) = (frame[54], frame[55]);
         let invalid = if strategy > 5 {
             54
@@ -177,7 +214,36 @@ impl Oracle {
                 right.iter().any(|lease| lease.slot == slot) || u32_at(frame, 48) != 0 && healthy.iter().any(|lease| lease.slot == slot);
             must!("answers", chosen && seen.insert(slot), "an endpoint that the filters leave out, or twice: {lease:?}");
         }
-        complete(frame, reply, &healthy, &right)
+        complete(frame, reply, &healthy, &right)?;
+        let right: BTreeSet<u32> = right.iter().map(|lease| lease.slot).collect();
+        let version = self.services[service];
+        if strategy == 0 { self.page((source, frame), reply, version, seen, &right) } else { Ok(()) }
+    }
+
+    /// The pages of one version, each asked for with the cursor of the one before, are together the list.
+    fn page(
+        &mut self,
+        (source, frame): ([u8; 16], &[u8]),
+        reply: &[u8],
+        version: u64,
+        seen: BTreeSet<u32>,
+        right: &BTreeSet<u32>,
+    ) -> Verdict {
+        let question = [&source[..], &frame[24..48], &frame[52..120]].concat();
+        let (cursor, next) = (u32_at(frame, 48), u32_at(reply, 24));
+        let before = self.pages.remove(&question).filter(|page| page.0 == cursor && page.1 == version);
+        let mut all = match before {
+            Some(page) => page.2,
+            None if cursor == 0 => BTreeSet::new(),
+            None => return Ok(()),
+        };
+        must!("answers", all.is_disjoint(&seen), "an endpoint on two pages: {all:?}, {seen:?}");
+        all.extend(seen);
+        must!("answers", next != 0 || all == *right, "pages of version {version} list {all:?}, not {right:?}");
+        if next != 0 {
+            self.pages.insert(question, (next, version, all));
+        }
+        Ok(())
     }
 }
 

@@ -17,7 +17,7 @@ use zerocopy::byteorder::little_endian::U32;
 
 const WRITER: Writer = Writer(());
 
-/// Readers of a sequence lock see whole writes, and with [`Sequence::read`] nothing else.
+/// Readers of a sequence lock see whole writes, and nothing else.
 pub fn seqlock() {
     let shared = Arc::new((Sequence::default(), [AtomicU64::new(0), AtomicU64::new(0)]));
     let writer = {
