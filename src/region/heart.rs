@@ -384,4 +384,29 @@ mod tests {
         assert_eq!(line.apply(&draining, 30), Applied::Attention);
         assert_eq!(line.last(), LastBeat { at: 30, load: 0, declared: Declared::Draining });
     }
+
+    /// A load that comes by an update on one loop while another applies beats: the sequence never goes back, or a beat would count twice.
+    /// With threads, not with loom, which lets a compare-and-swap take the place of a later store.
+    #[test]
+    fn a_load_never_puts_a_sequence_back() {
+        let (line, writer) = (HeartLine::default(), Writer(()));
+        line.lease_to(&writer, 10, 100, 7, 1);
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut load = 0;
+                while !done.load(Relaxed) {
+                    load += 1;
+                    line.set_load(load % 1000);
+                }
+            });
+            let twice = (1..400_000).filter(|&sequence| {
+                assert_eq!(line.apply(&beat(&line, sequence), 20), Applied::Accepted);
+                line.apply(&beat(&line, sequence), 20) != Applied::Old
+            });
+            let twice = twice.count();
+            done.store(true, Relaxed);
+            assert_eq!(twice, 0);
+        });
+    }
 }

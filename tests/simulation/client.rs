@@ -39,6 +39,8 @@ pub(crate) struct Client {
     pub(crate) yields: bool,
     pub(crate) lease: Option<Lease>,
     former: Option<Lease>,
+    /// A beat of another client that may go in the same frame, as an agent of a host sends them.
+    neighbour: Option<Beat>,
     interval: Nanos,
     sequence: u32,
     declared: u16,
@@ -74,6 +76,7 @@ impl Client {
             yields: false,
             lease: None,
             former: None,
+            neighbour: None,
             interval: ttl / 4,
             sequence: 0,
             declared: 0,
@@ -110,6 +113,13 @@ impl Client {
         if other_host {
             self.peer.ip[15] ^= 0x40;
         }
+    }
+
+    /// The beat that comes next, for somebody else to send.
+    fn next_beat_for_another(&self) -> Option<Beat> {
+        let lease = self.lease.filter(|_| self.alive)?;
+        let flags = U16::new(self.declared);
+        Some(Beat { lease, sequence: U32::new(self.sequence.wrapping_add(1)), load: U16::new(7), flags })
     }
 
     /// What it does now; the datagrams that it sends, and when it is to be woken.
@@ -204,6 +214,12 @@ impl Client {
             && self.random.random_bool(0.05)
         {
             beats.push(Beat { lease: former, ..beat });
+        }
+        if declared != 3
+            && self.random.random_bool(0.2)
+            && let Some(neighbour) = self.neighbour.take()
+        {
+            beats.push(neighbour);
         }
         self.next_beat = now + self.interval;
         if declared == 3 {
@@ -368,7 +384,16 @@ impl World {
         if !client.alive {
             return;
         }
+        let neighbour = (number + 1) % self.clients.len();
+        let beat = self.clients[neighbour].next_beat_for_another();
+        let client = &mut self.clients[number];
+        client.neighbour = beat.filter(|_| neighbour != number);
+        let offered = client.neighbour.is_some();
         let (sent, until) = client.step(now);
+        let taken = offered && client.neighbour.is_none();
+        let next = self.clients[neighbour].sequence.wrapping_add(u32::from(taken));
+        self.clients[neighbour].sequence = next;
+        let client = &mut self.clients[number];
         client.wake += 1;
         let (peer, wake) = (client.peer, client.wake);
         if until < Nanos::MAX {

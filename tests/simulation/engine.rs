@@ -346,10 +346,8 @@ impl World {
         };
         self.check_events(now, before, &doing)?;
         self.oracle.done(now, &doing, looked_at)?;
-        if let Command::Register { from, .. } | Command::Update { from, .. } | Command::Deregister { from, .. } = command
-            && let Some(reply) = reply
-        {
-            self.oracle.reply_from_registrar(from.budget.into(), reply)?;
+        if let Some(reply) = reply {
+            self.oracle.reply_from_registrar(reply)?;
         }
         for (peer, reply) in answers {
             self.send_to_client(peer, reply);

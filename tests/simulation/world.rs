@@ -431,6 +431,7 @@ impl World {
             let of_source = self.oracle.leases.values().filter(|lease| lease.source == client.peer.ip).count();
             let excused = full || of_source >= self.plan.quota as usize;
             must!("recovery", lease.is_some() || excused, "it lives and is not there: {client:?}");
+            must!("recovery", client.lease.is_some() || excused, "it lives and has no lease: {client:?}");
             let Some((lease, own)) = lease.zip(client.lease) else { continue };
             must!("recovery", own.secret.get() == lease.secret, "it lives, and another has its lease: {lease:?}");
             must!("recovery", lease.state == State::Up, "it lives and is not up: {lease:?}");
