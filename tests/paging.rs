@@ -66,3 +66,38 @@ fn pages_of_one_version_are_the_whole_list() {
     let all = session.discover_all("big", 10).unwrap().expect("nobody disturbs any more");
     assert_eq!(all.endpoints.len(), STABLE);
 }
+
+/// The library puts pages together only within one version: members that leave from the front of a list let others take their places, on pages
+/// that have been read already.
+#[test]
+fn the_library_lists_one_version_or_nothing() {
+    let (engine, mut session) = start(&config());
+    let target = engine.addresses()[0];
+    let (mut whole, mut disturbed) = (0, 0);
+    for round in 0..30 {
+        let service = format!("round-{round}");
+        let mut register = |name: &str| session.register(&instance(&service, name, 60_000)).unwrap().lease;
+        let leave: Vec<_> = (0..40).map(|number| register(&format!("leaves-{number}"))).collect();
+        let stay: BTreeSet<u32> = (0..60).map(|number| register(&format!("stays-{number}")).slot.get()).collect();
+        std::thread::scope(|scope| {
+            let leaving = scope.spawn(|| {
+                let mut churn = Session::connect(target).unwrap();
+                for lease in &leave {
+                    churn.deregister(lease).unwrap();
+                }
+            });
+            while !leaving.is_finished() {
+                match session.discover_all(&service, 0).unwrap() {
+                    None => disturbed += 1,
+                    Some(all) => {
+                        let slots: BTreeSet<u32> = all.endpoints.iter().map(|endpoint| endpoint.slot.get()).collect();
+                        assert_eq!(slots.len(), all.endpoints.len(), "somebody was doubled");
+                        assert!(slots.is_superset(&stay), "somebody was missed");
+                        whole += 1;
+                    }
+                }
+            }
+        });
+    }
+    assert!(disturbed > 0, "{whole} lists, and none of them was disturbed");
+}

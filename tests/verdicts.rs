@@ -104,6 +104,34 @@ fn a_beat_that_waited_at_the_socket_saves_its_instance() {
     assert!(times(&engine, EventKind::Suspect).is_empty());
 }
 
+/// The same for somebody who is held when the hold lets go, and for somebody who is down when the tombstone ends.
+#[test]
+fn a_beat_that_waited_saves_the_held_and_the_down() {
+    let mut held = engine();
+    let leases: Vec<Lease> = (0..8).map(|n| register(&mut held, &format!("i{n}"), 90).unwrap()).collect();
+    held.pass(95);
+    assert_eq!(held.registrar.counts().held, 8);
+    held.drains = false;
+    held.pass(600);
+    assert_eq!((held.registrar.counts().held, held.registrar.counts().down), (8, 0), "no verdict before the loops have drained");
+    beat(&mut held, leases[0], 1, Declared::Serving);
+    held.drains = true;
+    held.pass(5);
+    assert_eq!((held.registrar.counts().up, held.registrar.counts().down), (1, 7));
+
+    let mut down = engine();
+    let lease = register(&mut down, "a", 60).unwrap();
+    down.pass(70);
+    assert_eq!(down.registrar.counts().down, 1);
+    down.drains = false;
+    down.pass(300);
+    assert_eq!(down.registrar.counts().down, 1, "not buried before the loops have drained");
+    beat(&mut down, lease, 1, Declared::Serving);
+    down.drains = true;
+    down.pass(5);
+    assert_eq!(down.registrar.counts().up, 1);
+}
+
 /// Dropped datagrams excuse everybody for one TTL, and for three at most: a flood can't blind the engine for ever.
 #[test]
 fn drops_give_grace_and_the_grace_ends() {
