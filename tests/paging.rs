@@ -71,7 +71,7 @@ fn pages_of_one_version_are_the_whole_list() {
 /// that have been read already.
 #[test]
 fn the_library_lists_one_version_or_nothing() {
-    let (engine, mut session) = start(&config());
+    let (engine, mut session) = start(&Config { capacity: 4096, ..config() });
     let target = engine.addresses()[0];
     let (mut whole, mut disturbed) = (0, 0);
     for round in 0..30 {

@@ -310,6 +310,10 @@ impl Client {
         if random.random_bool(0.5) {
             body.filter = random.random_range(0..64);
         }
+        if random.random_bool(0.25) {
+            // Lists of a zone in short pages.
+            (body.strategy, body.filter, body.limit) = (0, 8, U16::new(random.random_range(1..4)));
+        }
         body.version = Version::new(1, random.random_range(0..4), 0, 0);
         body.key = U64::new(random.next_u64());
         body.zone = Label::new(["", "eu-1a", "eu-1b"][random.random_range(0..3)]).unwrap();
