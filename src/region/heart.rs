@@ -396,8 +396,8 @@ mod tests {
             scope.spawn(|| {
                 let mut load = 0;
                 while !done.load(Relaxed) {
-                    load += 1;
-                    line.set_load(load % 1000);
+                    load = (load + 1) % 1000;
+                    line.set_load(load);
                 }
             });
             let twice = (1..400_000).filter(|&sequence| {
