@@ -48,7 +48,7 @@ impl Options {
         let faults: Vec<String> =
             text("HEARTLINE_FAULTS").map(|text| text.split(',').map(|part| part.trim().to_owned()).collect()).unwrap_or_default();
         for fault in &faults {
-            let known = fault.parse::<usize>().is_ok() || Class::ALL.iter().any(|(_, name)| name == fault);
+            let known = fault == "none" || fault.parse::<usize>().is_ok() || Class::ALL.iter().any(|(_, name)| name == fault);
             assert!(known, "HEARTLINE_FAULTS: {fault} is neither a number nor one of {:?}", Class::ALL.map(|(_, name)| name));
         }
         Self { first, last, seconds: number("HEARTLINE_SIM_SECONDS"), faults, minutes: number("HEARTLINE_SIM_MINUTES") }
@@ -125,7 +125,7 @@ fn explain(options: &Options, seed: u64, failure: &Failure) -> String {
     let listed: Vec<String> = smaller.iter().map(|fault| format!("    fault {fault}")).collect();
     let sentence =
         INVARIANTS.iter().find(|(name, _)| *name == last.violation.invariant).map_or("the engine does not panic", |(_, text)| text);
-    let faults = if numbers.is_empty() { "99".to_owned() } else { numbers.join(",") };
+    let faults = if numbers.is_empty() { "none".to_owned() } else { numbers.join(",") };
     format!(
         "seed {seed} breaks {}: {sentence}\n  at {:.6} ms: {}\n  {} of {} faults are needed:\n{}\n  replay: HEARTLINE_SEEDS={seed}..{seed} {}HEARTLINE_FAULTS={faults} cargo test --release --test simulation",
         last.violation.invariant,
