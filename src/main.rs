@@ -83,6 +83,9 @@ fn serve(config: &Config) -> Result<(), String> {
     };
     // Who is not listening to this line still has a running engine.
     let _ = say(&ready(config, &engine));
+    if let Some(why) = engine.unfit() {
+        eprintln!("heartlined: started empty, without the leases of the engine before: {why}");
+    }
     // The kernel counts its own bookkeeping, too, and doubles what it is asked for (socket(7)).
     if engine.receive_queue_bytes() / 2 < config.receive_buffer {
         eprintln!(

@@ -216,15 +216,18 @@ fn a_killed_engine_is_gone_on_with() {
 }
 
 #[test]
-fn leftovers_that_do_not_fit_are_no_obstacle() {
+fn leftovers_that_do_not_fit_are_named_and_replaced() {
     let state = Scratch::new();
     let mut first = Daemon::start(&state, &[]);
     first.signal(Signal::KILL);
     first.child.wait().unwrap();
     assert!(state.0.join("heart").exists());
-    let second = Daemon::start(&state, &["--capacity", "100"]);
-    assert!(!second.ready.contains("resumed"), "{}", second.ready);
-    Session::connect(second.address).unwrap().hello().unwrap();
+    let mut second = command(&state, &["--capacity", "100"]).args(["--listen", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(second.stderr.take().unwrap()).read_line(&mut said).unwrap();
+    assert!(said.contains("started empty") && said.contains("and 100 with 128 are asked for"), "{said}");
+    kill_process(Pid::from_child(&second), Signal::TERM).unwrap();
+    assert_eq!(second.wait().unwrap().code(), Some(0));
 }
 
 /// A stopped observer must not declare its peers dead (restate #5156, corosync #377).

@@ -14,7 +14,7 @@ use crate::error::StartError;
 use crate::exchange::{Command, Replies};
 use crate::limits::COMMAND_QUEUE;
 use crate::net::{ReceiveBatch, SendBatch, Socket, bind_group};
-use crate::region::{Geometry, Place, Region, Writer, is_tmpfs};
+use crate::region::{Geometry, Mismatch, Place, Region, RegionError, Writer, is_tmpfs};
 use crate::registrar::{DenyList, Registrar, Settings};
 use crossbeam::queue::ArrayQueue;
 use event_loop::EventLoop;
@@ -51,6 +51,7 @@ pub struct Engine {
     addresses: Vec<SocketAddr>,
     cores: Vec<usize>,
     resumed: u32,
+    unfit: Option<String>,
     state: Option<StateDirectory>,
 }
 
@@ -76,9 +77,12 @@ impl Engine {
         let (registrar_wake, wake) = UnixDatagram::pair().map_err(StartError::system("making a socket pair"))?;
         let (polls, wakers) = make_polls(&sockets)?;
         let geometry = Geometry::new(config.capacity, config.attributes_bytes);
-        let left = left_behind(&config.state, &geometry);
-        let resumes = left.is_some();
-        let (region, writer) = left.map_or_else(|| Region::create(&config.state, geometry, key, epoch, cancelled), Ok)?;
+        let create = |geometry| Region::create(&config.state, geometry, key, epoch, cancelled);
+        let (resumes, unfit, (region, writer)) = match left_behind(&config.state, &geometry) {
+            Left::Nothing => (false, None, create(geometry)?),
+            Left::Whole(left) => (true, None, *left),
+            Left::Unfit(why) => (false, Some(why), create(geometry)?),
+        };
         let region = Arc::new(region);
         let commands = Arc::new(ArrayQueue::new(COMMAND_QUEUE));
         let shared = Arc::new(Shared::new(sockets, Arc::clone(&commands), wakers, registrar_wake));
@@ -117,7 +121,7 @@ impl Engine {
             .collect();
         account_memory(&shared, &region, &registrar, &loops);
         let thread = registrar_thread(&shared, &region, registrar, wake, random, epoch, now).inspect_err(|_| region.remove_files())?;
-        let mut engine = Self { shared, region, threads: Vec::new(), addresses, cores, resumed, state };
+        let mut engine = Self { shared, region, threads: Vec::new(), addresses, cores, resumed, unfit, state };
         engine.spawn(thread, loops)?;
         Ok(engine)
     }
@@ -159,6 +163,11 @@ impl Engine {
     /// Leases that it took over from an engine that was killed.
     pub fn resumed(&self) -> u32 {
         self.resumed
+    }
+
+    /// Why it could not go on with the memory of an engine that was killed, if there was any: its leases are lost.
+    pub fn unfit(&self) -> Option<&str> {
+        self.unfit.as_deref()
     }
 
     /// The CPUs its loops run on.
@@ -220,11 +229,34 @@ impl Drop for Engine {
     }
 }
 
-/// What an engine that was killed left in the state directory, if this one can go on with it. Whatever else lies there is replaced, or
-/// refused by [`Region::create`].
-fn left_behind(place: &Place, geometry: &Geometry) -> Option<(Region, Writer)> {
-    let Place::Directory(path) = place else { return None };
-    Region::attach(path).ok().filter(|(region, _)| region.geometry() == geometry)
+/// What an engine that was killed left in the state directory, and the right to go on with it.
+enum Left {
+    /// Nothing, or what [`Region::create`] refuses.
+    Nothing,
+    /// Memory that this engine goes on with.
+    Whole(Box<(Region, Writer)>),
+    /// Memory that it can't go on with and replaces, and why.
+    Unfit(String),
+}
+
+fn left_behind(place: &Place, geometry: &Geometry) -> Left {
+    let Place::Directory(path) = place else { return Left::Nothing };
+    match Region::attach(path) {
+        Ok((region, writer)) if region.geometry() == geometry => Left::Whole(Box::new((region, writer))),
+        Ok((region, _)) => {
+            let found = region.geometry();
+            Left::Unfit(format!(
+                "{} has memory for {} leases with {} attribute bytes, and {} with {} are asked for",
+                path.display(),
+                found.capacity,
+                found.attributes_bytes,
+                geometry.capacity,
+                geometry.attributes_bytes
+            ))
+        }
+        Err(RegionError::Refused { mismatch: Mismatch::Foreign, .. } | RegionError::Io { .. }) => Left::Nothing,
+        Err(error) => Left::Unfit(error.to_string()),
+    }
 }
 
 fn tid() -> u32 {
