@@ -171,11 +171,13 @@ impl HeartLine {
     /// Relaxed stores: who draws a conclusion from silence first acquires the drain time that this loop releases after them.
     #[inline]
     fn store(&self, beat: &Beat, now: Nanos, declared: u64) {
-        let gap = now.saturating_sub(self.last_beat.load(Relaxed));
+        let before = self.last_beat.load(Relaxed);
+        let gap = now.saturating_sub(before);
         let on_time = u64::from(gap <= self.ttl.load(Relaxed) / 2);
         self.history.store(self.history.load(Relaxed) << 1 | on_time, Relaxed);
         self.beat.store(BeatWord::new(beat.sequence.get(), beat.load.get(), declared).0, Relaxed);
-        self.last_beat.store(now, Relaxed);
+        // A loop that was held up applies what it received before another loop did: the time never goes back.
+        self.last_beat.store(now.max(before), Relaxed);
     }
 
     /// Takes back the declared state of a beat whose [`Applied::Attention`] could not be passed on, so that the next beat asks again.
@@ -340,6 +342,15 @@ mod tests {
         assert_eq!(line.history(), 1);
         assert_eq!(line.apply(&beat(&line, 2), 90), Applied::Accepted);
         assert_eq!(line.history(), 2, "70 of a TTL of 100 is late");
+    }
+
+    #[test]
+    fn a_loop_that_was_held_up_does_not_turn_the_time_back() {
+        let (line, writer) = (HeartLine::default(), Writer(()));
+        line.lease_to(&writer, 10, 100, 7, 1);
+        assert_eq!(line.apply(&beat(&line, 1), 60), Applied::Accepted);
+        assert_eq!(line.apply(&beat(&line, 2), 20), Applied::Accepted);
+        assert_eq!(line.last().at, 60);
     }
 
     #[test]

@@ -64,7 +64,8 @@ impl Oracle {
                         lost += u16::from(queue_full && said == 3);
                     }
                     lease.history = lease.history << 1 | on_time;
-                    (lease.last, lease.sequence, lease.load) = (now, sequence, u16_at(frame, at + 20));
+                    // Loops are not in step: one may have received it before another received the last one.
+                    (lease.last, lease.sequence, lease.load) = (now.max(lease.last), sequence, u16_at(frame, at + 20));
                     lease.said = Some(said);
                     accepted += 1;
                 }
