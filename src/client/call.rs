@@ -112,11 +112,6 @@ impl Caller {
         self.patience = patience;
     }
 
-    /// Forgets the cookie: the source address has changed.
-    pub fn forget_cookie(&mut self) {
-        self.cookie = 0;
-    }
-
     /// Begins a request; one that was under way is given up. The cookie field, for kinds that have one, is filled in.
     pub fn begin(&mut self, kind: Kind, count: u16, flags: u8, parts: &[&[u8]]) {
         self.kind = kind;
@@ -131,11 +126,6 @@ impl Caller {
         self.outgoing_len = compose(&mut self.outgoing, kind, count, flags, parts);
         self.stamp();
         &self.outgoing[..self.outgoing_len]
-    }
-
-    /// Whether a request is under way.
-    pub fn is_busy(&self) -> bool {
-        matches!(self.stage, Stage::Send | Stage::Wait(_) | Stage::Pause(_))
     }
 
     /// What is to be done at `now`.
@@ -297,7 +287,7 @@ mod tests {
             caller.receive(now, &late);
             caller.receive(now, &reply(&caller, Kind::Update, Status::Ok, &[]));
             caller.receive(now, &[1, 2, 3]);
-            assert!(caller.is_busy());
+            assert!(matches!(caller.step(now), Step::Wait(_)));
             caller.receive(now, &reply(&caller, Kind::Deregister, Status::Busy, &[]));
             assert_eq!(caller.step(now), Step::Wait(now + pause * NANOS_PER_MS));
             now += pause * NANOS_PER_MS;
