@@ -129,7 +129,7 @@ mod tests {
             }
         };
         assert_eq!(refusal(0, b"X"), Mismatch::Foreign);
-        assert_eq!(refusal(8, &[2]), Mismatch::Format(2));
+        assert_eq!(refusal(8, &[3]), Mismatch::Format(3));
         assert_eq!(refusal(12, &[0]), Mismatch::Unfinished);
         assert_eq!(refusal(16, &[1, 2, 3]), Mismatch::Layout);
         assert_eq!(refusal(24, &[65]), Mismatch::Layout);

@@ -85,6 +85,23 @@ pub struct Event {
     pub live: u32,
 }
 
+impl Event {
+    /// Words that an event takes beside its number.
+    pub const WORDS: usize = 6;
+
+    /// As it lies in memory: time; kind and cause; service; version; generation and slot; live and silent.
+    pub(super) fn words(&self) -> [u64; Self::WORDS] {
+        [
+            self.at,
+            u64::from(self.kind as u8) | u64::from(self.cause as u8) << 8,
+            self.service,
+            self.version,
+            u64::from(self.generation) << 32 | u64::from(self.slot),
+            u64::from(self.live) << 32 | u64::from(self.silent),
+        ]
+    }
+}
+
 /// One event as it lies in memory: its number, then six words; the number is 0 while they are written.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
@@ -117,22 +134,17 @@ impl Feed {
     }
 
     /// Appends an event.
-    pub fn push(&self, _: &Writer, event: &Event) {
-        let number = self.head[0].load(Relaxed) + 1;
+    pub fn push(&self, writer: &Writer, event: &Event) {
+        self.put(writer, self.head[0].load(Relaxed) + 1, event.words());
+    }
+
+    /// Writes the event with this number, which is the newest.
+    pub(super) fn put(&self, _: &Writer, number: u64, event: [u64; Event::WORDS]) {
         let [first, words @ ..] = &self.line(number).words;
         first.store(0, Relaxed);
         // The fence keeps the words below the zero; pairs with the fence in `raw`.
         fence(Release);
-        let values = [
-            event.at,
-            u64::from(event.kind as u8) | u64::from(event.cause as u8) << 8,
-            event.service,
-            event.version,
-            u64::from(event.generation) << 32 | u64::from(event.slot),
-            u64::from(event.live) << 32 | u64::from(event.silent),
-            0,
-        ];
-        for (word, value) in words.iter().zip(values) {
+        for (word, value) in words.iter().zip(event.into_iter().chain([0])) {
             word.store(value, Relaxed);
         }
         // Release: pairs with the acquire load in `raw`.

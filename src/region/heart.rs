@@ -72,7 +72,7 @@ pub enum HeartState {
 }
 
 impl HeartState {
-    const fn from_bits(bits: u64) -> Self {
+    pub(super) const fn from_bits(bits: u64) -> Self {
         match bits as u32 {
             1 => Self::Up,
             2 => Self::Suspect,

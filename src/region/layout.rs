@@ -5,6 +5,7 @@ use super::endpoint::EndpointLine;
 use super::feed::EventLine;
 use super::heart::HeartLine;
 use super::record::RecordHead;
+use super::redo::RedoLine;
 use super::seqlock::Sequence;
 use super::view::Shared;
 use crate::limits::{ATTRIBUTES_BYTES_MAX, CAPACITY_MAX, CAPACITY_MIN, SPARE_SLOTS};
@@ -15,7 +16,7 @@ use std::sync::atomic::Ordering::Relaxed;
 /// `HLREGION` as a little-endian number.
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"HLREGION");
 /// Version of the region format.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 /// Sections start on page boundaries.
 const PAGE: usize = 4096;
 
@@ -60,6 +61,7 @@ impl CommonHeader {
 #[repr(C)]
 pub(super) struct HeartHeader {
     pub(super) common: CommonHeader,
+    pub(super) redo: RedoLine,
 }
 
 /// The first page of the public file.
@@ -100,7 +102,8 @@ unsafe impl Shared for PublicHeader {}
 
 const _: () = {
     use std::mem::offset_of;
-    assert!(size_of::<CommonHeader>() == 64 && size_of::<HeartHeader>() == 64);
+    assert!(size_of::<CommonHeader>() == 64 && size_of::<HeartHeader>() == 704);
+    assert!(offset_of!(HeartHeader, redo) == 64 && size_of::<HeartHeader>() <= PAGE);
     assert!(offset_of!(CommonHeader, format) == 8);
     assert!(offset_of!(CommonHeader, ready) == 12);
     assert!(offset_of!(CommonHeader, layout) == 16);

@@ -18,6 +18,7 @@ mod mapping;
 #[cfg(test)]
 mod models;
 mod record;
+mod redo;
 mod seqlock;
 mod view;
 
@@ -31,6 +32,7 @@ pub use lists::{ListAllocator, ListRef};
 pub(crate) use mapping::is_tmpfs;
 pub use mapping::{Mismatch, Place, RegionError};
 pub use record::{Record, Records};
+pub use redo::{MemberAfter, PendingStep};
 pub use seqlock::Sequence;
 
 use crate::clock;
@@ -202,6 +204,33 @@ impl Region {
         });
     }
 
+    /// Writes a step down before it is done. [`Self::end_step`] belongs to it.
+    pub fn begin_step(&self, writer: &Writer, event: &Event, member: Option<&MemberAfter<'_>>) {
+        self.heart_header[0].redo.begin(writer, &self.feed, event, member);
+    }
+
+    /// Tells of the step in the feed; it is done.
+    pub fn end_step(&self, writer: &Writer, event: &Event) {
+        self.feed.push(writer, event);
+        self.heart_header[0].redo.end(writer);
+    }
+
+    /// The step that a former engine did not live to end.
+    pub fn pending_step(&self) -> Option<PendingStep> {
+        self.heart_header[0].redo.pending()
+    }
+
+    /// Tells of a pending step in the feed, once it is done.
+    pub fn end_pending_step(&self, writer: &Writer, step: &PendingStep) {
+        self.feed.put(writer, step.number, step.event);
+        self.heart_header[0].redo.end(writer);
+    }
+
+    /// Forgets a pending step that makes no sense.
+    pub fn forget_step(&self, writer: &Writer) {
+        self.heart_header[0].redo.end(writer);
+    }
+
     /// Ends writes to the header that a former engine did not live to end.
     pub fn mend_header(&self, writer: &Writer) {
         self.header[0].sequence.mend(writer);
@@ -299,7 +328,7 @@ mod tests {
         let word = |file: &[u8], at: usize| u64::from_ne_bytes(file[at..at + 8].try_into().unwrap());
         for file in [&public, &heart] {
             assert_eq!(&file[..8], b"HLREGION");
-            assert_eq!(word(file, 8), 1 << 32 | 1, "format 1, ready");
+            assert_eq!(word(file, 8), 1 << 32 | 2, "format 2, ready");
             assert_eq!(word(file, 24) as u32, 1024);
             assert_eq!(word(file, 56), 13);
         }

@@ -108,9 +108,14 @@ impl Records {
         });
     }
 
-    /// Replaces the attributes only.
-    pub fn write_attributes(&self, writer: &Writer, slot: u32, attributes: &[u8]) {
-        self.heads[slot as usize].sequence.write(writer, || self.store_attributes(slot, attributes));
+    /// Runs a change of a member with those shut out who read its record.
+    pub fn locked<R>(&self, writer: &Writer, slot: u32, change: impl FnOnce() -> R) -> R {
+        self.heads[slot as usize].sequence.write(writer, change)
+    }
+
+    /// Replaces the attributes only. To be called inside [`Self::locked`].
+    pub fn set_attributes(&self, _: &Writer, slot: u32, attributes: &[u8]) {
+        self.store_attributes(slot, attributes);
     }
 
     fn store_attributes(&self, slot: u32, attributes: &[u8]) {
@@ -121,7 +126,7 @@ impl Records {
     }
 }
 
-fn load_bytes<const WORDS: usize, const BYTES: usize>(words: &[AtomicU64; WORDS]) -> [u8; BYTES] {
+pub(super) fn load_bytes<const WORDS: usize, const BYTES: usize>(words: &[AtomicU64; WORDS]) -> [u8; BYTES] {
     const { assert!(BYTES == WORDS * 8) };
     let mut bytes = [0; BYTES];
     for (chunk, word) in bytes.chunks_exact_mut(8).zip(words) {

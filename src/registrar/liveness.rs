@@ -1,12 +1,12 @@
 //! Who is silent: decide first, act second.
 
 use super::hold::HoldChange;
-use super::tables::{Total, What};
+use super::tables::{Change, Total, What};
 use super::{Registrar, limbo_floor, wheel};
 use crate::clock::{NANOS_PER_MS, Nanos};
 use crate::limits::{DOWN_LOOK_NS_MIN, GRACE_TTLS_MAX};
-use crate::region::{Cause, EventKind, HeartLine, HeartState, Hold};
-use crate::wire::{Declared, State, endpoint_flags};
+use crate::region::{Cause, EventKind, HeartLine, HeartState};
+use crate::wire::{Declared, endpoint_flags};
 
 /// What a decision is made from.
 #[derive(Clone, Copy, Debug)]
@@ -55,17 +55,17 @@ impl Registrar {
             match self.decide(now, &facts, cleared) {
                 Verdict::Wait(at) => return self.wheel.arm(slot, wheel::tick_from(at)),
                 Verdict::Doubt => return self.wheel.enter_limbo(slot, limbo_floor(now)),
-                Verdict::Suspect => self.transit(now, slot, HeartState::Suspect, What::new(EventKind::Suspect, Cause::Silence)),
+                Verdict::Suspect => self.transit(now, slot, HeartState::Suspect, 0, What::new(EventKind::Suspect, Cause::Silence)),
                 Verdict::Expired => self.expire(now, slot, &facts),
                 Verdict::Released => self.declare_down(now, slot, facts.ttl, Cause::HoldOver),
-                Verdict::Up => self.transit(now, slot, HeartState::Up, What::new(EventKind::Up, Cause::Beat)),
+                Verdict::Up => self.transit(now, slot, HeartState::Up, 0, What::new(EventKind::Up, Cause::Beat)),
                 Verdict::Revive => {
                     if self.tables.reserve(self.tables.region.endpoints()[slot as usize].service()).is_err() {
                         // No room in the lists: look again in a tick.
                         return self.wheel.arm(slot, wheel::tick_from(now) + 1);
                     }
                     self.counts.revived += 1;
-                    self.transit(now, slot, HeartState::Up, What::new(EventKind::Revived, Cause::Beat));
+                    self.transit(now, slot, HeartState::Up, 0, What::new(EventKind::Revived, Cause::Beat));
                 }
                 Verdict::Bury => return self.end(now, slot, HeartState::Removed, Cause::Tombstone),
             }
@@ -130,43 +130,37 @@ impl Registrar {
         };
         if begins {
             self.counts.holds += 1;
-            self.tables.region.set_hold(&self.tables.writer, Some(Hold { since: now.max(1), silent, live }));
             self.tables.announce(now, What { silent, live, ..What::new(EventKind::HoldBegan, Cause::MassSilence) });
         }
-        let line = &self.tables.region.lines()[slot as usize];
-        line.set_hold_until(&self.tables.writer, now + GRACE_TTLS_MAX * facts.ttl);
         self.counts.held += 1;
         let what = What { silent, live, ..What::new(EventKind::Held, Cause::MassSilence) };
-        self.tables.change(now, slot, Total::Same, what, |endpoint| endpoint.flags |= endpoint_flags::HELD);
+        let held = Change { hold_until: now + GRACE_TTLS_MAX * facts.ttl, ..self.same(slot, what) };
+        self.tables.change(now, held, |endpoint| endpoint.flags |= endpoint_flags::HELD);
     }
 
     fn declare_down(&mut self, now: Nanos, slot: u32, ttl: Nanos, cause: Cause) {
         self.counts.downs += 1;
-        self.transit(now, slot, HeartState::Down, What::new(EventKind::Down, cause));
-        let line = &self.tables.region.lines()[slot as usize];
-        line.set_hold_until(&self.tables.writer, now + ttl.max(self.settings.tombstone_min));
+        let what = What::new(EventKind::Down, cause);
+        self.transit(now, slot, HeartState::Down, now + ttl.max(self.settings.tombstone_min), what);
     }
 
     /// Moves a member from one state to another, everywhere it is written.
-    fn transit(&mut self, now: Nanos, slot: u32, to: HeartState, what: What) {
+    fn transit(&mut self, now: Nanos, slot: u32, to: HeartState, hold_until: Nanos, what: What) {
         let line = &self.tables.region.lines()[slot as usize];
         let from = line.head().1;
         let held = from == HeartState::Suspect && is_held(line);
-        line.set_hold_until(&self.tables.writer, 0);
-        line.set_state(&self.tables.writer, to);
         let declared = self.declared(slot);
-        let state = match to {
-            HeartState::Up => State::Up,
-            HeartState::Suspect => State::Suspect,
-            _ => State::Down,
-        };
-        self.tables.change(now, slot, Total::Same, what, |endpoint| {
-            endpoint.state = state as u8;
-            endpoint.flags &= !endpoint_flags::HELD;
-        });
+        let change = Change { slot, total: Total::Same, what, state: to, hold_until, attributes: None };
+        self.tables.change(now, change, |endpoint| endpoint.flags &= !endpoint_flags::HELD);
         self.uncount(from, held, declared);
         self.count(to, declared);
         self.observe_hold(now);
+    }
+
+    /// A change that leaves state and hold as they are.
+    pub(super) fn same(&self, slot: u32, what: What) -> Change<'static> {
+        let line = &self.tables.region.lines()[slot as usize];
+        Change { slot, total: Total::Same, what, state: line.head().1, hold_until: line.hold_until(), attributes: None }
     }
 
     fn declared(&self, slot: u32) -> Declared {
@@ -179,7 +173,8 @@ impl Registrar {
         if before == declared {
             return;
         }
-        self.tables.change(now, slot, Total::Same, What::new(EventKind::Declared, Cause::Beat), |endpoint| {
+        let same = self.same(slot, What::new(EventKind::Declared, Cause::Beat));
+        self.tables.change(now, same, |endpoint| {
             endpoint.flags = endpoint.flags & !endpoint_flags::DECLARED | declared as u8;
         });
         let line = &self.tables.region.lines()[slot as usize];
@@ -229,7 +224,6 @@ impl Registrar {
         let (silent, live) = (self.counts.serving_suspect, self.counts.serving);
         if self.hold.observe(silent, live, now) == HoldChange::Ended {
             debug_assert!(!self.hold.is_on());
-            self.tables.region.set_hold(&self.tables.writer, None);
             self.tables.announce(now, What { silent, live, ..What::new(EventKind::HoldEnded, Cause::HoldOver) });
         }
     }

@@ -8,6 +8,7 @@ mod deny;
 mod hold;
 mod links;
 mod liveness;
+mod rebuild;
 mod requests;
 mod resume;
 mod tables;

@@ -1,6 +1,6 @@
 //! What clients ask of the registrar: leases, changes, farewells.
 
-use super::tables::{TablesFull, Total, What};
+use super::tables::{Change, TablesFull, Total, What};
 use super::{Registrar, limbo_floor, wheel};
 use crate::cadence::Cadence;
 use crate::clock::{Nanos, from_ms};
@@ -181,7 +181,9 @@ impl Registrar {
             zone: U32::new(request.zone.hash32()),
             age_ms: U32::ZERO,
         };
-        self.tables.change(now, slot, Total::Joins, What::new(EventKind::Registered, Cause::Request), |endpoint| *endpoint = entry);
+        let what = What::new(EventKind::Registered, Cause::Request);
+        let joins = Change { slot, total: Total::Joins, what, state: HeartState::Up, hold_until: 0, attributes: None };
+        self.tables.change(now, joins, |endpoint| *endpoint = entry);
         self.counts.up += 1;
         self.counts.serving += 1;
         self.counts.registered += 1;
@@ -194,11 +196,10 @@ impl Registrar {
             return replies.put_status(from, Kind::Update, status);
         }
         let fields = request.fields.get();
-        if fields & update_fields::ATTRIBUTES != 0 {
-            self.tables.region.records().write_attributes(&self.tables.writer, slot, attributes);
-        }
         if fields & (update_fields::WEIGHT | update_fields::VERSION | update_fields::ATTRIBUTES) != 0 {
-            self.tables.change(now, slot, Total::Same, What::new(EventKind::Updated, Cause::Request), |endpoint| {
+            let attributes = (fields & update_fields::ATTRIBUTES != 0).then_some(attributes);
+            let same = self.same(slot, What::new(EventKind::Updated, Cause::Request));
+            self.tables.change(now, Change { attributes, ..same }, |endpoint| {
                 if fields & update_fields::WEIGHT != 0 {
                     endpoint.weight = request.weight;
                 }
@@ -234,14 +235,14 @@ impl Registrar {
         let was = line.head().1;
         let held = line.hold_until() != 0;
         let endpoint = self.tables.region.endpoints()[slot as usize].entry();
-        line.set_state(&self.tables.writer, state);
+        let leaves = Change { total: Total::Leaves, state, ..self.same(slot, What::new(EventKind::Gone, cause)) };
+        self.tables.change(now, leaves, |_| {});
         if state == HeartState::Removed {
             let service = self.tables.region.endpoints()[slot as usize].service();
             let id = self.tables.region.directory()[service as usize].meta().id;
             self.tables.region.unindex_instance(&self.tables.writer, id, record.instance.bytes(), slot);
             self.identities -= 1;
         }
-        self.tables.change(now, slot, Total::Leaves, What::new(EventKind::Gone, cause), |_| {});
         if let Some(count) = self.quotas.get_mut(&record.source) {
             *count -= 1;
             if *count == 0 {

@@ -3,10 +3,10 @@
 //! Nobody is blamed for the time between: the engine stood still, so each lease has one TTL from now to be heard in.
 
 use super::liveness::is_held;
-use super::tables::Tables;
+use super::tables::{Tables, What};
 use super::{Registrar, Settings};
 use crate::clock::Nanos;
-use crate::region::{HeartState, Region, Writer};
+use crate::region::{Cause, EventKind, HeartState, Region, Writer};
 use crate::wire::Declared;
 use std::sync::Arc;
 
@@ -23,10 +23,15 @@ impl Registrar {
         }
         // Slots below that rest first; who is a member gets a timer instead.
         (0..registrar.fresh).for_each(|slot| registrar.wheel.set_freed(slot));
-        members.iter().for_each(|&slot| registrar.enroll(slot));
-        registrar.hold.resume(registrar.tables.region.hold().is_ok_and(|hold| hold.is_some()), now);
-        registrar.observe_hold(now);
-        for slot in members {
+        for &slot in members.standing.iter().chain(&members.superseded) {
+            registrar.enroll(slot);
+        }
+        registrar.identities = members.standing.len() as u32;
+        registrar.resume_hold(now);
+        for slot in members.superseded {
+            registrar.end(now, slot, HeartState::Replaced, Cause::Replaced);
+        }
+        for slot in members.standing {
             let line = &registrar.tables.region.lines()[slot as usize];
             let (generation, state) = line.head();
             if state.is_leased() {
@@ -37,6 +42,16 @@ impl Registrar {
         registrar
     }
 
+    /// A hold that was on goes on while there is evidence for it.
+    fn resume_hold(&mut self, now: Nanos) {
+        let was_on = self.tables.region.hold().is_ok_and(|hold| hold.is_some());
+        self.hold.resume(was_on, now);
+        if was_on && !self.hold.is_on() {
+            self.tables.announce(now, What::new(EventKind::HoldEnded, Cause::HoldOver));
+        }
+        self.observe_hold(now);
+    }
+
     /// Counts a member that is there.
     fn enroll(&mut self, slot: u32) {
         let line = &self.tables.region.lines()[slot as usize];
@@ -44,7 +59,6 @@ impl Registrar {
         let declared = self.tables.region.endpoints()[slot as usize].entry().declared();
         self.counts.held += u32::from(state == HeartState::Suspect && is_held(line));
         self.count(state, declared);
-        self.identities += 1;
         let source = self.source(slot);
         *self.quotas.entry(source).or_insert(0) += 1;
     }

@@ -1,8 +1,10 @@
 //! Membership as it stands in the region: the one place that changes directory, slot lists, endpoints and feed, always together.
 
 use crate::clock::Nanos;
-use crate::region::{Cause, DirectoryEntry, Event, EventKind, HeartState, ListAllocator, ListRef, Region, ServiceMeta, Writer};
-use crate::wire::{Endpoint, Name, State, endpoint_flags};
+use crate::region::{
+    Cause, DirectoryEntry, Event, EventKind, HeartState, Hold, ListAllocator, ListRef, MemberAfter, Region, ServiceMeta, Writer,
+};
+use crate::wire::{Endpoint, Name, State};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -24,6 +26,11 @@ impl What {
     pub(super) fn new(kind: EventKind, cause: Cause) -> Self {
         Self { kind, cause, silent: 0, live: 0 }
     }
+
+    fn event(&self, at: Nanos, service: u64, version: u64, slot: u32, generation: u32) -> Event {
+        let Self { kind, cause, silent, live } = *self;
+        Event { at, kind, cause, service, version, slot, generation, silent, live }
+    }
 }
 
 /// The region and the right to change it.
@@ -31,14 +38,14 @@ impl What {
 pub(super) struct Tables {
     pub(super) region: Arc<Region>,
     pub(super) writer: Writer,
-    lists: ListAllocator,
+    pub(super) lists: ListAllocator,
     /// Directory entries from here on were never used.
-    fresh: u32,
+    pub(super) fresh: u32,
     /// Services without instances, oldest first: kept, so that their versions go on, until their entry is needed.
     empty: VecDeque<u32>,
     /// Whether an entry is in `empty`.
     queued: Box<[bool]>,
-    services: u32,
+    pub(super) services: u32,
 }
 
 impl Tables {
@@ -55,119 +62,12 @@ impl Tables {
         }
     }
 
-    /// Over the tables that a former engine left. Indexes, lists and counts are made anew from lines, records and directory entries; returns
-    /// the slots of those who are members.
-    pub(super) fn resume(region: Arc<Region>, writer: Writer, now: Nanos) -> (Self, Vec<u32>) {
-        let mut tables = Self::new(region, writer);
-        tables.region.mend_header(&tables.writer);
-        tables.region.clear_indexes(&tables.writer);
-        for service in 0..tables.region.geometry().services_max {
-            tables.resume_service(service);
-        }
-        let mut members: Vec<u32> = (0..tables.region.geometry().slots).filter(|&slot| tables.is_whole(slot, now)).collect();
-        members.retain(|&slot| tables.resume_identity(slot));
-        // The successor of two that have one identity may have come after the other.
-        members.retain(|&slot| tables.region.lines()[slot as usize].head().1.is_leased());
-        tables.resume_lists(&members);
-        (0..tables.fresh).for_each(|service| tables.queue_if_empty(service));
-        tables.region.set_service_count(&tables.writer, tables.services);
-        (tables, members)
-    }
-
-    fn resume_service(&mut self, service: u32) {
-        let entry = &self.region.directory()[service as usize];
-        entry.sequence().mend(&self.writer);
-        if !entry.is_used() {
-            return;
-        }
-        let meta = entry.meta();
-        entry.sequence().write(&self.writer, || {
-            entry.set_meta(&self.writer, ServiceMeta { listed: 0, total: 0, list: ListRef::default(), ..meta });
-        });
-        self.fresh = service + 1;
-        // A second service with one id, or too many ids with one home, can only be damage.
-        let is_first = self.find_service(meta.id).is_none();
-        if !is_first || self.region.index_service(&self.writer, meta.id, service).is_err() {
-            entry.sequence().write(&self.writer, || entry.set_name(&self.writer, None));
-        }
-    }
-
-    /// Whether a lease was granted to its end: the endpoint is of the same generation. One that was not was never answered, and ends.
-    fn is_whole(&self, slot: u32, now: Nanos) -> bool {
-        let (line, endpoint) = (&self.region.lines()[slot as usize], &self.region.endpoints()[slot as usize]);
-        let (generation, state) = line.head();
-        self.region.records().mend(&self.writer, slot);
-        if !state.is_leased() {
-            return false;
-        }
-        let mut entry = endpoint.entry();
-        let service = self.region.directory().get(endpoint.service() as usize);
-        let matches = (entry.slot.get(), entry.generation.get()) == (slot, generation);
-        let whole = matches && line.is_plausible(now) && service.is_some_and(DirectoryEntry::is_used);
-        if !whole {
-            line.set_state(&self.writer, HeartState::Removed);
-            return false;
-        }
-        (entry.state, entry.flags) = match state {
-            HeartState::Up => (State::Up as u8, entry.flags & !endpoint_flags::HELD),
-            HeartState::Suspect => (State::Suspect as u8, entry.flags),
-            _ => (State::Down as u8, entry.flags & !endpoint_flags::HELD),
-        };
-        endpoint.set_entry(&self.writer, entry);
-        true
-    }
-
-    /// Puts a member into the index. Of two with one identity the one that replaced the other stays. `false`: it is the other.
-    fn resume_identity(&self, slot: u32) -> bool {
-        let service = self.region.endpoints()[slot as usize].service();
-        let id = self.entry(service).meta().id;
-        let record = |slot: u32| self.region.records().read(slot).expect("nobody disturbs the writer");
-        let own = record(slot);
-        let Some(other) = self.find_instance(service, &own.instance) else {
-            let indexed = self.region.index_instance(&self.writer, id, own.instance.bytes(), slot).is_ok();
-            if !indexed {
-                self.region.lines()[slot as usize].set_state(&self.writer, HeartState::Removed);
-            }
-            return indexed;
-        };
-        let replaces = own.replaced_nonce == self.region.lines()[other as usize].nonce();
-        let (gone, stays) = if replaces { (other, slot) } else { (slot, other) };
-        self.region.lines()[gone as usize].set_state(&self.writer, HeartState::Replaced);
-        self.region.reindex_instance(&self.writer, id, own.instance.bytes(), other, stays);
-        replaces
-    }
-
-    /// Makes the slot lists, the longest first, so that all find room.
-    fn resume_lists(&mut self, members: &[u32]) {
-        let mut by_service: Vec<(u32, Vec<u32>)> = (0..self.fresh).map(|service| (service, Vec::new())).collect();
-        for &slot in members {
-            by_service[self.region.endpoints()[slot as usize].service() as usize].1.push(slot);
-        }
-        by_service.sort_by_key(|(_, slots)| std::cmp::Reverse(slots.len()));
-        for (service, slots) in by_service {
-            let listed: Vec<u32> =
-                slots.iter().copied().filter(|&slot| is_listed(&self.region.endpoints()[slot as usize].entry())).collect();
-            let room = if listed.is_empty() { Some(ListRef::default()) } else { self.lists.allocate(listed.len() as u32) };
-            let list = room.expect("lists of these lengths fit an empty arena");
-            let entry = &self.region.directory()[service as usize];
-            entry.sequence().write(&self.writer, || {
-                for (position, &slot) in listed.iter().enumerate() {
-                    self.region.lists()[list.offset as usize + position].store(slot, Relaxed);
-                    self.region.endpoints()[slot as usize].set_place(&self.writer, service, position as u32);
-                }
-                let (listed, total) = (listed.len() as u32, slots.len() as u32);
-                entry.set_meta(&self.writer, ServiceMeta { listed, total, list, ..entry.meta() });
-            });
-            self.services += u32::from(!slots.is_empty());
-        }
-    }
-
     /// Bytes that the private side of the tables takes.
     pub(super) fn memory_bytes(&self) -> usize {
         self.lists.memory_bytes() + self.queued.len() * (1 + size_of::<u32>())
     }
 
-    fn entry(&self, service: u32) -> &DirectoryEntry {
+    pub(super) fn entry(&self, service: u32) -> &DirectoryEntry {
         &self.region.directory()[service as usize]
     }
 
@@ -235,7 +135,7 @@ impl Tables {
         }
     }
 
-    fn queue_if_empty(&mut self, service: u32) {
+    pub(super) fn queue_if_empty(&mut self, service: u32) {
         if self.entry(service).meta().total == 0 && !std::mem::replace(&mut self.queued[service as usize], true) {
             self.empty.push_back(service);
         }
@@ -267,52 +167,52 @@ impl Tables {
         self.lists.free(from);
     }
 
-    /// Changes one member in one step of the version: its endpoint, whether it is listed, and how many there are; and tells the feed.
-    pub(super) fn change(&mut self, now: Nanos, slot: u32, total: Total, what: What, edit: impl FnOnce(&mut Endpoint)) {
+    /// Changes one member in one step of the version: its heart line, its endpoint, whether it is listed, and how many there are; and tells the
+    /// feed. Whenever the process is killed, all of it is there for the next, or nothing.
+    pub(super) fn change(&mut self, now: Nanos, change: Change<'_>, edit: impl FnOnce(&mut Endpoint)) {
         let region = &self.region;
+        let Change { slot, total, what, state, hold_until, attributes } = change;
         let line = &region.endpoints()[slot as usize];
         let service = line.service();
         let entry = &region.directory()[service as usize];
         let mut endpoint = line.entry();
         let was_listed = is_listed(&endpoint) && total != Total::Joins;
         edit(&mut endpoint);
+        set_state(&mut endpoint, state);
         let listed = is_listed(&endpoint) && total != Total::Leaves;
         let mut meta = entry.meta();
-        entry.sequence().write(&self.writer, || {
-            line.set_entry(&self.writer, endpoint);
-            match (was_listed, listed) {
-                (false, true) => {
-                    region.lists()[(meta.list.offset + meta.listed) as usize].store(slot, Relaxed);
-                    line.set_place(&self.writer, service, meta.listed);
-                    meta.listed += 1;
-                }
-                (true, false) => {
-                    meta.listed -= 1;
-                    let arena = &region.lists()[meta.list.offset as usize..];
-                    let last = arena[meta.listed as usize].load(Relaxed);
-                    arena[line.position() as usize].store(last, Relaxed);
-                    region.endpoints()[last as usize].set_place(&self.writer, service, line.position());
-                }
-                _ => {}
+        meta.version += 1;
+        let event = what.event(now, meta.id, meta.version, slot, endpoint.generation.get());
+        region.begin_step(&self.writer, &event, Some(&MemberAfter { state, hold_until, service, endpoint, attributes }));
+        region.records().locked(&self.writer, slot, || {
+            let heart = &region.lines()[slot as usize];
+            heart.set_hold_until(&self.writer, hold_until);
+            heart.set_state(&self.writer, state);
+            if let Some(attributes) = attributes {
+                region.records().set_attributes(&self.writer, slot, attributes);
             }
-            meta.total = meta.total + u32::from(total == Total::Joins) - u32::from(total == Total::Leaves);
-            meta.version += 1;
-            entry.set_meta(&self.writer, meta);
+            entry.sequence().write(&self.writer, || {
+                line.set_entry(&self.writer, endpoint);
+                match (was_listed, listed) {
+                    (false, true) => {
+                        region.lists()[(meta.list.offset + meta.listed) as usize].store(slot, Relaxed);
+                        line.set_place(&self.writer, service, meta.listed);
+                        meta.listed += 1;
+                    }
+                    (true, false) => {
+                        meta.listed -= 1;
+                        let arena = &region.lists()[meta.list.offset as usize..];
+                        let last = arena[meta.listed as usize].load(Relaxed);
+                        arena[line.position() as usize].store(last, Relaxed);
+                        region.endpoints()[last as usize].set_place(&self.writer, service, line.position());
+                    }
+                    _ => {}
+                }
+                meta.total = meta.total + u32::from(total == Total::Joins) - u32::from(total == Total::Leaves);
+                entry.set_meta(&self.writer, meta);
+            });
         });
-        region.feed().push(
-            &self.writer,
-            &Event {
-                at: now,
-                kind: what.kind,
-                cause: what.cause,
-                service: meta.id,
-                version: meta.version,
-                slot,
-                generation: endpoint.generation.get(),
-                silent: what.silent,
-                live: what.live,
-            },
-        );
+        region.end_step(&self.writer, &event);
         if meta.list.is_sparse(meta.listed) {
             self.shrink(service, meta);
         }
@@ -339,21 +239,41 @@ impl Tables {
         self.region.set_service_count(&self.writer, self.services);
     }
 
-    /// An event that is about no instance.
+    /// An event that is about no instance; a hold begins or ends with its event.
     pub(super) fn announce(&mut self, now: Nanos, what: What) {
-        let event = Event {
-            at: now,
-            kind: what.kind,
-            cause: what.cause,
-            service: 0,
-            version: 0,
-            slot: 0,
-            generation: 0,
-            silent: what.silent,
-            live: what.live,
-        };
-        self.region.feed().push(&self.writer, &event);
+        let event = what.event(now, 0, 0, 0, 0);
+        self.region.begin_step(&self.writer, &event, None);
+        if what.kind == EventKind::HoldBegan {
+            self.region.set_hold(&self.writer, Some(Hold { since: now.max(1), silent: what.silent, live: what.live }));
+        } else if what.kind == EventKind::HoldEnded {
+            self.region.set_hold(&self.writer, None);
+        }
+        self.region.end_step(&self.writer, &event);
     }
+}
+
+/// A change of one member.
+#[derive(Debug)]
+pub(super) struct Change<'a> {
+    pub(super) slot: u32,
+    pub(super) total: Total,
+    pub(super) what: What,
+    /// State of the lease after it.
+    pub(super) state: HeartState,
+    /// End of the hold or of the tombstone after it.
+    pub(super) hold_until: Nanos,
+    /// New attributes.
+    pub(super) attributes: Option<&'a [u8]>,
+}
+
+/// The state as endpoints say it; a lease that has ended leaves the last one.
+pub(super) fn set_state(endpoint: &mut Endpoint, state: HeartState) {
+    endpoint.state = match state {
+        HeartState::Up => State::Up as u8,
+        HeartState::Suspect => State::Suspect as u8,
+        HeartState::Down => State::Down as u8,
+        HeartState::Free | HeartState::Removed | HeartState::Replaced => return,
+    };
 }
 
 /// Whether the change adds a member to its service or takes one away.
@@ -364,7 +284,7 @@ pub(super) enum Total {
     Leaves,
 }
 
-fn is_listed(endpoint: &Endpoint) -> bool {
+pub(super) fn is_listed(endpoint: &Endpoint) -> bool {
     endpoint.state == State::Up as u8 || endpoint.state == State::Suspect as u8
 }
 
@@ -382,6 +302,15 @@ mod tests {
     struct Model {
         version: u64,
         members: BTreeMap<u32, (State, u16)>,
+    }
+
+    fn change(slot: u32, total: Total, state: State) -> Change<'static> {
+        let state = match state {
+            State::Up => HeartState::Up,
+            State::Suspect => HeartState::Suspect,
+            State::Down => HeartState::Down,
+        };
+        Change { slot, total, what: What::new(EventKind::Updated, Cause::Request), state, hold_until: 0, attributes: None }
     }
 
     fn check(tables: &Tables, models: &BTreeMap<u32, Model>) -> Result<(), TestCaseError> {
@@ -425,7 +354,6 @@ mod tests {
                 models.insert(service, Model { version: tables.entry(service).meta().version, ..Model::default() });
             }
             let services: Vec<u32> = models.keys().copied().collect();
-            let what = What::new(EventKind::Updated, Cause::Request);
             for (number, (action, slot, service, weight)) in steps.into_iter().enumerate() {
                 let home = models.iter().find(|(_, model)| model.members.contains_key(&slot)).map(|(&service, _)| service);
                 match (action, home) {
@@ -434,19 +362,19 @@ mod tests {
                         tables.reserve(service).unwrap();
                         tables.region.endpoints()[slot as usize].set_place(&tables.writer, service, 0);
                         let entry = Endpoint { slot: U32::new(slot), weight: weight.into(), state: State::Up as u8, ..Endpoint::new_zeroed() };
-                        tables.change(9, slot, Total::Joins, what, |endpoint| *endpoint = entry);
+                        tables.change(9, change(slot, Total::Joins, State::Up), |endpoint| *endpoint = entry);
                         models.get_mut(&service).unwrap().members.insert(slot, (State::Up, weight));
                         models.get_mut(&service).unwrap().version += 1;
                     }
                     (1, Some(service)) => {
-                        tables.change(9, slot, Total::Leaves, what, |_| {});
+                        tables.change(9, Change { state: HeartState::Removed, ..change(slot, Total::Leaves, State::Up) }, |_| {});
                         models.get_mut(&service).unwrap().members.remove(&slot);
                         models.get_mut(&service).unwrap().version += 1;
                     }
                     (2 | 3, Some(service)) => {
                         let state = [State::Up, State::Suspect, State::Down][usize::from(weight % 3)];
                         tables.reserve(service).unwrap();
-                        tables.change(9, slot, Total::Same, what, |endpoint| (endpoint.state, endpoint.weight) = (state as u8, weight.into()));
+                        tables.change(9, change(slot, Total::Same, state), |endpoint| endpoint.weight = weight.into());
                         models.get_mut(&service).unwrap().members.insert(slot, (state, weight));
                         models.get_mut(&service).unwrap().version += 1;
                     }

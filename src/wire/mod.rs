@@ -31,10 +31,8 @@ pub use request::{Reject, Request};
 pub use services::{ServiceEntry, Services, ServicesHead};
 pub use stats::{STATS, Stat, StatsRequest};
 pub use status::Status;
-pub use text::{Label, Name, Text, TextError, service_id};
+pub use text::{Label, Name, Text, TextError, fnv1a, service_id};
 pub use version::Version;
-
-pub(crate) use text::fnv1a;
 
 /// The state of an instance as the engine sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -93,7 +93,7 @@ impl<const N: usize> fmt::Debug for Text<N> {
 }
 
 /// 64-bit FNV-1a (draft-eastlake-fnv, section 2): offset basis 14695981039346656037, prime 1099511628211.
-pub(crate) const fn fnv1a(bytes: &[u8]) -> u64 {
+pub const fn fnv1a(bytes: &[u8]) -> u64 {
     let mut hash = 0xCBF2_9CE4_8422_2325_u64;
     let mut at = 0;
     while at < bytes.len() {

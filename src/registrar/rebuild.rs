@@ -1,0 +1,189 @@
+//! The tables after a death: the step that was on its way is ended, then indexes, slot lists and counts are made anew from heart lines,
+//! records and directory entries.
+
+use super::tables::{Tables, is_listed, set_state};
+use crate::clock::Nanos;
+use crate::region::{DirectoryEntry, EventKind, HeartState, Hold, ListRef, PendingStep, Region, ServiceMeta, Writer};
+use crate::wire::endpoint_flags;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Slots of those who are members.
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    /// One for each identity.
+    pub(super) standing: Vec<u32>,
+    /// Those whose successor stands, and whose end nobody was told.
+    pub(super) superseded: Vec<u32>,
+}
+
+impl Tables {
+    /// Over the tables that a former engine left.
+    pub(super) fn resume(region: Arc<Region>, writer: Writer, now: Nanos) -> (Self, Members) {
+        let mut tables = Self::new(region, writer);
+        tables.region.mend_header(&tables.writer);
+        tables.end_pending_step();
+        tables.region.clear_indexes(&tables.writer);
+        for service in 0..tables.region.geometry().services_max {
+            tables.resume_service(service);
+        }
+        let mut members = Members::default();
+        for slot in 0..tables.region.geometry().slots {
+            if tables.is_whole(slot, now) {
+                tables.resume_identity(slot, &mut members);
+            }
+        }
+        tables.resume_lists(&members);
+        (0..tables.fresh).for_each(|service| tables.queue_if_empty(service));
+        tables.region.set_service_count(&tables.writer, tables.services);
+        (tables, members)
+    }
+
+    /// Ends the step that the former engine was in, unless its event was told: then it was done. Lists and totals come later.
+    fn end_pending_step(&self) {
+        let (region, writer) = (&self.region, &self.writer);
+        let Some(step) = region.pending_step() else { return };
+        let [at, kind, service, version, member, shares] = step.event;
+        let kind = kind as u8;
+        let about_nobody = (service, version, member) == (0, 0, 0);
+        let sound = match kind {
+            _ if step.number != region.feed().head() + 1 => false,
+            _ if !about_nobody => self.end_pending_change(&step, service, version, member),
+            _ if kind == EventKind::HoldBegan as u8 => {
+                region.set_hold(writer, Some(Hold { since: at.max(1), silent: shares as u32, live: (shares >> 32) as u32 }));
+                true
+            }
+            _ if kind == EventKind::HoldEnded as u8 => {
+                region.set_hold(writer, None);
+                true
+            }
+            _ => kind == EventKind::Deaf as u8,
+        };
+        if sound { region.end_pending_step(writer, &step) } else { region.forget_step(writer) }
+    }
+
+    /// `false`: it is no change that an engine can have begun.
+    fn end_pending_change(&self, step: &PendingStep, service: u64, version: u64, member: u64) -> bool {
+        let (region, writer) = (&self.region, &self.writer);
+        let (slot, generation) = (member as u32, (member >> 32) as u32);
+        let (Some(line), Some(entry)) = (region.lines().get(slot as usize), region.directory().get(step.service as usize)) else {
+            return false;
+        };
+        let attributes = step.attributes().unwrap_or_default();
+        let (member, meta) = ((step.endpoint.slot.get(), step.endpoint.generation.get()), entry.meta());
+        if line.head().0 != generation
+            || member != (slot, generation)
+            || !entry.holds(service)
+            || version.wrapping_sub(meta.version) > 1
+            || attributes.len() > region.geometry().attributes_bytes
+        {
+            return false;
+        }
+        let endpoint = &region.endpoints()[slot as usize];
+        region.records().mend(writer, slot);
+        entry.sequence().mend(writer);
+        region.records().locked(writer, slot, || {
+            line.set_hold_until(writer, step.hold_until);
+            line.set_state(writer, step.state);
+            if let Some(attributes) = step.attributes() {
+                region.records().set_attributes(writer, slot, attributes);
+            }
+            entry.sequence().write(writer, || {
+                endpoint.set_entry(writer, step.endpoint);
+                endpoint.set_place(writer, step.service, 0);
+                entry.set_meta(writer, ServiceMeta { version, ..meta });
+            });
+        });
+        true
+    }
+
+    fn resume_service(&mut self, service: u32) {
+        let entry = &self.region.directory()[service as usize];
+        entry.sequence().mend(&self.writer);
+        if !entry.is_used() {
+            return;
+        }
+        let meta = entry.meta();
+        entry.sequence().write(&self.writer, || {
+            entry.set_meta(&self.writer, ServiceMeta { listed: 0, total: 0, list: ListRef::default(), ..meta });
+        });
+        self.fresh = service + 1;
+        // A second service with one id, or too many ids with one home, can only be damage.
+        let is_first = self.find_service(meta.id).is_none();
+        if !is_first || self.region.index_service(&self.writer, meta.id, service).is_err() {
+            entry.sequence().write(&self.writer, || entry.set_name(&self.writer, None));
+        }
+    }
+
+    /// Whether a lease was granted to its end: the endpoint is of the same generation. One that was not was never answered, and ends.
+    fn is_whole(&self, slot: u32, now: Nanos) -> bool {
+        let (line, endpoint) = (&self.region.lines()[slot as usize], &self.region.endpoints()[slot as usize]);
+        let (generation, state) = line.head();
+        self.region.records().mend(&self.writer, slot);
+        if !state.is_leased() {
+            return false;
+        }
+        let mut entry = endpoint.entry();
+        let service = self.region.directory().get(endpoint.service() as usize);
+        let matches = (entry.slot.get(), entry.generation.get()) == (slot, generation);
+        let whole = matches && line.is_plausible(now) && service.is_some_and(DirectoryEntry::is_used);
+        if !whole {
+            line.set_state(&self.writer, HeartState::Removed);
+            return false;
+        }
+        // They agree, unless the file was damaged.
+        set_state(&mut entry, state);
+        if state != HeartState::Suspect {
+            entry.flags &= !endpoint_flags::HELD;
+        }
+        endpoint.set_entry(&self.writer, entry);
+        true
+    }
+
+    /// Puts a member into the index. Of two with one identity the one that replaced the other stays.
+    fn resume_identity(&self, slot: u32, members: &mut Members) {
+        let service = self.region.endpoints()[slot as usize].service();
+        let id = self.entry(service).meta().id;
+        let own = self.region.records().read(slot).expect("nobody disturbs the writer");
+        let Some(other) = self.find_instance(service, &own.instance) else {
+            if self.region.index_instance(&self.writer, id, own.instance.bytes(), slot).is_ok() {
+                members.standing.push(slot);
+            } else {
+                self.region.lines()[slot as usize].set_state(&self.writer, HeartState::Removed);
+            }
+            return;
+        };
+        if own.replaced_nonce != self.region.lines()[other as usize].nonce() {
+            return members.superseded.push(slot);
+        }
+        self.region.reindex_instance(&self.writer, id, own.instance.bytes(), other, slot);
+        members.standing.retain(|&standing| standing != other);
+        members.standing.push(slot);
+        members.superseded.push(other);
+    }
+
+    /// Makes the slot lists, the longest first, so that all find room.
+    fn resume_lists(&mut self, members: &Members) {
+        let mut by_service: Vec<(u32, Vec<u32>)> = (0..self.fresh).map(|service| (service, Vec::new())).collect();
+        for &slot in members.standing.iter().chain(&members.superseded) {
+            by_service[self.region.endpoints()[slot as usize].service() as usize].1.push(slot);
+        }
+        by_service.sort_by_key(|(_, slots)| std::cmp::Reverse(slots.len()));
+        for (service, slots) in by_service {
+            let listed: Vec<u32> =
+                slots.iter().copied().filter(|&slot| is_listed(&self.region.endpoints()[slot as usize].entry())).collect();
+            let room = if listed.is_empty() { Some(ListRef::default()) } else { self.lists.allocate(listed.len() as u32) };
+            let list = room.expect("lists of these lengths fit an empty arena");
+            let entry = &self.region.directory()[service as usize];
+            entry.sequence().write(&self.writer, || {
+                for (position, &slot) in listed.iter().enumerate() {
+                    self.region.lists()[list.offset as usize + position].store(slot, Relaxed);
+                    self.region.endpoints()[slot as usize].set_place(&self.writer, service, position as u32);
+                }
+                let (listed, total) = (listed.len() as u32, slots.len() as u32);
+                entry.set_meta(&self.writer, ServiceMeta { listed, total, list, ..entry.meta() });
+            });
+            self.services += u32::from(!slots.is_empty());
+        }
+    }
+}
