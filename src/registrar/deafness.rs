@@ -70,7 +70,8 @@ impl Deafness {
         let mut still = 0;
         for stall in self.stalls.iter().rev().take_while(|stall| stall.end >= last) {
             grace = grace.max(stall.end.saturating_add(ttl.min(stall.length.saturating_mul(STALL_GRACE_FACTOR))));
-            still += stall.still;
+            // Only what was stood still since: else a beat that is applied late would bring the deadline forward, and timers never look earlier.
+            still += stall.still.min(stall.end - last);
         }
         deadline.max(grace.min(deadline.saturating_add(GRACE_TTLS_MAX * ttl + still)))
     }
@@ -114,6 +115,30 @@ mod tests {
         deafness.stalled(1350, 300);
         deafness.stalled(2000, 40);
         assert_eq!(deafness.deadline(1000, 100), 1000 + 4 * 100 + 340);
+    }
+
+    #[test]
+    fn only_the_part_of_a_stall_since_the_last_beat_lengthens_the_bound() {
+        let mut deafness = Deafness::new();
+        deafness.stalled(1000, 1_000_000);
+        deafness.dropped(5000);
+        assert_eq!((deafness.deadline(950, 100), deafness.deadline(1000, 100), deafness.deadline(1001, 100)), (1400, 1400, 1401));
+    }
+
+    proptest::proptest! {
+        /// A timer was armed for where an older beat led; a beat that a slow loop applies after that must not lead to before it.
+        #[test]
+        fn a_newer_beat_never_leads_to_an_earlier_deadline(
+            deafs in proptest::collection::vec((1_u64..300, 0_u64..400, proptest::bool::ANY), 0..100),
+            (last, later, ttl) in (0_u64..6000, 0_u64..3000, 1_u64..500),
+        ) {
+            let (mut deafness, mut now) = (Deafness::new(), 0);
+            for (pause, length, drops) in deafs {
+                now += pause + length;
+                if drops { deafness.dropped(now) } else { deafness.stalled(now, length) }
+            }
+            proptest::prop_assert!(deafness.deadline(last, ttl) <= deafness.deadline(last + later, ttl));
+        }
     }
 
     #[test]

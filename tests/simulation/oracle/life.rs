@@ -47,7 +47,7 @@ impl Oracle {
         for spell in self.spells.iter().filter(|spell| spell.end >= last) {
             let excuse = spell.end + spell.length.map_or(ttl, |length| ttl.min(8 * length));
             grace = grace.max(excuse);
-            still += spell.length.unwrap_or(0);
+            still += spell.length.unwrap_or(0).min(spell.end - last);
             if spell.length.is_none() || !forgets {
                 certain = certain.max(excuse);
             }
