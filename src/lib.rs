@@ -19,6 +19,7 @@ pub mod limits;
 pub mod net;
 pub mod region;
 pub mod registrar;
+pub mod snapshot;
 mod sync;
 pub mod wire;
 

@@ -8,7 +8,7 @@ const FLOORS: [&[&str]; 9] = [
     &["limits", "clock", "sync"],
     &["wire", "cadence"],
     &["region", "exchange", "balance"],
-    &["registrar", "dataplane"],
+    &["registrar", "dataplane", "snapshot"],
     &["net"],
     &["error"],
     &["config"],

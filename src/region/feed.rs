@@ -138,6 +138,11 @@ impl Feed {
         self.put(writer, self.head[0].load(Relaxed) + 1, event.words());
     }
 
+    /// Lets the numbers of an empty feed go on after this one.
+    pub fn start_after(&self, _: &Writer, number: u64) {
+        self.head[0].store(number, Release);
+    }
+
     /// Writes the event with this number, which is the newest.
     pub(super) fn put(&self, _: &Writer, number: u64, event: [u64; Event::WORDS]) {
         let [first, words @ ..] = &self.line(number).words;

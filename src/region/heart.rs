@@ -228,6 +228,11 @@ impl HeartLine {
         LastBeat { at: self.last_beat.load(Relaxed), load: word.load(), declared: Declared::from_bits(word.declared()) }
     }
 
+    /// Sequence of the last beat.
+    pub fn sequence(&self) -> u32 {
+        BeatWord(self.beat.load(Relaxed)).sequence()
+    }
+
     /// On-time history: bit 0 is the newest beat.
     pub fn history(&self) -> u64 {
         self.history.load(Relaxed)
@@ -276,6 +281,19 @@ impl HeartLine {
         self.head.store(generation << 32 | state as u64, Release);
     }
 
+    /// Makes a line that was never used what it was in another region.
+    pub fn restore(&self, _: &Writer, line: &RestoredLine) {
+        self.last_beat.store(line.last, Relaxed);
+        self.history.store(line.history, Relaxed);
+        self.beat.store(BeatWord::new(line.sequence, line.load, line.declared as u64).0, Relaxed);
+        self.secret.store(line.secret, Relaxed);
+        self.nonce.store(line.nonce, Relaxed);
+        self.ttl.store(line.ttl, Relaxed);
+        self.hold_until.store(line.hold_until, Relaxed);
+        // Release: pairs with the acquire load in `apply`.
+        self.head.store(u64::from(line.generation) << 32 | line.state as u64, Release);
+    }
+
     /// Gives the line, which belongs to no lease, to a new one that counts as having beaten `now`. Returns its generation.
     pub fn lease_to(&self, _: &Writer, now: Nanos, ttl: Nanos, secret: u64, nonce: u64) -> u32 {
         let generation = ((self.head.load(Relaxed) >> 32) as u32).wrapping_add(1).max(1);
@@ -290,6 +308,50 @@ impl HeartLine {
         self.head.store(u64::from(generation) << 32 | HeartState::Up as u64, Release);
         generation
     }
+}
+
+/// A line as it was in another region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestoredLine {
+    /// Use of the slot.
+    pub generation: u32,
+    /// State of its lease.
+    pub state: HeartState,
+    /// Secret of its lease.
+    pub secret: u64,
+    /// The nonce that the lease was asked for with.
+    pub nonce: u64,
+    /// TTL in nanoseconds.
+    pub ttl: Nanos,
+    /// End of its hold or tombstone; 0: none.
+    pub hold_until: Nanos,
+    /// When it last beat.
+    pub last: Nanos,
+    /// On-time history.
+    pub history: u64,
+    /// Sequence of its last beat.
+    pub sequence: u32,
+    /// Load of its last beat.
+    pub load: u16,
+    /// What its last beat declared.
+    pub declared: Declared,
+}
+
+impl RestoredLine {
+    /// A line that was never used.
+    pub const FREE: Self = Self {
+        generation: 0,
+        state: HeartState::Free,
+        secret: 0,
+        nonce: 0,
+        ttl: 0,
+        hold_until: 0,
+        last: 0,
+        history: 0,
+        sequence: 0,
+        load: 0,
+        declared: Declared::Serving,
+    };
 }
 
 /// RFC 1982 serial number order on 32 bits; a difference of exactly 2^31 counts as old.

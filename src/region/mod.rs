@@ -25,7 +25,7 @@ mod view;
 pub use directory::{DirectoryEntry, ServiceMeta};
 pub use endpoint::EndpointLine;
 pub use feed::{Cause, Event, EventKind, Feed};
-pub use heart::{Applied, HeartLine, HeartState, LastBeat, prefetch};
+pub use heart::{Applied, HeartLine, HeartState, LastBeat, RestoredLine, prefetch};
 pub use index::{Disturbed, HashIndex, IndexFull};
 pub use layout::Geometry;
 pub use lists::{ListAllocator, ListRef};
@@ -36,12 +36,12 @@ pub use redo::{MemberAfter, PendingStep};
 pub use seqlock::Sequence;
 
 use crate::clock;
-use crate::sync::{AtomicBool, AtomicU32};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64};
 use layout::{HeartHeader, PublicHeader};
 use mapping::Mapping;
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use view::View;
 
@@ -64,6 +64,8 @@ pub struct Region {
     lists: View<AtomicU32>,
     feed: Feed,
     key: (u64, u64),
+    /// A bit for each slot that changed since it was last asked for; of this process only.
+    changed: Box<[AtomicU64]>,
     files: [Mapping; 2],
 }
 
@@ -111,6 +113,7 @@ impl Region {
             lists: public.view(geometry.lists, geometry.list_entries),
             feed: Feed::new(public.view(geometry.feed, geometry.events), public.view(PublicHeader::FEED_HEAD, 1)),
             key,
+            changed: (0..geometry.slots.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
             geometry,
             files,
         }
@@ -170,6 +173,18 @@ impl Region {
     /// The membership events.
     pub fn feed(&self) -> &Feed {
         &self.feed
+    }
+
+    /// Notes that a member has changed; after the change.
+    pub fn mark_changed(&self, _: &Writer, slot: u32) {
+        // Release: pairs with the swap in `take_changed`, so that whoever finds the mark finds the change.
+        self.changed[slot as usize / 64].fetch_or(1 << (slot % 64), Release);
+    }
+
+    /// The slots that have changed since the last call, 64 at a time: number of the first, and a bit for each. For one caller only.
+    pub fn take_changed(&self) -> impl Iterator<Item = (u32, u64)> {
+        let words = self.changed.iter().enumerate();
+        words.map(|(at, word)| (at as u32 * 64, if word.load(Relaxed) == 0 { 0 } else { word.swap(0, Acquire) }))
     }
 
     /// Version of the directory, and how many services have instances.

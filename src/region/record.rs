@@ -35,6 +35,17 @@ const _: () = {
     assert!(offset_of!(RecordHead, instance) == 64);
 };
 
+impl RecordHead {
+    fn record(&self) -> Record {
+        Record {
+            replaced_nonce: self.replaced_nonce.load(Relaxed),
+            source: load_bytes(&self.source),
+            zone: Label::from_array(load_bytes(&self.zone)),
+            instance: Name::from_array(load_bytes(&self.instance)),
+        }
+    }
+}
+
 /// A copy of a record, without its attributes.
 #[derive(Clone, Copy, Debug)]
 pub struct Record {
@@ -69,26 +80,34 @@ impl Records {
     /// Copies a record. `None` when the slot is out of range or the writer kept disturbing.
     pub fn read(&self, slot: u32) -> Option<Record> {
         let head = self.heads.get(slot as usize)?;
-        head.sequence.read(|| Record {
-            replaced_nonce: head.replaced_nonce.load(Relaxed),
-            source: load_bytes(&head.source),
-            zone: Label::from_array(load_bytes(&head.zone)),
-            instance: Name::from_array(load_bytes(&head.instance)),
-        })
+        head.sequence.read(|| head.record())
+    }
+
+    /// Runs `read`, which may look at everything about a member, until the writer did not disturb it. `None` as for [`Self::read`].
+    pub fn read_locked<R>(&self, slot: u32, read: impl FnMut() -> R) -> Option<R> {
+        self.heads.get(slot as usize)?.sequence.read(read)
+    }
+
+    /// Copies a record and its attributes. To be called inside [`Self::read_locked`].
+    pub fn copy(&self, slot: u32, buffer: &mut [u8; ATTRIBUTES_BYTES_MAX]) -> (Record, usize) {
+        let head = &self.heads[slot as usize];
+        (head.record(), self.copy_attributes(head, slot, buffer))
     }
 
     /// Copies the attributes into `buffer` and returns them. `None` as for [`Self::read`].
     pub fn attributes<'a>(&self, slot: u32, buffer: &'a mut [u8; ATTRIBUTES_BYTES_MAX]) -> Option<&'a [u8]> {
         let head = self.heads.get(slot as usize)?;
-        let tail = self.tail(slot);
-        let length = head.sequence.read(|| {
-            let length = (head.attributes_len.load(Relaxed) as usize).min(tail.len() * 8);
-            for (bytes, word) in buffer[..length].chunks_mut(8).zip(tail) {
-                bytes.copy_from_slice(&word.load(Relaxed).to_ne_bytes()[..bytes.len()]);
-            }
-            length
-        })?;
+        let length = head.sequence.read(|| self.copy_attributes(head, slot, buffer))?;
         Some(&buffer[..length])
+    }
+
+    fn copy_attributes(&self, head: &RecordHead, slot: u32, buffer: &mut [u8; ATTRIBUTES_BYTES_MAX]) -> usize {
+        let tail = self.tail(slot);
+        let length = (head.attributes_len.load(Relaxed) as usize).min(tail.len() * 8);
+        for (bytes, word) in buffer[..length].chunks_mut(8).zip(tail) {
+            bytes.copy_from_slice(&word.load(Relaxed).to_ne_bytes()[..bytes.len()]);
+        }
+        length
     }
 
     /// Ends a write that its writer did not live to end.

@@ -213,6 +213,7 @@ impl Tables {
             });
         });
         region.end_step(&self.writer, &event);
+        region.mark_changed(&self.writer, slot);
         if meta.list.is_sparse(meta.listed) {
             self.shrink(service, meta);
         }
