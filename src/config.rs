@@ -34,6 +34,10 @@ pub struct Config {
     pub tombstone: Duration,
     /// Receive buffer asked for, for each socket.
     pub receive_buffer: usize,
+    /// The snapshot file; `None`: no snapshots. Engines in scratch memory write none either.
+    pub snapshot: Option<PathBuf>,
+    /// Time between two snapshots.
+    pub snapshot_interval: Duration,
 }
 
 impl Default for Config {
@@ -50,6 +54,8 @@ impl Default for Config {
             hold: true,
             tombstone: Duration::from_millis(TOMBSTONE_MS_DEFAULT),
             receive_buffer: RECEIVE_QUEUE_BYTES_DEFAULT,
+            snapshot: default_snapshot(&default_state()),
+            snapshot_interval: Duration::from_millis(SNAPSHOT_INTERVAL_MS_DEFAULT),
         }
     }
 }
@@ -58,6 +64,21 @@ impl Default for Config {
 fn default_state() -> PathBuf {
     let uid = rustix::process::geteuid();
     if uid.is_root() { PathBuf::from("/dev/shm/heartline") } else { PathBuf::from(format!("/dev/shm/heartline-{}", uid.as_raw())) }
+}
+
+/// Named after the state directory, in `/var/lib/heartline` for root and in the XDG state directory for others (XDG Base Directory
+/// Specification 0.8); `None` where there is none.
+fn default_snapshot(state: &Path) -> Option<PathBuf> {
+    let directory = if rustix::process::geteuid().is_root() {
+        PathBuf::from("/var/lib/heartline")
+    } else {
+        let home = || std::env::home_dir().filter(|home| home.is_absolute()).map(|home| home.join(".local/state"));
+        let xdg = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        xdg.or_else(home)?.join("heartline")
+    };
+    let mut name = state.file_name()?.to_owned();
+    name.push(".snapshot");
+    Some(directory.join(name))
 }
 
 /// Raw values, as flags, environment variables (`HEARTLINE_` and the name in capitals) and the configuration file (same names) give them.
@@ -107,11 +128,18 @@ pub struct Options {
     #[arg(long, value_name = "BYTES", env = "HEARTLINE_RECEIVE_BUFFER", allow_hyphen_values = true)]
     #[serde(alias = "receive-buffer", deserialize_with = "scalar")]
     pub receive_buffer: Option<String>,
+    /// Snapshot file on a disk, or off [default: /var/lib/heartline/NAME.snapshot, for users in ~/.local/state/heartline, NAME as in --state]
+    #[arg(long, value_name = "FILE|off", env = "HEARTLINE_SNAPSHOT")]
+    pub snapshot: Option<PathBuf>,
+    /// Time between two snapshots, if anything has changed, 10ms to 1h [default: 1s]
+    #[arg(long, value_name = "TIME", env = "HEARTLINE_SNAPSHOT_INTERVAL", allow_hyphen_values = true)]
+    #[serde(alias = "snapshot-interval", deserialize_with = "scalar")]
+    pub snapshot_interval: Option<String>,
 }
 
 impl Options {
     /// The environment variables that give values.
-    pub const VARIABLES: [&'static str; 12] = [
+    pub const VARIABLES: [&'static str; 14] = [
         "HEARTLINE_LISTEN",
         "HEARTLINE_STATE",
         "HEARTLINE_CAPACITY",
@@ -123,6 +151,8 @@ impl Options {
         "HEARTLINE_HOLD",
         "HEARTLINE_TOMBSTONE",
         "HEARTLINE_RECEIVE_BUFFER",
+        "HEARTLINE_SNAPSHOT",
+        "HEARTLINE_SNAPSHOT_INTERVAL",
         "HEARTLINE_CONFIG",
     ];
 
@@ -147,6 +177,8 @@ impl Options {
             hold: self.hold.or(other.hold),
             tombstone: self.tombstone.or(other.tombstone),
             receive_buffer: self.receive_buffer.or(other.receive_buffer),
+            snapshot: self.snapshot.or(other.snapshot),
+            snapshot_interval: self.snapshot_interval.or(other.snapshot_interval),
         }
     }
 
@@ -158,6 +190,18 @@ impl Options {
                 Some(addresses) => addresses.iter().map(|text| address(text)).collect::<Result<_, _>>()?,
                 None => defaults.listen,
             },
+            snapshot: match &self.snapshot {
+                Some(path) if path.as_os_str() == "off" => None,
+                Some(path) => Some(path.clone()),
+                None => default_snapshot(self.state.as_deref().unwrap_or(&default_state())),
+            },
+            snapshot_interval: time(
+                "snapshot_interval",
+                &self.snapshot_interval,
+                Duration::from_millis(SNAPSHOT_INTERVAL_MS_MIN),
+                Duration::from_millis(SNAPSHOT_INTERVAL_MS_MAX),
+            )?
+            .unwrap_or(defaults.snapshot_interval),
             state: self.state.clone().map_or(defaults.state, Place::Directory),
             capacity: number("capacity", &self.capacity, CAPACITY_MIN, CAPACITY_MAX)?.unwrap_or(defaults.capacity),
             cores: self.cores.as_deref().map(core_list).transpose()?,
@@ -194,6 +238,13 @@ impl Config {
         if !(Duration::from_secs(1)..=Duration::from_millis(TOMBSTONE_MS_MAX)).contains(&self.tombstone) {
             return refuse("tombstone", format!("{:?} is not from 1s to 24h", self.tombstone));
         }
+        let interval = Duration::from_millis(SNAPSHOT_INTERVAL_MS_MIN)..=Duration::from_millis(SNAPSHOT_INTERVAL_MS_MAX);
+        if !interval.contains(&self.snapshot_interval) {
+            return refuse("snapshot_interval", format!("{:?} is not from 10ms to 1h", self.snapshot_interval));
+        }
+        if self.snapshot.as_ref().is_some_and(|path| path.file_name().is_none()) {
+            return refuse("snapshot", format!("{:?} is not the name of a file", self.snapshot));
+        }
         if self.listen.is_empty() || self.listen.len() > LISTEN_MAX {
             return refuse("listen", format!("{} addresses; 1 to {LISTEN_MAX} are accepted", self.listen.len()));
         }
@@ -223,7 +274,7 @@ impl Config {
         };
         format!(
             "listen = [{}]\n{state}capacity = {}\ncores = {:?}\nattributes = {}\nspin = {:?}\nquota = {}\ndeny = [{}]\nhold = {:?}\n\
-             tombstone = {:?}\nreceive_buffer = {}\n",
+             tombstone = {:?}\nreceive_buffer = {}\nsnapshot = {}\nsnapshot_interval = {:?}\n",
             quoted(self.listen.iter().map(SocketAddr::to_string).collect()),
             self.capacity,
             self.loop_cores().iter().map(usize::to_string).collect::<Vec<_>>().join(","),
@@ -234,7 +285,44 @@ impl Config {
             if self.hold { "on" } else { "off" },
             time(self.tombstone),
             self.receive_buffer,
+            toml_text(self.snapshot.as_ref().map_or_else(|| "off".to_owned(), |path| path.display().to_string())),
+            time(self.snapshot_interval),
         )
+    }
+
+    /// Names of the settings in which two configurations differ.
+    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let Self {
+            listen,
+            state,
+            capacity,
+            cores,
+            attributes_bytes,
+            spin,
+            quota,
+            deny,
+            hold,
+            tombstone,
+            receive_buffer,
+            snapshot,
+            snapshot_interval,
+        } = self;
+        let settings = [
+            ("listen", *listen != other.listen),
+            ("state", *state != other.state),
+            ("capacity", *capacity != other.capacity),
+            ("cores", *cores != other.cores),
+            ("attributes", *attributes_bytes != other.attributes_bytes),
+            ("spin", *spin != other.spin),
+            ("quota", *quota != other.quota),
+            ("deny", *deny != other.deny),
+            ("hold", *hold != other.hold),
+            ("tombstone", *tombstone != other.tombstone),
+            ("receive_buffer", *receive_buffer != other.receive_buffer),
+            ("snapshot", *snapshot != other.snapshot),
+            ("snapshot_interval", *snapshot_interval != other.snapshot_interval),
+        ];
+        settings.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
     }
 
     /// The CPUs to run loops on.

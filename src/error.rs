@@ -2,6 +2,7 @@
 
 use crate::net::BindError;
 use crate::region::RegionError;
+use crate::snapshot::SnapshotError;
 use std::path::PathBuf;
 
 /// A setting that is not accepted. Nothing was started.
@@ -29,6 +30,45 @@ pub enum StartError {
     /// Another engine has the state directory.
     #[error("{0} belongs to a running engine; stop it or choose another --state")]
     StateInUse(PathBuf),
+    /// The engine that runs did not hand over. It goes on.
+    #[error("the engine of {path} did not hand over and goes on: {source}")]
+    HandOver {
+        /// Its state directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another engine writes the snapshot file.
+    #[error("the snapshot {0} belongs to a running engine; stop it or choose another --snapshot")]
+    SnapshotInUse(PathBuf),
+    /// The snapshot can't be read, or there is no place for it.
+    #[error("the snapshot {path} {source}")]
+    Snapshot {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: SnapshotError,
+    },
+    /// The memory of the engine before has members for which the configured sizes have no room. It was left as it is.
+    #[error(
+        "the engine before left a lease in slot {slot} and {attributes} attribute bytes; run with a capacity and attributes no smaller than before"
+    )]
+    LessRoom {
+        /// The highest slot that is leased.
+        slot: u32,
+        /// Longest attributes.
+        attributes: usize,
+    },
+    /// There is no room for the snapshot file.
+    #[error("the snapshot {path}: {bytes} bytes do not fit: {source}; free some, choose another --snapshot, or lower --capacity")]
+    SnapshotSpace {
+        /// Which.
+        path: PathBuf,
+        /// How many it needs.
+        bytes: u64,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
     /// The state directory is not on tmpfs.
     #[error("{0} is not on tmpfs: a page that a disk backs would stall the loops; choose a directory under /dev/shm or /run")]
     NotTmpfs(PathBuf),

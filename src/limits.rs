@@ -111,6 +111,12 @@ pub const RECEIVE_QUEUE_BYTES_DEFAULT: usize = 16 << 20;
 pub const RECEIVE_QUEUE_BYTES_MAX: usize = 1 << 30;
 /// A cookie is made from the number of the current period of this length, and accepted for the next period as well.
 pub const COOKIE_PERIOD_NS: u64 = 60_000_000_000;
+/// Time between two snapshots unless configured otherwise.
+pub const SNAPSHOT_INTERVAL_MS_DEFAULT: u64 = 1000;
+/// Shortest and longest time between two snapshots.
+pub const SNAPSHOT_INTERVAL_MS_MIN: u64 = 10;
+/// See above.
+pub const SNAPSHOT_INTERVAL_MS_MAX: u64 = 3_600_000;
 /// Longest time a stopping loop goes on emptying its sockets.
 pub const STOP_DRAIN_NS_MAX: u64 = 1_000_000_000;
 

@@ -1,10 +1,12 @@
 //! heartlined: the engine as a daemon. Exit codes: 0 fine, 1 failed, 2 wrong usage.
 
+mod service;
+
 use clap::Parser;
 use heartline::region::RegionError;
 use heartline::{Config, ConfigError, Engine, Options, StartError};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use service::Signals;
+use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,6 +27,9 @@ struct Arguments {
     /// Check the configuration, print it as a file, and exit
     #[arg(long)]
     check_config: bool,
+    /// Take over from the engine that runs on the same --state: its sockets, its memory, and what waits in its queues
+    #[arg(long)]
+    replace: bool,
 }
 
 fn main() -> ExitCode {
@@ -37,7 +42,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let result = if arguments.check_config { say(&config.to_file()) } else { serve(&config) };
+    let result = if arguments.check_config { say(&config.to_file()) } else { serve(&config, &arguments) };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
@@ -69,22 +74,27 @@ fn say(text: &str) -> Result<(), String> {
     write!(out, "{text}").and_then(|()| out.flush()).map_err(|error| format!("standard output: {error}"))
 }
 
-fn serve(config: &Config) -> Result<(), String> {
+fn serve(config: &Config, arguments: &Arguments) -> Result<(), String> {
     // Before the engine: a signal that comes while it starts stops it in order, too.
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT, SIGHUP] {
+    for signal in [SIGTERM, SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(|error| format!("catching signals: {error}"))?;
     }
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| format!("catching signals: {error}"))?;
-    let engine = match Engine::start_unless(config, &stop) {
+    let signals = Signals::catch().map_err(|error| format!("catching signals: {error}"))?;
+    let inherited = heartline::net::inherited().map_err(|error| format!("sockets of the service manager: {error}"))?;
+    let started = if arguments.replace { Engine::replace(config, &stop) } else { Engine::start_on(config, inherited, &stop) };
+    let mut engine = match started {
         Ok(engine) => engine,
         Err(StartError::Region(RegionError::Cancelled)) => return Ok(()),
         Err(error) => return Err(error.to_string()),
     };
     // Who is not listening to this line still has a running engine.
     let _ = say(&ready(config, &engine));
-    if let Some(why) = engine.unfit() {
-        eprintln!("heartlined: started empty, without the leases of the engine before: {why}");
+    for notice in engine.notices() {
+        eprintln!("heartlined: {notice}");
+    }
+    if let Some(failures) = engine.take_failures() {
+        std::thread::spawn(move || failures.iter().for_each(|failure| eprintln!("heartlined: {failure}")));
     }
     // The kernel counts its own bookkeeping, too, and doubles what it is asked for (socket(7)).
     if engine.receive_queue_bytes() / 2 < config.receive_buffer {
@@ -94,8 +104,7 @@ fn serve(config: &Config) -> Result<(), String> {
             config.receive_buffer
         );
     }
-    signals.forever().next();
-    engine.join();
+    service::serve(engine, signals, || configure(arguments).map_err(|error| error.to_string()));
     Ok(())
 }
 
@@ -111,6 +120,6 @@ fn ready(config: &Config, engine: &Engine) -> String {
         engine.memory_bytes() as f64 / f64::from(1 << 20),
         engine.receive_queue_bytes() as f64 / f64::from(2 << 20),
         if engine.coalesces() { ", GRO" } else { "" },
-        if engine.resumed() > 0 { format!(", {} leases resumed", engine.resumed()) } else { String::new() },
+        if engine.resumed() > 0 { format!(", {} leases go on", engine.resumed()) } else { String::new() },
     )
 }

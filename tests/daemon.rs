@@ -1,71 +1,18 @@
 //! The program `heartlined` as an operator meets it: flags, files, environment, signals, exit codes, other processes.
 
 mod common;
+#[path = "common/daemon.rs"]
+mod program;
 
 use common::*;
 use heartline::client::{Beats, Query, Session};
 use heartline::wire::*;
+use program::*;
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_heartlined");
-
-/// A directory on tmpfs that goes with the test.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let path = PathBuf::from(format!("/dev/shm/heartline-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed)));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A running heartlined, killed with the test.
-struct Daemon {
-    child: Child,
-    address: SocketAddr,
-    ready: String,
-}
-
-impl Daemon {
-    fn start(state: &Scratch, flags: &[&str]) -> Self {
-        let mut child = command(state, flags).args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().unwrap();
-        let mut ready = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
-        let address = ready.split("udp://").nth(1).and_then(|rest| rest.split([',', ' ']).next()).expect("the ready line has the address");
-        Self { address: address.parse().unwrap(), child, ready }
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn command(state: &Scratch, flags: &[&str]) -> Command {
-    let mut command = Command::new(PROGRAM);
-    command.args(flags).arg("--state").arg(&state.0).env_clear();
-    command
-}
 
 fn output(flags: &[&str], environment: &[(&str, &str)]) -> Output {
     Command::new(PROGRAM).args(flags).env_clear().envs(environment.iter().copied()).output().unwrap()
@@ -93,7 +40,7 @@ fn ready_within_a_second_serves_and_stops_in_order() {
         daemon.signal(signal);
         assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
         assert!(stop.elapsed() < Duration::from_secs(2));
-        assert!(!state.0.join("public").exists());
+        assert!(state.0.join("public").exists(), "memory stays for the next engine");
     }
 }
 
@@ -200,7 +147,7 @@ fn a_killed_engine_is_gone_on_with() {
     first.child.wait().unwrap();
 
     let second = Daemon::start(&state, &[]);
-    assert!(second.ready.contains("299 leases resumed"), "{}", second.ready);
+    assert!(second.ready.contains("299 leases go on"), "{}", second.ready);
     let mut session = Session::connect(second.address).unwrap();
     assert_ne!(session.hello().unwrap().epoch.get(), epoch);
     let all = session.discover_all("s", 3).unwrap().unwrap();
@@ -215,19 +162,29 @@ fn a_killed_engine_is_gone_on_with() {
     assert!(leases.iter().all(|lease| (lease.slot, lease.generation) != (fresh.slot, fresh.generation)));
 }
 
+/// Another capacity is another layout: leases move into it, and where they have no room the engine does not start.
 #[test]
-fn leftovers_that_do_not_fit_are_named_and_replaced() {
+fn memory_of_another_size_is_moved_or_left_alone() {
     let state = Scratch::new();
-    let mut first = Daemon::start(&state, &[]);
+    let mut first = Daemon::start(&state, &["--capacity", "1000"]);
+    let mut session = Session::connect(first.address).unwrap();
+    let leases: Vec<Lease> = (0..200).map(|n| session.register(&instance("s", &format!("i{n}"), 5000)).unwrap().lease).collect();
+    session.beat(&[beat(leases[8], 5)]).unwrap();
     first.signal(Signal::KILL);
     first.child.wait().unwrap();
-    assert!(state.0.join("heart").exists());
-    let mut second = command(&state, &["--capacity", "100"]).args(["--listen", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().unwrap();
-    let mut said = String::new();
-    BufReader::new(second.stderr.take().unwrap()).read_line(&mut said).unwrap();
-    assert!(said.contains("started empty") && said.contains("and 100 with 128 are asked for"), "{said}");
-    kill_process(Pid::from_child(&second), Signal::TERM).unwrap();
-    assert_eq!(second.wait().unwrap().code(), Some(0));
+    let before = std::fs::read(state.0.join("heart")).unwrap();
+    let refused = command(&state, &["--capacity", "100"]).args(["--listen", "127.0.0.1:0"]).output().unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(said.contains("a lease in slot 199") && said.contains("no smaller than before"), "{said}");
+    assert!(before == std::fs::read(state.0.join("heart")).unwrap(), "nothing was changed");
+
+    let second = Daemon::start(&state, &["--capacity", "2000", "--attributes", "256"]);
+    assert!(second.ready.contains("200 leases"), "{}", second.ready);
+    let mut session = Session::connect(second.address).unwrap();
+    let Beats::Acked(ack) = session.beat(&[beat(leases[8], 5), beat(leases[9], 1)]).unwrap() else { panic!("a lease was lost") };
+    assert_eq!((ack.accepted.get(), ack.old.get()), (1, 1), "the sequence of the last beat is kept");
+    assert_eq!(session.discover_all("s", 3).unwrap().unwrap().endpoints.len(), 200);
 }
 
 /// A stopped observer must not declare its peers dead (restate #5156, corosync #377).

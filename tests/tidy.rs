@@ -13,7 +13,7 @@ const FLOORS: [&[&str]; 9] = [
     &["error"],
     &["config"],
     &["engine", "client"],
-    &["main", "lib"],
+    &["main", "lib", "service"],
 ];
 /// Longest file and longest function, in lines.
 const FILE_LINES_MAX: usize = 600;

@@ -116,7 +116,7 @@ fn engine_run(options: &Options, batch: u16, cpu: usize, sender: usize) -> Resul
 }
 
 fn sink_run(options: &Options, batch: u16, cpu: usize, sender: usize) -> Result<Cost, String> {
-    let socket = bind_group(SocketAddr::from(([127, 0, 0, 1], 0)), 1, heartline::limits::RECEIVE_QUEUE_BYTES_DEFAULT)
+    let socket = bind_group(SocketAddr::from(([127, 0, 0, 1], 0)), 1, heartline::limits::RECEIVE_QUEUE_BYTES_DEFAULT, &mut Vec::new())
         .map_err(|error| error.to_string())?
         .remove(0);
     let target = socket.local_addr().map_err(|error| error.to_string())?;

@@ -52,7 +52,10 @@ impl EventLoop {
     pub(super) fn prepare(&self) -> Prepared {
         let sockets = &self.shared.sockets[self.number];
         let now = clock::now();
-        Prepared { ports: sockets.iter().map(|_| Port::new(now)).collect(), events: mio::Events::with_capacity(sockets.len() + 1) }
+        Prepared {
+            ports: sockets.iter().map(|socket| Port::new(now, socket)).collect(),
+            events: mio::Events::with_capacity(sockets.len() + 1),
+        }
     }
 
     /// Runs until the engine stops.
@@ -80,7 +83,8 @@ impl EventLoop {
             }
             self.report_drain(&mut reported);
             if shared.rendezvous.is_stopping() {
-                stop_at = stop_at.min(last + STOP_DRAIN_NS_MAX);
+                // Who goes on with the sockets finds what waits there.
+                stop_at = if shared.leaves_queues() { last } else { stop_at.min(last + STOP_DRAIN_NS_MAX) };
                 if !busy || last >= stop_at {
                     break;
                 }
@@ -185,8 +189,9 @@ impl EventLoop {
 }
 
 impl Port {
-    fn new(now: Nanos) -> Self {
-        Self { ready: true, drained: 0, mark_time: now, mark_messages: 0, messages: 0, drops_raw: 0, drops: 0 }
+    fn new(now: Nanos, socket: &Socket) -> Self {
+        let drops_raw = socket.drops_at_start();
+        Self { ready: true, drained: 0, mark_time: now, mark_messages: 0, messages: 0, drops_raw, drops: 0 }
     }
 
     /// Counts messages, so that a socket that never runs empty is known to be drained up to a time all the same.

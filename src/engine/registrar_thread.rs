@@ -1,12 +1,13 @@
 //! The thread around the registrar: commands in, observations in, replies out, sleep until something is due.
 
 use super::shared::Shared;
+use super::snapshot_thread::SnapshotStatus;
 use crate::clock::{self, Nanos};
 use crate::exchange::{Command, Replies, Requester};
 use crate::limits::COMMANDS_PER_STEP;
 use crate::net::{SendBatch, Sent};
 use crate::region::Region;
-use crate::registrar::{Next, Observed, Registrar};
+use crate::registrar::{Counts, Next, Observed, Registrar};
 use crate::wire::{Header, Kind, STATS, Stat, Status};
 use rand::{Rng, rngs::StdRng};
 use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};
@@ -21,7 +22,6 @@ use zerocopy::byteorder::little_endian::U64;
 pub(super) struct RegistrarThread {
     pub(super) shared: Arc<Shared>,
     pub(super) region: Arc<Region>,
-    pub(super) registrar: Registrar,
     pub(super) poll: mio::Poll,
     pub(super) timer: OwnedFd,
     pub(super) wake: UnixDatagram,
@@ -32,25 +32,32 @@ pub(super) struct RegistrarThread {
     pub(super) started: Nanos,
     /// When the CPU time was last read, and what it was.
     pub(super) cpu_read: (Nanos, u64),
+    pub(super) snapshot: Arc<SnapshotStatus>,
 }
 
 impl RegistrarThread {
     /// Runs until every loop has ended and every command is done.
-    pub(super) fn run(mut self) {
+    pub(super) fn run(mut self, mut registrar: Registrar) -> Registrar {
         let shared = Arc::clone(&self.shared);
         let mut events = mio::Events::with_capacity(4);
         let mut sent = Sent::default();
         // Drops as the kernel last told, for each socket; 32 bits that wrap.
-        let mut drops: Vec<(u32, u64)> = shared.sockets.iter().flat_map(|group| group.iter()).map(|_| (0, 0)).collect();
+        let sockets = shared.sockets.iter().flat_map(|group| group.iter());
+        // What was dropped under a former engine is no news.
+        let mut drops: Vec<(u32, u64)> = sockets.map(|socket| (socket.drops_at_start(), 0)).collect();
         let mut armed = None;
         loop {
             let ended = shared.ended.load(SeqCst) as usize == shared.loops.len();
-            let commands = self.commands(&mut sent, &mut drops);
-            let observed = self.observe(&mut drops);
-            let next = self.registrar.tick(&observed);
+            let commands = self.commands(&mut registrar, &mut sent, &mut drops);
+            if let Some((quota, deny)) = shared.take_settings() {
+                registrar.reconfigure(quota, deny);
+            }
+            let observed = self.observe(&registrar, &mut drops);
+            let next = registrar.tick(&observed);
+            shared.registrar_lives();
             shared.want_drain(next.drain.unwrap_or(0));
             if ended && commands == 0 && shared.commands.is_empty() {
-                return;
+                return registrar;
             }
             if commands == COMMANDS_PER_STEP || next.wake_at.is_some_and(|at| at <= clock::now()) {
                 continue;
@@ -65,7 +72,7 @@ impl RegistrarThread {
     }
 
     /// Takes a group of commands and sends what they answer.
-    fn commands(&mut self, sent: &mut Sent, drops: &mut [(u32, u64)]) -> usize {
+    fn commands(&mut self, registrar: &mut Registrar, sent: &mut Sent, drops: &mut [(u32, u64)]) -> usize {
         let mut count = 0;
         while count < COMMANDS_PER_STEP
             && let Some(command) = self.shared.commands.pop()
@@ -75,10 +82,10 @@ impl RegistrarThread {
             if let Command::Stats { from } = &command {
                 self.read_drops(drops);
                 let known = drops.iter().map(|&(_, total)| total).sum();
-                self.stats(now, from, sent, known);
+                self.stats(now, from, registrar.counts(), sent, known);
             } else {
                 let random = &mut self.random;
-                self.registrar.handle(now, &command, &mut || random.next_u64(), &mut self.replies);
+                registrar.handle(now, &command, &mut || random.next_u64(), &mut self.replies);
             }
         }
         if !self.replies.is_empty() {
@@ -88,10 +95,10 @@ impl RegistrarThread {
     }
 
     /// What the engine knows of its hearing: drain times first, drop counts after, so that every drop before the drain is in the counts.
-    fn observe(&mut self, drops: &mut [(u32, u64)]) -> Observed {
+    fn observe(&mut self, registrar: &Registrar, drops: &mut [(u32, u64)]) -> Observed {
         let drained = self.shared.rendezvous.drained();
         let known: u64 = drops.iter().map(|&(_, total)| total).sum();
-        if self.registrar.is_judging() || self.shared.drops_seen() > known {
+        if registrar.is_judging() || self.shared.drops_seen() > known {
             self.read_drops(drops);
         }
         Observed { now: clock::now(), drained, drops: drops.iter().map(|&(_, total)| total).sum(), stall: self.shared.take_stall() }
@@ -130,9 +137,9 @@ impl RegistrarThread {
         }
     }
 
-    fn stats(&mut self, now: Nanos, from: &Requester, own: &Sent, drops: u64) {
+    fn stats(&mut self, now: Nanos, from: &Requester, counts: &Counts, own: &Sent, drops: u64) {
         let (tally, sent) = self.shared.totals();
-        let counts = *self.registrar.counts();
+        let (snapshot, snapshot_age_ms, snapshot_failures) = self.snapshot.read(now);
         let hold = self.region.hold().expect("nobody disturbs the writer");
         let cpu_ns = self.cpu_ns(now);
         let mut numbers = [U64::ZERO; STATS];
@@ -168,6 +175,9 @@ impl RegistrarThread {
         set(Stat::HoldMs, hold.map_or(0, |hold| (now.saturating_sub(hold.since) / clock::NANOS_PER_MS).max(1)));
         set(Stat::HoldSilent, hold.map_or(0, |hold| u64::from(hold.silent)));
         set(Stat::HoldLive, hold.map_or(0, |hold| u64::from(hold.live)));
+        set(Stat::Snapshot, snapshot);
+        set(Stat::SnapshotAgeMs, snapshot_age_ms);
+        set(Stat::SnapshotFailures, snapshot_failures);
         self.replies.put(from, Header::reply(Kind::Stats, Status::Ok, STATS as u16, from.tag), &[numbers.as_bytes()]);
     }
 

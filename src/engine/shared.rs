@@ -2,18 +2,20 @@
 //!
 //! Each loop has a line of counters of its own that only it writes.
 
+use super::SocketTable;
 use super::rendezvous::Rendezvous;
 use crate::clock::Nanos;
 use crate::dataplane::Tally;
 use crate::exchange::Command;
-use crate::net::{Sent, Socket};
+use crate::net::Sent;
+use crate::registrar::DenyList;
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 use rustix::net::{SendFlags, send};
 use std::os::unix::net::UnixDatagram;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What one loop tells the others.
 #[derive(Debug, Default)]
@@ -53,13 +55,20 @@ impl LoopStatus {
 pub(super) struct Shared {
     pub(super) loops: Box<[CachePadded<LoopStatus>]>,
     /// For each loop, a socket for each listening address.
-    pub(super) sockets: Box<[Box<[Socket]>]>,
+    pub(super) sockets: Arc<SocketTable>,
     pub(super) commands: Arc<ArrayQueue<Command>>,
     pub(super) wakers: Box<[mio::Waker]>,
     pub(super) rendezvous: Rendezvous,
     /// Loops that have ended.
     pub(super) ended: AtomicU32,
     registrar_wake: UnixDatagram,
+    /// Settings that the registrar takes over at its next look.
+    settings: Mutex<Option<(u32, DenyList)>>,
+    settings_changed: AtomicBool,
+    /// Set by the registrar with each look.
+    alive: AtomicBool,
+    /// Loops that stop leave what waits at their sockets.
+    leave_queues: AtomicBool,
     pub(super) registrar_tid: AtomicU32,
     /// Bytes allocated for tables and buffers.
     pub(super) memory_bytes: AtomicU64,
@@ -67,7 +76,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(
-        sockets: Box<[Box<[Socket]>]>,
+        sockets: Arc<SocketTable>,
         commands: Arc<ArrayQueue<Command>>,
         wakers: Box<[mio::Waker]>,
         registrar_wake: UnixDatagram,
@@ -80,6 +89,10 @@ impl Shared {
             wakers,
             ended: AtomicU32::new(0),
             registrar_wake,
+            settings: Mutex::new(None),
+            settings_changed: AtomicBool::new(false),
+            alive: AtomicBool::new(true),
+            leave_queues: AtomicBool::new(false),
             registrar_tid: AtomicU32::new(0),
             memory_bytes: AtomicU64::new(0),
         }
@@ -127,6 +140,43 @@ impl Shared {
         if self.rendezvous.must_wake_registrar() {
             let _ = send(&self.registrar_wake, &[0], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
         }
+    }
+
+    /// Lets the registrar take other settings over.
+    pub(super) fn reconfigure(&self, quota: u32, deny: DenyList) {
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = Some((quota, deny));
+        self.settings_changed.store(true, Release);
+        self.wake_registrar();
+    }
+
+    /// The settings to take over, if there are others.
+    pub(super) fn take_settings(&self) -> Option<(u32, DenyList)> {
+        // Acquire: pairs with the store of `reconfigure`; the lock is not touched at most looks.
+        let changed = self.settings_changed.load(Acquire) && self.settings_changed.swap(false, Acquire);
+        if changed { self.settings.lock().unwrap_or_else(PoisonError::into_inner).take() } else { None }
+    }
+
+    /// The registrar has looked.
+    pub(super) fn registrar_lives(&self) {
+        self.alive.store(true, Relaxed);
+    }
+
+    /// Whether the registrar has looked since the last call; it is woken to look again.
+    pub(super) fn check_registrar(&self) -> bool {
+        let alive = self.alive.swap(false, Relaxed);
+        self.wake_registrar();
+        alive
+    }
+
+    /// Tells every thread to end after what it has in hand; what waits at the sockets is somebody else's.
+    pub(super) fn leave(&self) {
+        self.leave_queues.store(true, Relaxed);
+        self.stop();
+    }
+
+    /// Whether loops that stop leave what waits at their sockets.
+    pub(super) fn leaves_queues(&self) -> bool {
+        self.leave_queues.load(Relaxed)
     }
 
     /// Tells every thread to end.

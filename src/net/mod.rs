@@ -4,11 +4,13 @@
 //! can't be received or sent costs its neighbours nothing.
 
 mod address;
+mod inherited;
 mod receive;
 mod send;
 mod socket;
 
 pub use address::map_ip;
+pub use inherited::inherited;
 pub use receive::{Message, ReceiveBatch};
 pub use send::{SendBatch, Sent};
 pub use socket::{BindError, Socket, bind_group};

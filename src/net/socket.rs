@@ -1,11 +1,12 @@
 //! Listening sockets: one for each loop and address, sharing the port.
 
 use super::address::unmap;
+use super::inherited::matching;
 use crate::limits::LOOPS_MAX;
 use socket2::{Domain, Protocol, Type};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// `SO_MEMINFO` of `asm-generic/socket.h`.
 const SO_MEMINFO: libc::c_int = 55;
@@ -25,6 +26,7 @@ pub struct Socket {
     wildcard: bool,
     coalesces: bool,
     queue_bytes: usize,
+    drops_at_start: u32,
 }
 
 /// Why an address can't be listened on. Nothing stays bound.
@@ -43,21 +45,24 @@ pub enum BindError {
     },
 }
 
-/// Binds one socket for each of `loops` loops to an address; port 0 is chosen by the kernel once for all.
-pub fn bind_group(address: SocketAddr, loops: usize, queue_bytes: usize) -> Result<Vec<Socket>, BindError> {
+/// Binds one socket for each of `loops` loops to an address; port 0 is chosen by the kernel once for all. Inherited sockets of that address
+/// come first: what waits at them is received.
+pub fn bind_group(address: SocketAddr, loops: usize, queue_bytes: usize, inherited: &mut Vec<OwnedFd>) -> Result<Vec<Socket>, BindError> {
     assert!((1..=LOOPS_MAX).contains(&loops));
     let fail = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => BindError::InUse(address),
         _ => BindError::Io { address, source },
     };
-    if address.port() != 0 {
+    let mut group = matching(inherited, address, loops, queue_bytes).map_err(fail)?;
+    if address.port() != 0 && group.is_empty() {
         // A socket without SO_REUSEPORT refuses to share: this finds another engine that a shared bind would split the traffic with.
         drop(open(address, false).map_err(fail)?);
     }
-    let first = Socket::new(open(address, true).map_err(fail)?, queue_bytes).map_err(fail)?;
-    let bound = first.local_addr().map_err(fail)?;
-    let mut group = vec![first];
-    for _ in 1..loops {
+    if group.is_empty() {
+        group.push(Socket::new(open(address, true).map_err(fail)?, queue_bytes).map_err(fail)?);
+    }
+    let bound = group[0].local_addr().map_err(fail)?;
+    for _ in group.len()..loops {
         group.push(open(bound, true).and_then(|udp| Socket::new(udp, queue_bytes)).map_err(fail)?);
     }
     Ok(group)
@@ -91,7 +96,16 @@ impl Socket {
         // Kernels before 5.0 have no UDP GRO; then every datagram comes alone.
         let coalesces = set_option(&udp, libc::IPPROTO_UDP, UDP_GRO, 1).is_ok();
         let queue_bytes = rustix::net::sockopt::socket_recv_buffer_size(&udp)?;
-        Ok(Self { udp, ipv6, wildcard, coalesces, queue_bytes })
+        let mut socket = Self { udp, ipv6, wildcard, coalesces, queue_bytes, drops_at_start: 0 };
+        socket.drops_at_start = socket.drops()?;
+        Ok(socket)
+    }
+
+    /// Goes on with a bound socket of another process.
+    pub fn adopt(fd: OwnedFd, queue_bytes: usize) -> io::Result<Self> {
+        let udp = UdpSocket::from(fd);
+        udp.set_nonblocking(true)?;
+        Self::new(udp, queue_bytes)
     }
 
     /// The address it is bound to.
@@ -127,6 +141,11 @@ impl Socket {
     /// Whether a reply can go to this address family.
     pub(super) fn reaches(&self, ip: &[u8; 16]) -> bool {
         self.ipv6 || unmap(ip).is_some()
+    }
+
+    /// The drops there had been when this engine got the socket.
+    pub fn drops_at_start(&self) -> u32 {
+        self.drops_at_start
     }
 
     /// Datagrams that the kernel has dropped at this socket so far (a 32-bit count that wraps).

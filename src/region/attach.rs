@@ -27,8 +27,17 @@ struct Candidate {
 impl Region {
     /// Attaches to the files in a directory. The caller holds the directory's lock, so that it becomes their only writer.
     pub fn attach(directory: &Path) -> Result<(Self, Writer), RegionError> {
-        let heart = candidate(directory.join("heart"), Geometry::heart_bytes)?;
-        let public = candidate(directory.join("public"), Geometry::public_bytes)?;
+        let open = |path: &PathBuf| OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+        let [heart, public] = ["heart", "public"].map(|name| directory.join(name));
+        let fail = |path: &Path, source: io::Error| RegionError::Io { file: path.display().to_string(), source };
+        let files = [open(&heart).map_err(|error| fail(&heart, error))?, open(&public).map_err(|error| fail(&public, error))?];
+        Self::attach_files(directory, files)
+    }
+
+    /// The same with the files of a directory that are open already, the heart file first.
+    pub fn attach_files(directory: &Path, [heart, public]: [File; 2]) -> Result<(Self, Writer), RegionError> {
+        let heart = candidate(heart, directory.join("heart"), Geometry::heart_bytes)?;
+        let public = candidate(public, directory.join("public"), Geometry::public_bytes)?;
         if heart.geometry != public.geometry || heart.epoch != public.epoch {
             return Err(RegionError::Refused { file: public.path.display().to_string(), mismatch: Mismatch::Mixed });
         }
@@ -37,12 +46,10 @@ impl Region {
     }
 }
 
-fn candidate(path: PathBuf, bytes: fn(&Geometry) -> usize) -> Result<Candidate, RegionError> {
+fn candidate(file: File, path: PathBuf, bytes: fn(&Geometry) -> usize) -> Result<Candidate, RegionError> {
     let shown = path.display().to_string();
     let refuse = |mismatch| RegionError::Refused { file: shown.clone(), mismatch };
     let fail = |source: io::Error| RegionError::Io { file: shown.clone(), source };
-    let open = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path);
-    let file = open.map_err(fail)?;
     let facts = file.metadata().map_err(fail)?;
     let mut header = [0; HEADER];
     if !facts.is_file() || facts.len() < HEADER as u64 {

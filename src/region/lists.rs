@@ -64,6 +64,24 @@ impl ListAllocator {
         Some(ListRef { offset: offset as u32, order })
     }
 
+    /// Takes a part that a former allocator gave out. `false`: it is not free, or no part of the arena.
+    pub fn claim(&mut self, list: ListRef) -> bool {
+        if list.order == 0 {
+            return true;
+        }
+        let offset = list.offset as usize;
+        let fits = (ORDER_MIN..=self.order_max).contains(&list.order)
+            && offset.is_multiple_of(1 << list.order)
+            && offset + (1 << list.order) <= 1 << self.order_max;
+        let free = (list.order..=self.order_max).find(|&order| fits && self.tree(order).contains(offset >> order));
+        let Some(free) = free else { return false };
+        self.tree(free).clear(offset >> free);
+        for split in (list.order..free).rev() {
+            self.tree(split).set((offset >> split) ^ 1);
+        }
+        true
+    }
+
     /// Gives a part back.
     pub fn free(&mut self, list: ListRef) {
         if list.order == 0 {

@@ -6,6 +6,7 @@ use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create, statfs};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
@@ -161,9 +162,15 @@ impl Mapping {
         let fail = |source: io::Error| RegionError::Io { file: path.display().to_string(), source };
         let map = MmapOptions::new().map_raw(&file).map_err(fail)?;
         let _ = map.advise(memmap2::Advice::HugePage);
-        // The memory is there; this only spares the loops the faults. A kernel that can't takes them later.
-        let _ = map.advise(memmap2::Advice::PopulateWrite);
+        // The memory is there; this only spares the loops the faults. Reading faults map 16 pages at once (fault_around_bytes), and pages of
+        // tmpfs are mapped writable at that. A kernel that can't takes the faults later.
+        let _ = map.advise(memmap2::Advice::PopulateRead);
         Ok(Self { map, file, path: Some(path.to_owned()) })
+    }
+
+    /// The file.
+    pub(super) fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     /// Removes the file from its directory, unless another has taken its place there.

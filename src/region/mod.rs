@@ -41,6 +41,7 @@ use layout::{HeartHeader, PublicHeader};
 use mapping::Mapping;
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use view::View;
@@ -117,6 +118,11 @@ impl Region {
             geometry,
             files,
         }
+    }
+
+    /// The heart file and the public file, to be handed to another engine.
+    pub fn files(&self) -> [BorrowedFd<'_>; 2] {
+        [self.files[0].file(), self.files[1].file()]
     }
 
     /// Removes the files from their directory, unless others have taken their places. The memory stays until the region is dropped.

@@ -145,6 +145,12 @@ impl Registrar {
         (self.tables.region, self.tables.writer)
     }
 
+    /// Other settings for requests to come. Leases that stand are not touched.
+    pub fn reconfigure(&mut self, quota: u32, deny: DenyList) {
+        self.settings.quota = quota;
+        self.settings.deny = deny;
+    }
+
     /// How many members are in which state.
     pub fn counts(&self) -> &Counts {
         &self.counts

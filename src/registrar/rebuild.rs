@@ -39,6 +39,29 @@ impl Tables {
         (tables, members)
     }
 
+    /// Over the tables of an engine that has just ended in order: they stand, while loops read them. Gives the region back if they can't be
+    /// what such an engine leaves.
+    pub(super) fn take_over(region: Arc<Region>, writer: Writer) -> Result<(Self, Members), (Arc<Region>, Writer)> {
+        let mut tables = Self::new(region, writer);
+        let mut sound = tables.region.pending_step().is_none();
+        for service in 0..tables.region.geometry().services_max {
+            let entry = tables.entry(service);
+            if entry.is_used() {
+                let meta = entry.meta();
+                sound &= tables.lists.claim(meta.list);
+                tables.fresh = service + 1;
+                tables.services += u32::from(meta.total > 0);
+            }
+        }
+        if !sound {
+            return Err((tables.region, tables.writer));
+        }
+        (0..tables.fresh).for_each(|service| tables.queue_if_empty(service));
+        let leased = tables.region.lines().iter().zip(0..).filter(|(line, _)| line.head().1.is_leased());
+        let standing = leased.map(|(_, slot)| slot).collect();
+        Ok((tables, Members { standing, superseded: Vec::new() }))
+    }
+
     /// Ends the step that the former engine was in, unless its event was told: then it was done. Lists and totals come later.
     fn end_pending_step(&self) {
         let (region, writer) = (&self.region, &self.writer);

@@ -3,6 +3,7 @@
 //! Nobody is blamed for the time between: the engine stood still, so each lease has one TTL from now to be heard in.
 
 use super::liveness::is_held;
+use super::rebuild::Members;
 use super::tables::{Tables, What};
 use super::{Registrar, Settings};
 use crate::clock::Nanos;
@@ -16,30 +17,46 @@ impl Registrar {
         let (tables, members) = Tables::resume(region, writer, now);
         let mut registrar = Self::over(tables, settings, now);
         registrar.deafness.stalled(now, now);
-        for slot in 0..registrar.tables.region.geometry().slots {
-            if registrar.tables.region.lines()[slot as usize].head().0 != 0 {
-                registrar.fresh = slot + 1;
+        registrar.go_on(members, now);
+        registrar
+    }
+
+    /// A registrar over a region that another one has just left in order, while loops serve: beats wait at the sockets, so nobody needs grace.
+    pub fn take_over(region: Arc<Region>, writer: Writer, settings: Settings, now: Nanos) -> Self {
+        match Tables::take_over(region, writer) {
+            Ok((tables, members)) => {
+                let mut registrar = Self::over(tables, settings, now);
+                registrar.go_on(members, now);
+                registrar
+            }
+            Err((region, writer)) => Self::resume(region, writer, settings, now),
+        }
+    }
+
+    fn go_on(&mut self, members: Members, now: Nanos) {
+        for slot in 0..self.tables.region.geometry().slots {
+            if self.tables.region.lines()[slot as usize].head().0 != 0 {
+                self.fresh = slot + 1;
             }
         }
         // Slots below that rest first; who is a member gets a timer instead.
-        (0..registrar.fresh).for_each(|slot| registrar.wheel.set_freed(slot));
+        (0..self.fresh).for_each(|slot| self.wheel.set_freed(slot));
         for &slot in members.standing.iter().chain(&members.superseded) {
-            registrar.enroll(slot);
+            self.enroll(slot);
         }
-        registrar.identities = members.standing.len() as u32;
-        registrar.resume_hold(now);
+        self.identities = members.standing.len() as u32;
+        self.resume_hold(now);
         for slot in members.superseded {
-            registrar.end(now, slot, HeartState::Replaced, Cause::Replaced);
+            self.end(now, slot, HeartState::Replaced, Cause::Replaced);
         }
         for slot in members.standing {
-            let line = &registrar.tables.region.lines()[slot as usize];
+            let line = &self.tables.region.lines()[slot as usize];
             let (generation, state) = line.head();
             if state.is_leased() {
                 // What beats said while nobody could be told of it.
-                registrar.look(now, slot, generation, line.last().declared == Declared::Leaving);
+                self.look(now, slot, generation, line.last().declared == Declared::Leaving);
             }
         }
-        registrar
     }
 
     /// A hold that was on goes on while there is evidence for it.

@@ -18,8 +18,8 @@ pub(super) const BEATS: u32 = (PAGE / size_of::<BeatEntry>()) as u32;
 /// Why a file is not read. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// It can't be read or written.
-    #[error("{0}")]
+    /// It can't be made, read or written.
+    #[error("can't be used: {0}; choose another --snapshot, or --snapshot off")]
     Io(#[from] io::Error),
     /// It is no snapshot.
     #[error("is no snapshot of heartline; move it away or choose another --snapshot")]

@@ -81,7 +81,13 @@ pub enum Stat {
     HoldSilent,
     /// Instances live when the hold began.
     HoldLive,
+    /// Number of the newest snapshot that is on the disk; 0: none.
+    Snapshot,
+    /// Milliseconds since it was written, or since the engine started.
+    SnapshotAgeMs,
+    /// Snapshots that could not be written.
+    SnapshotFailures,
 }
 
 /// How many numbers a stats reply has.
-pub const STATS: usize = Stat::HoldLive as usize + 1;
+pub const STATS: usize = Stat::SnapshotFailures as usize + 1;

@@ -139,7 +139,8 @@ fn killed_while_going_on_nothing_more_is_lost() {
         let mut world = prepared(prepare);
         let (_, stores) = kill_at(u64::MAX - 1, || act(&mut world));
         let after = world.killed_and_resumed().check(name);
-        for point in [stores / 4, stores / 2, stores * 3 / 4] {
+        // The last but one is where a step is struck out, for actions of one step.
+        for point in [stores / 4, stores / 2, stores * 3 / 4, stores - 2] {
             let halfway = || {
                 let mut world = prepared(prepare);
                 kill_at(point, || act(&mut world));

@@ -1,0 +1,98 @@
+//! The thread that writes snapshots: the only one that writes to a disk, and the one that everybody else goes before.
+
+use crate::clock::{self, NANOS_PER_MS, Nanos};
+use crate::region::Region;
+use crate::snapshot::Writer;
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// What it is told.
+pub(super) enum Order {
+    /// Write this often from now on.
+    Interval(Duration),
+    /// Nobody changes anything any more: write what there is, and end.
+    Finish,
+    /// End; somebody else goes on with the file.
+    Yield,
+}
+
+/// What others can see of it.
+#[derive(Debug, Default)]
+pub(super) struct SnapshotStatus {
+    number: AtomicU64,
+    failures: AtomicU64,
+    written_at: AtomicU64,
+}
+
+impl SnapshotStatus {
+    /// Number of the newest snapshot on the disk, milliseconds since it was written, and how many could not be.
+    pub(super) fn read(&self, now: Nanos) -> (u64, u64, u64) {
+        let age = now.saturating_sub(self.written_at.load(Relaxed)) / NANOS_PER_MS;
+        (self.number.load(Relaxed), age, self.failures.load(Relaxed))
+    }
+}
+
+pub(super) struct SnapshotThread {
+    region: Arc<Region>,
+    writer: Writer<File>,
+    status: Arc<SnapshotStatus>,
+    failures: Sender<String>,
+    failing: bool,
+}
+
+impl SnapshotThread {
+    pub(super) fn new(region: Arc<Region>, writer: Writer<File>, status: Arc<SnapshotStatus>, failures: Sender<String>) -> Self {
+        status.number.store(writer.number(), Relaxed);
+        status.written_at.store(clock::now(), Relaxed);
+        Self { region, writer, status, failures, failing: false }
+    }
+
+    /// Runs until it is told to end; returns the file, which stays locked as long as it is open.
+    pub(super) fn run(mut self, mut interval: Duration, orders: &Receiver<Order>) -> File {
+        // Lowest priority: beats go before. Whoever may not even do that writes all the same.
+        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19);
+        loop {
+            match orders.recv_timeout(interval) {
+                Err(RecvTimeoutError::Timeout) => self.write(false),
+                Ok(Order::Interval(other)) => interval = other,
+                Ok(Order::Finish) | Err(RecvTimeoutError::Disconnected) => {
+                    self.write(true);
+                    return self.writer.into_disk();
+                }
+                Ok(Order::Yield) => return self.writer.into_disk(),
+            }
+        }
+    }
+
+    fn write(&mut self, complete: bool) {
+        match self.writer.write(&self.region, clock::now(), complete) {
+            Ok(written) => {
+                if let Some(written) = written {
+                    self.status.number.store(written.number, Relaxed);
+                    self.status.written_at.store(clock::now(), Relaxed);
+                }
+                if std::mem::take(&mut self.failing) {
+                    self.tell(format!("snapshots are written again; generation {} is on the disk", self.writer.number()));
+                }
+            }
+            Err(error) => {
+                self.status.failures.fetch_add(1, Relaxed);
+                if !std::mem::replace(&mut self.failing, true) {
+                    let number = self.writer.number();
+                    self.tell(format!(
+                        "a snapshot could not be written: {error}; generation {number} stays, and the next attempt writes all"
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Who does not listen knows it from the counters.
+    fn tell(&self, what: String) {
+        let _ = self.failures.send(what);
+    }
+}

@@ -1,0 +1,198 @@
+//! The threads of an engine: made first, with everything that can fail; then started; then stopped, with the right to change the region given back.
+
+use super::event_loop::EventLoop;
+use super::registrar_thread::RegistrarThread;
+use super::shared::Shared;
+use super::snapshot_thread::SnapshotStatus;
+use super::{Settings, SocketTable, WAKER, tid};
+use crate::clock::{self, Nanos};
+use crate::config::Config;
+use crate::dataplane::{Cookies, Dataplane};
+use crate::error::StartError;
+use crate::exchange::{Command, Replies};
+use crate::limits::COMMAND_QUEUE;
+use crate::net::{ReceiveBatch, SendBatch};
+use crate::region::{Region, Writer};
+use crate::registrar::Registrar;
+use crossbeam::queue::ArrayQueue;
+use mio::unix::SourceFd;
+use mio::{Interest, Poll, Token};
+use rand::rngs::{SmallRng, StdRng};
+use rand::{Rng, SeedableRng};
+use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+/// How the registrar begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begin {
+    /// There is nobody.
+    Empty,
+    /// Derived tables are made before a loop runs: whoever wrote the region did perhaps not end in order.
+    Resume,
+    /// The one before has just ended in order: loops run at once, and the registrar finds its way meanwhile.
+    TakeOver,
+}
+
+/// What the threads work with.
+pub(super) struct Parts<'a> {
+    pub(super) config: &'a Config,
+    pub(super) cores: &'a [usize],
+    pub(super) sockets: &'a Arc<SocketTable>,
+    pub(super) region: &'a Arc<Region>,
+    pub(super) settings: Settings,
+    pub(super) snapshot: &'a Arc<SnapshotStatus>,
+}
+
+/// Threads that could be started.
+pub(super) struct Prepared {
+    shared: Arc<Shared>,
+    region: Arc<Region>,
+    settings: Settings,
+    cores: Vec<usize>,
+    loops: Vec<EventLoop>,
+    registrar: RegistrarThread,
+}
+
+/// Threads that run.
+#[derive(Debug)]
+pub(super) struct Threads {
+    pub(super) shared: Arc<Shared>,
+    loops: Vec<JoinHandle<()>>,
+    registrar: JoinHandle<Registrar>,
+}
+
+impl Prepared {
+    pub(super) fn new(parts: Parts<'_>) -> Result<Self, StartError> {
+        let Parts { config, cores, sockets, region, settings, snapshot } = parts;
+        let mut random = StdRng::try_from_rng(&mut rand::rngs::SysRng)
+            .map_err(|error| StartError::System { what: "getting random numbers from the kernel", source: std::io::Error::other(error) })?;
+        let (registrar_wake, wake) = UnixDatagram::pair().map_err(StartError::system("making a socket pair"))?;
+        let (polls, wakers) = make_polls(sockets)?;
+        let commands = Arc::new(ArrayQueue::new(COMMAND_QUEUE));
+        let shared = Arc::new(Shared::new(Arc::clone(sockets), Arc::clone(&commands), wakers, registrar_wake));
+        let cookies = Cookies::new((random.next_u64(), random.next_u64()));
+        let make = |(number, poll)| EventLoop {
+            shared: Arc::clone(&shared),
+            number,
+            poll,
+            dataplane: Dataplane::new(
+                Arc::clone(region),
+                Arc::clone(&commands),
+                cookies.clone(),
+                settings.epoch,
+                SmallRng::seed_from_u64(random.next_u64()),
+            ),
+            spin: config.spin.as_nanos() as Nanos,
+            receive: ReceiveBatch::default(),
+            send: SendBatch::default(),
+            replies: Replies::default(),
+        };
+        let loops: Vec<EventLoop> = polls.into_iter().enumerate().map(make).collect();
+        let tables = region.geometry().heart_bytes() + region.geometry().public_bytes();
+        let buffers: usize = loops.iter().map(|one| one.receive.memory_bytes() + one.dataplane.memory_bytes()).sum();
+        shared.memory_bytes.store((tables + COMMAND_QUEUE * size_of::<Command>() + buffers) as u64, Relaxed);
+        let registrar = registrar_thread(&shared, region, wake, random, settings.epoch, Arc::clone(snapshot))?;
+        Ok(Self { shared, region: Arc::clone(region), settings, cores: cores.to_vec(), loops, registrar })
+    }
+
+    /// Starts the threads and returns when they serve; with the number of leases there are.
+    pub(super) fn start(self, writer: Writer, begin: Begin) -> Result<(Threads, u32), StartError> {
+        let Self { shared, region, settings, cores, loops, registrar } = self;
+        let (ready, wait) = mpsc::channel();
+        let count = loops.len() + 1;
+        let now = clock::now();
+        let early = match begin {
+            Begin::Empty => Ok(Registrar::new(Arc::clone(&region), writer, settings, now)),
+            Begin::Resume => Ok(Registrar::resume(Arc::clone(&region), writer, settings, now)),
+            Begin::TakeOver => Err((Arc::clone(&region), writer, settings)),
+        };
+        let mut threads = Vec::new();
+        for (core, event_loop) in cores.into_iter().zip(loops) {
+            let ready = ready.clone();
+            let run = move || {
+                // A core that was taken away since the start leaves the loop unpinned, not dead.
+                core_affinity::set_for_current(core_affinity::CoreId { id: core });
+                event_loop.shared.loops[event_loop.number].tid.store(tid(), Relaxed);
+                let prepared = event_loop.prepare();
+                let _ = ready.send(0);
+                drop(ready);
+                event_loop.run(prepared);
+            };
+            let name = format!("heartline-{core}");
+            threads.push(std::thread::Builder::new().name(name).spawn(run).map_err(StartError::system("starting a loop"))?);
+        }
+        let run = move || {
+            registrar.shared.registrar_tid.store(tid(), Relaxed);
+            let state = early.unwrap_or_else(|(region, writer, settings)| Registrar::take_over(region, writer, settings, clock::now()));
+            registrar.shared.memory_bytes.fetch_add(state.memory_bytes() as u64, Relaxed);
+            let counts = state.counts();
+            let _ = ready.send(counts.up + counts.suspect + counts.down);
+            drop(ready);
+            registrar.run(state)
+        };
+        let builder = std::thread::Builder::new().name("heartline-reg".into());
+        let registrar = builder.spawn(run).map_err(StartError::system("starting the registrar"))?;
+        let leases = wait.iter().take(count).sum();
+        Ok((Threads { shared, loops: threads, registrar }, leases))
+    }
+}
+
+impl Threads {
+    /// Waits until the threads have ended, which they do after [`Shared::stop`]. `None`: one of them panicked.
+    pub(super) fn join(self) -> Option<Writer> {
+        let whole = self.loops.into_iter().map(JoinHandle::join).fold(true, |whole, ended| whole & ended.is_ok());
+        let registrar = self.registrar.join().ok()?;
+        whole.then(|| registrar.release().1)
+    }
+}
+
+fn make_polls(sockets: &SocketTable) -> Result<(Vec<Poll>, Box<[mio::Waker]>), StartError> {
+    let fail = "making an epoll instance";
+    let (mut polls, mut wakers) = (Vec::new(), Vec::new());
+    for group in sockets {
+        let poll = Poll::new().map_err(StartError::system(fail))?;
+        for (number, socket) in group.iter().enumerate() {
+            let fd = socket.as_raw_fd();
+            poll.registry().register(&mut SourceFd(&fd), Token(number), Interest::READABLE).map_err(StartError::system(fail))?;
+        }
+        wakers.push(mio::Waker::new(poll.registry(), WAKER).map_err(StartError::system(fail))?);
+        polls.push(poll);
+    }
+    Ok((polls, wakers.into_boxed_slice()))
+}
+
+fn registrar_thread(
+    shared: &Arc<Shared>,
+    region: &Arc<Region>,
+    wake: UnixDatagram,
+    random: StdRng,
+    epoch: u64,
+    snapshot: Arc<SnapshotStatus>,
+) -> Result<RegistrarThread, StartError> {
+    let fail = "making the registrar's timer";
+    let timer: OwnedFd = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)
+        .map_err(|error| StartError::system(fail)(error.into()))?;
+    let poll = Poll::new().map_err(StartError::system(fail))?;
+    wake.set_nonblocking(true).map_err(StartError::system(fail))?;
+    for (token, fd) in [timer.as_raw_fd(), wake.as_raw_fd()].into_iter().enumerate() {
+        poll.registry().register(&mut SourceFd(&fd), Token(token), Interest::READABLE).map_err(StartError::system(fail))?;
+    }
+    Ok(RegistrarThread {
+        shared: Arc::clone(shared),
+        region: Arc::clone(region),
+        poll,
+        timer,
+        wake,
+        random,
+        replies: Replies::default(),
+        send: SendBatch::default(),
+        epoch,
+        started: clock::now(),
+        cpu_read: (0, 0),
+        snapshot,
+    })
+}

@@ -1,0 +1,63 @@
+//! `heartlined` as a process of its own, on a directory that goes with the test.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_heartlined");
+
+/// A directory on tmpfs that goes with the test.
+pub(crate) struct Scratch(pub(crate) PathBuf);
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let path = PathBuf::from(format!("/dev/shm/heartline-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed)));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A running heartlined, killed with the test.
+pub(crate) struct Daemon {
+    pub(crate) child: Child,
+    pub(crate) address: SocketAddr,
+    pub(crate) ready: String,
+}
+
+impl Daemon {
+    pub(crate) fn start(state: &Scratch, flags: &[&str]) -> Self {
+        let mut child = command(state, flags).args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut ready = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+        let address = ready.split("udp://").nth(1).and_then(|rest| rest.split([',', ' ']).next()).expect("the ready line has the address");
+        Self { address: address.parse().unwrap(), child, ready }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn command(state: &Scratch, flags: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.args(flags).arg("--state").arg(&state.0).env_clear().env("HEARTLINE_SNAPSHOT", "off");
+    command
+}
