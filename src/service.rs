@@ -108,5 +108,5 @@ fn tell(states: &[NotifyState<'_>]) {
 }
 
 fn monotonic() -> NotifyState<'static> {
-    NotifyState::monotonic_usec_now().unwrap_or(NotifyState::Status("reloading".into()))
+    NotifyState::monotonic_usec_now().unwrap_or(NotifyState::Status("reloading"))
 }

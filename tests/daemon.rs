@@ -9,7 +9,6 @@ use heartline::client::{Beats, Query, Session};
 use heartline::wire::*;
 use program::*;
 use rustix::process::{Pid, Signal, kill_process};
-use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};

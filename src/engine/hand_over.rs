@@ -14,7 +14,7 @@ use crate::error::StartError;
 use crate::net::Socket;
 use crate::region::{Geometry, Place, Region};
 use crate::snapshot::{Reader, Sizes, Writer};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::fs::File;
 use std::io;
@@ -273,9 +273,14 @@ fn shown(path: Option<&Path>) -> String {
 
 /// Makes sure that the process at the other end does nothing any more, and waits until it is gone: there is never more than one that writes.
 fn end(successor: &Successor) {
+    // A pidfd becomes readable when its process has ended (pidfd_open(2)).
+    let ends = |limit: Option<&Timespec>| poll(&mut [PollFd::new(&successor.process, PollFlags::IN)], limit);
     if successor.channel.peer().is_ok_and(|peer| peer != rustix::process::getpid()) {
+        // Most end by themselves, and have something to say.
+        if ends(Some(&Timespec { tv_sec: 1, tv_nsec: 0 })).is_ok_and(|ended| ended == 1) {
+            return;
+        }
         let _ = pidfd_send_signal(&successor.process, Signal::KILL);
-        // A pidfd becomes readable when its process has ended (pidfd_open(2)).
-        while poll(&mut [PollFd::new(&successor.process, PollFlags::IN)], None).is_err() {}
+        while ends(None).is_err() {}
     }
 }

@@ -199,9 +199,13 @@ impl SnapshotFile {
         let last = match &self.file {
             None => None,
             Some(file) => match Reader::open(file) {
-                Ok(reader) if reader.sizes() == sizes => {
+                Ok(reader) if reader.sizes() == sizes && !reader.is_worthless() => {
                     let newest = loaded.or_else(|| reader.newest());
                     return Ok(Writer::new(self.file.expect("it was read"), sizes, newest.as_ref(), region, now));
+                }
+                Ok(reader) if reader.is_worthless() => {
+                    notices.push(format!("the snapshot {} is damaged and is written anew from memory", self.path.display()));
+                    None
                 }
                 Ok(reader) => loaded.or_else(|| reader.newest()),
                 // Memory is newer than any snapshot.

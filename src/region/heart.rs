@@ -361,10 +361,10 @@ fn is_newer(sequence: u32, than: u32) -> bool {
     ahead != 0 && ahead < 1 << 31
 }
 
-/// Asks for a line that will be written soon. Does nothing where no instruction for it is known.
+/// Asks for the cache line of something that will be touched soon. Does nothing where no instruction for it is known.
 #[inline]
-pub fn prefetch(line: &HeartLine) {
-    let line: *const HeartLine = line;
+pub fn prefetch<T>(line: &T) {
+    let line: *const T = line;
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint; it reads nothing, and every address is allowed.
     unsafe {

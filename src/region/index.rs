@@ -5,6 +5,7 @@
 //! and counts `moves`: a reader that found nothing while something moved looks again.
 
 use super::Writer;
+use super::heart::prefetch;
 use super::seqlock::Sequence;
 use super::view::View;
 use crate::limits::{PROBES_MAX, READ_RETRIES};
@@ -51,6 +52,11 @@ impl HashIndex {
     /// Where entries with these hash bits belong.
     fn home(&self, bucket: u64) -> usize {
         (bucket >> 32) as usize & self.mask
+    }
+
+    /// Asks for the cache line in which a key will be looked for.
+    pub fn prefetch(&self, hash: u64) {
+        prefetch(&self.buckets[self.home(hash << 32)]);
     }
 
     /// Finds the value whose key `is_key` recognises. `is_key` answers `None` when it could not read the key.

@@ -266,7 +266,19 @@ impl Region {
 
     /// Finds an instance by its service and name.
     pub fn find_instance(&self, service: u32, id: u64, name: &[u8]) -> Result<Option<u32>, Disturbed> {
-        self.index.find(self.hash(id, name), |slot| {
+        self.find_identity(&self.identity(id, name), service, name)
+    }
+
+    /// Where an instance belongs in the index, for whoever looks for many and asks for their cache lines first.
+    pub fn identity(&self, id: u64, name: &[u8]) -> Identity {
+        let hash = self.hash(id, name);
+        self.index.prefetch(hash);
+        Identity(hash)
+    }
+
+    /// Finds an instance by its service and name, when its place is known.
+    pub fn find_identity(&self, identity: &Identity, service: u32, name: &[u8]) -> Result<Option<u32>, Disturbed> {
+        self.index.find(identity.0, |slot| {
             let endpoint = self.endpoints.get(slot as usize)?;
             if endpoint.service() != service {
                 return Some(false);
@@ -296,6 +308,11 @@ impl Region {
         self.index.insert(writer, self.hash(id, name), slot)
     }
 
+    /// Adds an instance to the index, when its place is known.
+    pub fn index_identity(&self, writer: &Writer, identity: &Identity, slot: u32) -> Result<(), IndexFull> {
+        self.index.insert(writer, identity.0, slot)
+    }
+
     /// Points the identity of one slot to another.
     pub fn reindex_instance(&self, writer: &Writer, id: u64, name: &[u8], from: u32, to: u32) {
         self.index.replace(writer, self.hash(id, name), from, to);
@@ -313,6 +330,10 @@ impl Region {
         hasher.finish()
     }
 }
+
+/// Where an instance belongs in the index of one region.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity(u64);
 
 /// A hold that is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,10 +3,14 @@
 
 use super::tables::{Tables, is_listed, set_state};
 use crate::clock::Nanos;
-use crate::region::{DirectoryEntry, EventKind, HeartState, Hold, ListRef, PendingStep, Region, ServiceMeta, Writer};
+use crate::region::{DirectoryEntry, EventKind, HeartState, Hold, Identity, ListRef, PendingStep, Record, Region, ServiceMeta, Writer};
 use crate::wire::endpoint_flags;
+use smallvec::SmallVec;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+
+/// Members whose places in the index are asked for at once.
+const IDENTITIES: usize = 32;
 
 /// Slots of those who are members.
 #[derive(Debug, Default)]
@@ -28,9 +32,13 @@ impl Tables {
             tables.resume_service(service);
         }
         let mut members = Members::default();
-        for slot in 0..tables.region.geometry().slots {
-            if tables.is_whole(slot, now) {
-                tables.resume_identity(slot, &mut members);
+        let slots: Vec<u32> = (0..tables.region.geometry().slots).filter(|&slot| tables.is_whole(slot, now)).collect();
+        members.standing.reserve(slots.len());
+        for group in slots.chunks(IDENTITIES) {
+            // The index is as large as memory is slow: all lines of a group are asked for before the first is used.
+            let identities = group.iter().map(|&slot| tables.identity(slot)).collect::<SmallVec<[_; IDENTITIES]>>();
+            for (&slot, identity) in group.iter().zip(identities) {
+                tables.resume_identity(slot, &identity, &mut members);
             }
         }
         tables.resume_lists(&members);
@@ -163,13 +171,22 @@ impl Tables {
         true
     }
 
+    fn identity(&self, slot: u32) -> Identity {
+        let id = self.entry(self.region.endpoints()[slot as usize].service()).meta().id;
+        self.region.identity(id, self.record(slot).instance.bytes())
+    }
+
+    fn record(&self, slot: u32) -> Record {
+        self.region.records().read(slot).expect("nobody disturbs the writer")
+    }
+
     /// Puts a member into the index. Of two with one identity the one that replaced the other stays.
-    fn resume_identity(&self, slot: u32, members: &mut Members) {
+    fn resume_identity(&self, slot: u32, identity: &Identity, members: &mut Members) {
         let service = self.region.endpoints()[slot as usize].service();
-        let id = self.entry(service).meta().id;
-        let own = self.region.records().read(slot).expect("nobody disturbs the writer");
-        let Some(other) = self.find_instance(service, &own.instance) else {
-            if self.region.index_instance(&self.writer, id, own.instance.bytes(), slot).is_ok() {
+        let own = self.record(slot);
+        let found = self.region.find_identity(identity, service, own.instance.bytes()).expect("nobody disturbs the writer");
+        let Some(other) = found else {
+            if self.region.index_identity(&self.writer, identity, slot).is_ok() {
                 members.standing.push(slot);
             } else {
                 self.region.lines()[slot as usize].set_state(&self.writer, HeartState::Removed);
@@ -179,6 +196,7 @@ impl Tables {
         if own.replaced_nonce != self.region.lines()[other as usize].nonce() {
             return members.superseded.push(slot);
         }
+        let id = self.entry(service).meta().id;
         self.region.reindex_instance(&self.writer, id, own.instance.bytes(), other, slot);
         members.standing.retain(|&standing| standing != other);
         members.standing.push(slot);

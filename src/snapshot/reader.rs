@@ -61,6 +61,11 @@ impl<'a, D: Disk> Reader<'a, D> {
         self.sizes
     }
 
+    /// Whether something was written and neither half can be read.
+    pub fn is_worthless(&self) -> bool {
+        self.written && self.halves.is_empty()
+    }
+
     /// The newest generation by its header alone, for whoever has newer memory and only goes on with the file.
     pub fn newest(&self) -> Option<Loaded> {
         let (half, header) = self.halves.first()?;

@@ -37,7 +37,16 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     pub(crate) fn start(state: &Scratch, flags: &[&str]) -> Self {
-        let mut child = command(state, flags).args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().unwrap();
+        Self::start_on(state, flags, "127.0.0.1:0")
+    }
+
+    pub(crate) fn start_on(state: &Scratch, flags: &[&str], address: &str) -> Self {
+        Self::spawn(command(state, flags).args(["--listen", address]))
+    }
+
+    /// Starts it and waits for its ready line.
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut ready = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
         let address = ready.split("udp://").nth(1).and_then(|rest| rest.split([',', ' ']).next()).expect("the ready line has the address");

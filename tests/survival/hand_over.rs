@@ -1,0 +1,159 @@
+//! One engine replaces another while clients beat.
+
+use crate::common::*;
+use crate::program::{Daemon, Scratch, command};
+use crate::{honoured, stat, times};
+use heartline::client::Session;
+use heartline::wire::{Header, Kind, Lease, Stat, header_flags};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use rustix::process::{Pid, Signal, kill_process};
+use std::net::{SocketAddr, UdpSocket};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+use zerocopy::IntoBytes;
+use zerocopy::byteorder::little_endian::U16;
+
+/// What somebody saw who sends a beat every 200 microseconds and wants an answer to each.
+#[derive(Debug, Default)]
+struct Seen {
+    sent: u64,
+    answered: u64,
+    longest_silence: Duration,
+}
+
+fn beat_and_listen(address: SocketAddr, leases: &[Lease], stop: &AtomicBool) -> Seen {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(address).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let (mut seen, mut last, mut buffer) = (Seen::default(), Instant::now(), [0; 1500]);
+    let mut ended = None;
+    loop {
+        if !stop.load(Relaxed) {
+            let mut header = Header::request(Kind::Beat, seen.sent);
+            header.count = U16::new(1);
+            header.flags = header_flags::ACK_WANTED;
+            let one = beat(leases[seen.sent as usize % leases.len()], seen.sent as u32 + 1);
+            if socket.send(&[header.as_bytes(), one.as_bytes()].concat()).is_ok() {
+                seen.sent += 1;
+            }
+        } else if seen.answered == seen.sent || ended.get_or_insert_with(Instant::now).elapsed() > Duration::from_secs(2) {
+            return seen;
+        }
+        std::thread::sleep(Duration::from_micros(200));
+        while socket.recv(&mut buffer).is_ok() {
+            seen.answered += 1;
+            seen.longest_silence = seen.longest_silence.max(last.elapsed());
+            last = Instant::now();
+        }
+    }
+}
+
+/// Every datagram is answered by one engine or the other, and nobody is called dead.
+#[test]
+fn under_load_nothing_is_lost() {
+    let state = Scratch::new();
+    let snapshot = state.0.join("snapshot");
+    let flags = ["--snapshot", snapshot.to_str().unwrap(), "--snapshot-interval", "20ms"];
+    let mut daemon = Daemon::start(&state, &flags);
+    let address = daemon.address;
+    let mut session = Session::connect(address).unwrap();
+    let leases: Vec<Lease> = (0..500).map(|n| session.register(&instance("s", &format!("i{n}"), 2000)).unwrap().lease).collect();
+    let hand_overs = times("HEARTLINE_HAND_OVERS", 6);
+    let stop = AtomicBool::new(false);
+    let seen = std::thread::scope(|scope| {
+        let beating = scope.spawn(|| beat_and_listen(address, &leases, &stop));
+        for number in 0..hand_overs {
+            std::thread::sleep(Duration::from_millis(50));
+            // The address is the one that was asked for first: --listen stays as it is.
+            let next = Daemon::start(&state, &[&flags[..], &["--replace"]].concat());
+            assert!(next.ready.contains("leases go on"), "{}", next.ready);
+            assert_eq!(daemon.child.wait().unwrap().code(), Some(0), "hand-over {number}");
+            daemon = next;
+            session.register(&instance("t", &format!("n{number}"), 60_000)).unwrap();
+            assert_eq!(stat(&mut session, Stat::Downs), 0, "hand-over {number}");
+        }
+        stop.store(true, Relaxed);
+        beating.join().unwrap()
+    });
+    println!("{hand_overs} hand-overs: {seen:?}");
+    assert_eq!(seen.answered, seen.sent);
+    assert_eq!(session.discover_all("t", 3).unwrap().unwrap().endpoints.len(), hand_overs);
+    assert_eq!(stat(&mut session, Stat::KernelDrops), 0);
+}
+
+/// A new version that crashes, at any moment, leaves the old one at work, or has taken over.
+#[test]
+fn a_successor_that_dies_is_survived() {
+    let (state, mut random) = (Scratch::new(), SmallRng::seed_from_u64(5));
+    let mut daemon = Daemon::start(&state, &[]);
+    let mut session = Session::connect(daemon.address).unwrap();
+    session.set_patience(Duration::from_secs(20));
+    let leases: Vec<Lease> = (0..200).map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease).collect();
+    let deaths = times("HEARTLINE_HAND_OVERS", 6) as u32 * 2;
+    let (mut survived, mut taken) = (0, 0);
+    for round in 0..deaths {
+        let mut next =
+            command(&state, &["--replace", "--listen", "127.0.0.1:0"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_micros(random.random_range(0..60_000)));
+        kill_process(Pid::from_child(&next), Signal::KILL).unwrap();
+        next.wait().unwrap();
+        // It goes on by itself, unless it had handed over: then the next one goes on with what the dead one left.
+        std::thread::sleep(Duration::from_millis(20));
+        if daemon.child.try_wait().unwrap().is_some() {
+            taken += 1;
+            let address = daemon.address.to_string();
+            daemon = Daemon::start_on(&state, &[], &address);
+            session = Session::connect(daemon.address).unwrap();
+        } else {
+            survived += 1;
+        }
+        assert_eq!(honoured(&mut session, &leases, round + 1), leases.len(), "round {round}");
+        assert_eq!(stat(&mut session, Stat::Downs), 0, "round {round}");
+    }
+    println!("{deaths} successors died: {survived} times the old engine went on, {taken} times it had ended");
+    assert!(survived > 0);
+}
+
+#[test]
+fn a_successor_that_does_not_fit_is_told_why() {
+    let state = Scratch::new();
+    let daemon = Daemon::start(&state, &["--cores", "0"]);
+    let mut session = Session::connect(daemon.address).unwrap();
+    let lease = session.register(&instance("s", "a", 60_000)).unwrap().lease;
+    let refusal = |flags: &[&str]| {
+        let output = command(&state, flags).arg("--replace").output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let other = refusal(&["--listen", "127.0.0.1:1", "--cores", "0"]);
+    assert!(other.contains("goes on: this engine listens on 127.0.0.1:0, not on 127.0.0.1:1"), "{other}");
+    if heartline::Config::default().loop_cores().len() > 1 {
+        assert!(refusal(&["--listen", "127.0.0.1:0"]).contains("this engine has 1 loops"));
+    }
+    assert_eq!(honoured(&mut session, &[lease], 1), 1);
+}
+
+/// Another capacity is another layout: leases move, and it is said.
+#[test]
+fn another_layout_is_moved_into() {
+    let state = Scratch::new();
+    let snapshot = state.0.join("snapshot");
+    let flags = ["--snapshot", snapshot.to_str().unwrap(), "--capacity"];
+    let mut first = Daemon::start(&state, &[&flags[..], &["1000"]].concat());
+    let mut session = Session::connect(first.address).unwrap();
+    let leases: Vec<Lease> = (0..500).map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease).collect();
+    assert_eq!(honoured(&mut session, &leases, 7), 500);
+    let second = Daemon::start(&state, &[&flags[..], &["3000", "--attributes", "200", "--replace"]].concat());
+    assert_eq!(first.child.wait().unwrap().code(), Some(0));
+    assert!(second.ready.contains("capacity 3000") && second.ready.contains("500 leases"), "{}", second.ready);
+    assert_eq!(honoured(&mut session, &leases, 7), 0, "sequences go on");
+    assert_eq!(honoured(&mut session, &leases, 8), 500);
+    assert_eq!(session.discover_all("s", 3).unwrap().unwrap().endpoints.len(), 500);
+    // And into one that is too small they do not.
+    let refused = command(&state, &["--capacity", "100", "--listen", "127.0.0.1:0", "--replace"]).output().unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(said.contains("a lease in slot 499"), "{said}");
+    assert_eq!(honoured(&mut session, &leases, 9), 500, "the one before goes on");
+}

@@ -1,0 +1,146 @@
+//! What a service manager and an operator ask of a daemon that runs.
+
+use crate::common::*;
+use crate::program::{Daemon, PROGRAM, Scratch, command};
+use crate::{next_generation, stat};
+use heartline::client::{ClientError, Session};
+use heartline::wire::{Lease, Stat, Status};
+use rustix::process::Signal;
+use std::fs::File;
+use std::net::UdpSocket;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// Ready, alive, reloading, stopping: as sd_notify(3) has it.
+#[test]
+fn the_service_manager_is_told() {
+    let (state, scratch) = (Scratch::new(), Scratch::new());
+    let manager = UnixDatagram::bind(scratch.0.join("notify")).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let said = || {
+        let mut buffer = [0; 512];
+        let length = manager.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    let mut command = command(&state, &["--listen", "127.0.0.1:0"]);
+    command.env("NOTIFY_SOCKET", scratch.0.join("notify")).env("WATCHDOG_USEC", "300000").stderr(Stdio::null());
+    let mut daemon = Daemon::spawn(&mut command);
+    assert!(said().contains("READY=1"));
+    assert!(said().contains("FDSTORE=1"));
+    for _ in 0..5 {
+        assert!(said().contains("WATCHDOG=1"), "an idle engine is alive");
+    }
+    daemon.signal(Signal::HUP);
+    let reloading = std::iter::repeat_with(said).find(|said| said.contains("RELOADING=1")).unwrap();
+    assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
+    assert!(std::iter::repeat_with(said).any(|said| said.contains("READY=1")));
+    daemon.signal(Signal::TERM);
+    assert!(std::iter::repeat_with(said).any(|said| said.contains("STOPPING=1")));
+    assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
+}
+
+/// What arrived before the daemon was there is answered by it.
+#[test]
+fn sockets_of_the_service_manager_are_served() {
+    if Command::new("systemd-socket-activate").arg("--version").stdout(Stdio::null()).status().is_err() {
+        println!("skipped: systemd-socket-activate is not installed");
+        return;
+    }
+    let state = Scratch::new();
+    let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let listen = free.to_string();
+    let mut activate = Command::new("systemd-socket-activate");
+    activate.args(["--datagram", "-l", &listen, "-E", "HEARTLINE_SNAPSHOT=off", PROGRAM, "--listen", &listen, "--cores", "0", "--state"]);
+    let mut child = activate.arg(&state.0).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let mut session = Session::connect(free).unwrap();
+    session.set_patience(Duration::from_secs(5));
+    session.hello().unwrap();
+    assert_eq!(stat(&mut session, Stat::KernelDrops), 0);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// SIGHUP takes over what can change, and refuses everything together when something else differs.
+#[test]
+fn what_can_change_is_read_again() {
+    let state = Scratch::new();
+    let (config, errors) = (state.0.join("config.toml"), state.0.join("errors"));
+    let write = |text: &str| std::fs::write(&config, text).unwrap();
+    write("deny = [\"old*\"]\n");
+    let mut command = command(&state, &["--listen", "127.0.0.1:0", "--config", config.to_str().unwrap()]);
+    let daemon = Daemon::spawn(command.stderr(File::create(&errors).unwrap()));
+    let said = |what: &str| std::fs::read_to_string(&errors).unwrap().contains(what);
+    let mut session = Session::connect(daemon.address).unwrap();
+    let kept = session.register(&instance("new-one", "a", 60_000)).unwrap().lease;
+    let denied = |session: &mut Session, service: &str| {
+        matches!(session.register(&instance(service, "x", 60_000)), Err(ClientError::Refused { status: Status::Denied, .. }))
+    };
+    assert!(denied(&mut session, "old-one"));
+    write("deny = [\"new*\"]\nquota = 3\n");
+    daemon.signal(Signal::HUP);
+    eventually("it is said", || said("are as configured now"));
+    assert!(denied(&mut session, "new-two") && !denied(&mut session, "old-one"));
+    assert_eq!(crate::honoured(&mut session, &[kept], 1), 1, "leases that stand are not touched");
+    session.register(&instance("third", "x", 60_000)).unwrap();
+    let full = session.register(&instance("fourth", "x", 60_000));
+    assert!(matches!(full, Err(ClientError::Refused { status: Status::Quota, .. })), "{full:?}");
+    write("deny = [\"third*\"]\ncapacity = 1000\nhold = \"off\"\n");
+    daemon.signal(Signal::HUP);
+    eventually("the reason is said", || said("capacity, hold can't change while the engine runs"));
+    write("deny = 7\n");
+    daemon.signal(Signal::HUP);
+    eventually("the mistake is said", || said("deny"));
+    assert!(denied(&mut session, "new-two"), "nothing was changed");
+}
+
+/// Minor and major page faults of the loops, from `/proc/PID/task/TID/stat` (proc_pid_stat(5), fields 10 and 12).
+fn loop_faults(daemon: &Daemon) -> Vec<(u64, u64)> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.child.id())).unwrap();
+    let mut faults = Vec::new();
+    for task in tasks {
+        let path = task.unwrap().path();
+        let name = std::fs::read_to_string(path.join("comm")).unwrap();
+        if name.trim().strip_prefix("heartline-").is_some_and(|core| core.parse::<u32>().is_ok()) {
+            let stat = std::fs::read_to_string(path.join("stat")).unwrap();
+            let fields: Vec<u64> = stat.rsplit(") ").next().unwrap().split(' ').map(|field| field.parse().unwrap_or(0)).collect();
+            faults.push((fields[7], fields[9]));
+        }
+    }
+    faults
+}
+
+/// Loops touch no page that a disk backs, and none that is not there: no page fault while snapshots are written under them.
+#[test]
+fn loops_take_no_page_fault_under_snapshots() {
+    let (state, disk) = (Scratch::new(), std::env::temp_dir().join(format!("heartline-faults-{}", std::process::id())));
+    std::fs::create_dir_all(&disk).unwrap();
+    let snapshot = disk.join("snapshot");
+    let flags = ["--snapshot", snapshot.to_str().unwrap(), "--snapshot-interval", "20ms"];
+    let mut daemon = Daemon::start(&state, &flags);
+    for what in ["made", "gone on with"] {
+        let mut session = Session::connect(daemon.address).unwrap();
+        let leases: Vec<Lease> =
+            (0..5000).map(|n| session.register(&instance(&format!("s{}", n % 50), &format!("i{n}"), 60_000)).unwrap().lease).collect();
+        let round = |session: &mut Session, number: u32| {
+            crate::honoured(session, &leases, number);
+            session.register(&instance("s0", &format!("more{number}"), 60_000)).unwrap();
+            session.discover_all("s1", 3).unwrap();
+        };
+        // Stacks, and buffers that the kernel fills, are touched once.
+        (1..4).for_each(|number| round(&mut session, number));
+        next_generation(&mut session);
+        let (before, from) = (loop_faults(&daemon), stat(&mut session, Stat::Snapshot));
+        (4..20).for_each(|number| round(&mut session, number));
+        next_generation(&mut session);
+        let (after, to) = (loop_faults(&daemon), stat(&mut session, Stat::Snapshot));
+        println!("memory {what}: faults of the loops {before:?} before, {after:?} after {} snapshots", to - from);
+        assert_eq!(before, after, "memory {what}");
+        assert!(!before.is_empty() && to > from);
+        crate::kill(&mut daemon);
+        daemon = Daemon::start(&state, &flags);
+    }
+    drop(daemon);
+    std::fs::remove_dir_all(&disk).unwrap();
+}
