@@ -1,7 +1,7 @@
 //! One engine replaces another while clients beat.
 
 use crate::common::*;
-use crate::program::{Daemon, Scratch, command};
+use crate::program::{Daemon, PROGRAM, Scratch, command};
 use crate::{honoured, stat, times};
 use heartline::client::Session;
 use heartline::wire::{Header, Kind, Lease, Stat, header_flags};
@@ -9,7 +9,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::{Pid, Signal, kill_process};
 use std::net::{SocketAddr, UdpSocket};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use zerocopy::IntoBytes;
@@ -87,24 +87,24 @@ fn under_load_nothing_is_lost() {
 #[test]
 fn a_successor_that_dies_is_survived() {
     let (state, mut random) = (Scratch::new(), SmallRng::seed_from_u64(5));
-    let mut daemon = Daemon::start(&state, &[]);
+    // One address for all of them, since successors listen where the old one does.
+    let listen = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut daemon = Daemon::start_on(&state, &[], &listen);
     let mut session = Session::connect(daemon.address).unwrap();
     session.set_patience(Duration::from_secs(20));
     let leases: Vec<Lease> = (0..200).map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease).collect();
     let deaths = times("HEARTLINE_HAND_OVERS", 6) as u32 * 2;
     let (mut survived, mut taken) = (0, 0);
     for round in 0..deaths {
-        let mut next =
-            command(&state, &["--replace", "--listen", "127.0.0.1:0"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_micros(random.random_range(0..60_000)));
+        let mut next = command(&state, &["--replace", "--listen", &listen]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_micros(random.random_range(0..40_000)));
         kill_process(Pid::from_child(&next), Signal::KILL).unwrap();
         next.wait().unwrap();
         // It goes on by itself, unless it had handed over: then the next one goes on with what the dead one left.
         std::thread::sleep(Duration::from_millis(20));
         if daemon.child.try_wait().unwrap().is_some() {
             taken += 1;
-            let address = daemon.address.to_string();
-            daemon = Daemon::start_on(&state, &[], &address);
+            daemon = Daemon::start_on(&state, &[], &listen);
             session = Session::connect(daemon.address).unwrap();
         } else {
             survived += 1;
@@ -156,4 +156,37 @@ fn another_layout_is_moved_into() {
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(said.contains("a lease in slot 499"), "{said}");
     assert_eq!(honoured(&mut session, &leases, 9), 500, "the one before goes on");
+}
+
+/// The worst moment: the old engine has stopped, and the new one can't start its threads. The old one goes on, with all that has arrived.
+#[test]
+fn a_successor_that_fails_after_the_old_one_stopped_is_survived() {
+    if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
+        println!("skipped: strace is not installed");
+        return;
+    }
+    let state = Scratch::new();
+    let daemon = Daemon::start(&state, &["--cores", "0"]);
+    let mut session = Session::connect(daemon.address).unwrap();
+    let leases: Vec<Lease> = (0..200).map(|n| session.register(&instance("s", &format!("i{n}"), 2000)).unwrap().lease).collect();
+    let stop = AtomicBool::new(false);
+    let seen = std::thread::scope(|scope| {
+        let beating = scope.spawn(|| beat_and_listen(daemon.address, &leases, &stop));
+        for fails in [1, 2] {
+            // The first thread it makes is a loop, the second the registrar.
+            let inject = format!("inject=clone3,clone:error=EAGAIN:when={fails}");
+            let mut traced = Command::new("strace");
+            traced.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=clone3,clone", "-e", &inject, PROGRAM]).arg("--state").arg(&state.0);
+            traced.args(["--listen", "127.0.0.1:0", "--cores", "0", "--replace", "--snapshot", "off"]);
+            let output = traced.output().unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(output.status.code() == Some(1) && said.contains("Resource temporarily unavailable"), "{said}");
+        }
+        stop.store(true, Relaxed);
+        beating.join().unwrap()
+    });
+    println!("two successors failed: {seen:?}");
+    assert_eq!(seen.answered, seen.sent);
+    assert_eq!((stat(&mut session, Stat::Downs), stat(&mut session, Stat::Up)), (0, 200));
+    session.register(&instance("s", "another", 2000)).unwrap();
 }
