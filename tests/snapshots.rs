@@ -66,7 +66,7 @@ fn empty(capacity: u32, attributes: usize) -> (Region, Right) {
     Region::create(&Place::Scratch, Geometry::new(capacity, attributes), (5, 6), 1, &AtomicBool::new(false)).unwrap()
 }
 
-fn load(disk: &impl Disk, capacity: u32, now: Nanos) -> Result<Option<(u64, Region, Right)>, SnapshotError> {
+fn load(disk: &(impl Disk + Sync), capacity: u32, now: Nanos) -> Result<Option<(u64, Region, Right)>, SnapshotError> {
     let (region, right) = empty(capacity, 64);
     Ok(Reader::open(disk)?.load(&region, &right, now)?.map(|loaded| (loaded.number, region, right)))
 }

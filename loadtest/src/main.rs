@@ -3,6 +3,7 @@
 mod compare;
 mod live;
 mod machine;
+mod restart;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -21,12 +22,15 @@ enum Scenario {
     Live(live::Options),
     /// Engine CPU time for each datagram and beat beside a bare recvmmsg sink, in interleaved pairs
     Compare(compare::Options),
+    /// Fill heartlined, kill it, replace it, stop it, start it from its snapshot, and take the time of each
+    Restart(restart::Options),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().scenario {
         Scenario::Live(options) => live::run(&options),
         Scenario::Compare(options) => compare::run(&options),
+        Scenario::Restart(options) => restart::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,13 +7,17 @@ use crate::clock::Nanos;
 use crate::region::{ListRef, Region, RestoredLine, ServiceMeta, Writer};
 use crate::wire::{Name, service_id};
 use ahash::AHashMap;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 use zerocopy::byteorder::little_endian::U32;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 /// Versions and event numbers go on this far above the stored ones: more than can have been given out after the generation was written.
 const JUMP: u64 = 1 << 32;
-/// Bytes read at once.
-const READ_BYTES: usize = 256 * PAGE;
+/// Bytes read at once: they stay in the cache while they are checked and taken apart.
+const READ_BYTES: usize = 64 * PAGE;
+/// Threads that load at once; memory is no faster for more.
+const THREADS_MAX: usize = 4;
 
 /// A generation that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +43,7 @@ pub struct Reader<'a, D> {
     written: bool,
 }
 
-impl<'a, D: Disk> Reader<'a, D> {
+impl<'a, D: Disk + Sync> Reader<'a, D> {
     /// Reads the headers.
     pub fn open(disk: &'a D) -> Result<Self, SnapshotError> {
         let sizes = Sizes::read(disk)?;
@@ -105,15 +109,29 @@ impl<'a, D: Disk> Reader<'a, D> {
         })?;
         let (time, written) = (EngineTime::going_on(now, header.time.get()), header.time.get());
         let version = header.feed_head.get() + JUMP;
-        let mut services = Services { by_name: AHashMap::new(), version };
-        let mut leases = 0;
+        let services = Mutex::new(Services { by_name: AHashMap::new(), version });
+        let into = Into { region, writer, services: &services, beats: &beats, time, written };
         let first = self.sizes.beat_blocks(self.sizes.slots);
-        self.blocks(half, &table, first..first + self.sizes.member_blocks(used), |block, page| {
+        let end = first + self.sizes.member_blocks(used);
+        let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(THREADS_MAX)) as u32;
+        let each = (end - first).div_ceil(threads).max(1);
+        let parts = (first..end).step_by(each as usize).map(|start| start..(start + each).min(end));
+        let leases = std::thread::scope(|scope| {
+            let load = |part| scope.spawn(|| self.load_members(half, &table, part, &into));
+            let loading: Vec<_> = parts.map(load).collect();
+            loading.into_iter().map(|part| part.join().expect("loading does not panic")).sum::<Result<u32, SnapshotError>>()
+        })?;
+        region.feed().start_after(writer, version);
+        Ok(Loaded { number: header.number.get(), half, time: written, leases })
+    }
+
+    /// Puts the members of some blocks where they belong; returns how many there are.
+    fn load_members(&self, half: usize, table: &[U32], blocks: Range<u32>, into: &Into<'_>) -> Result<u32, SnapshotError> {
+        let Into { region, writer, services, beats, time, written } = *into;
+        let (mut leases, mut known) = (0, AHashMap::new());
+        self.blocks(half, table, blocks, |block, page| {
             for (slot, entry) in self.sizes.slots_of(block).zip(page.chunks(self.sizes.member_bytes())) {
                 let (head, attributes) = MemberHead::ref_from_prefix(entry).map_err(|_| SnapshotError::Damaged("a block"))?;
-                if slot >= region.geometry().slots && head.leased().is_some() {
-                    return Err(SnapshotError::TooLarge { slot, attributes: head.attributes_len() });
-                }
                 let Some(state) = head.leased() else {
                     if slot < region.geometry().slots {
                         head.restore_generation(region, writer, slot);
@@ -121,18 +139,24 @@ impl<'a, D: Disk> Reader<'a, D> {
                     continue;
                 };
                 let attributes = attributes.get(..head.attributes_len()).ok_or(SnapshotError::Damaged("a member"))?;
-                if attributes.len() > region.geometry().attributes_bytes {
+                if slot >= region.geometry().slots || attributes.len() > region.geometry().attributes_bytes {
                     return Err(SnapshotError::TooLarge { slot, attributes: attributes.len() });
                 }
-                let service = services.find(region, writer, &head.service)?;
+                let service = match known.get(&head.service) {
+                    Some(&service) => service,
+                    None => {
+                        let service = services.lock().unwrap_or_else(PoisonError::into_inner).find(region, writer, &head.service)?;
+                        known.insert(head.service, service);
+                        service
+                    }
+                };
                 let beat = beats.get(slot as usize).ok_or(SnapshotError::Damaged("a member"))?;
                 head.restore(region, writer, Restored { slot, service, state, beat, attributes, time, written });
                 leases += 1;
             }
             Ok(())
         })?;
-        region.feed().start_after(writer, version);
-        Ok(Loaded { number: header.number.get(), half, time: written, leases })
+        Ok(leases)
     }
 
     /// Hands each block of a range on, after its checksum has been compared.
@@ -140,7 +164,7 @@ impl<'a, D: Disk> Reader<'a, D> {
         &self,
         half: usize,
         table: &[U32],
-        range: std::ops::Range<u32>,
+        range: Range<u32>,
         mut take: impl FnMut(u32, &[u8]) -> Result<(), SnapshotError>,
     ) -> Result<(), SnapshotError> {
         let mut buffer = vec![0; READ_BYTES];
@@ -157,6 +181,16 @@ impl<'a, D: Disk> Reader<'a, D> {
         }
         Ok(())
     }
+}
+
+/// What members are put into, by several threads at once: each has slots of its own.
+struct Into<'a> {
+    region: &'a Region,
+    writer: &'a Writer,
+    services: &'a Mutex<Services>,
+    beats: &'a [BeatEntry],
+    time: EngineTime,
+    written: u64,
 }
 
 /// The services as they are found again.

@@ -1,0 +1,283 @@
+//! What a restart costs: `heartlined` as a process of its own is filled, killed, stopped, replaced and started again, and the time is taken.
+
+use crate::machine;
+use clap::Args;
+use heartline::client::{Registration, Session};
+use heartline::clock;
+use heartline::region::{Geometry, Place, Region};
+use heartline::snapshot::{Disk, Reader, Sizes};
+use heartline::wire::{Beat, Header, Kind, Lease, Reply, ReplyBody, header_flags};
+use rustix::process::{Pid, Signal, kill_process};
+use std::error::Error;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+use zerocopy::IntoBytes;
+use zerocopy::byteorder::little_endian::{U16, U32};
+
+/// Registrations under way at once.
+const WINDOW: usize = 256;
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// Instances to register
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=16_000_000))]
+    instances: u32,
+    /// Services they are of
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    services: u32,
+    /// How often each thing is done
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// The daemon [default: heartlined beside this program]
+    #[arg(long)]
+    program: Option<PathBuf>,
+    /// Directory on a disk for the snapshot [default: the temporary directory]
+    #[arg(long)]
+    disk: Option<PathBuf>,
+}
+
+pub(crate) fn run(options: &Options) -> Result<(), String> {
+    let place = PathBuf::from(format!("/dev/shm/heartline-restart-{}", std::process::id()));
+    let disk = options.disk.clone().unwrap_or_else(std::env::temp_dir).join(format!("heartline-restart-{}.snapshot", std::process::id()));
+    let result = Restart::new(options, place.clone(), disk.clone()).and_then(|restart| restart.run());
+    let _ = std::fs::remove_dir_all(place);
+    let _ = std::fs::remove_file(disk);
+    result.map_err(|error| error.to_string())
+}
+
+struct Restart<'a> {
+    options: &'a Options,
+    program: PathBuf,
+    state: PathBuf,
+    snapshot: PathBuf,
+    cpu: usize,
+    listen: SocketAddr,
+}
+
+/// A daemon that is ready.
+struct Daemon {
+    child: Child,
+    ready_after: Duration,
+    line: String,
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl<'a> Restart<'a> {
+    fn new(options: &'a Options, state: PathBuf, snapshot: PathBuf) -> Result<Self, Box<dyn Error>> {
+        let beside = std::env::current_exe()?.with_file_name("heartlined");
+        let program = options.program.clone().unwrap_or(beside);
+        if !program.exists() {
+            return Err(format!("{} is not there; build it with: cargo build --release --workspace", program.display()).into());
+        }
+        let cpus = machine::cpus();
+        let cpu = *cpus.first().ok_or("no CPU to run on")?;
+        // A port that is free now; the daemon listens on the same one in every round.
+        let listen = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+        Ok(Self { options, program, state, snapshot, cpu, listen })
+    }
+
+    fn start(&self, more: &[&str]) -> Result<Daemon, Box<dyn Error>> {
+        let begin = Instant::now();
+        let mut command = Command::new(&self.program);
+        command.env_clear().arg("--state").arg(&self.state).arg("--snapshot").arg(&self.snapshot).args(more).stdout(Stdio::piped());
+        command.args(["--listen", &self.listen.to_string(), "--cores", &self.cpu.to_string()]);
+        let mut child = command.args(["--capacity", &self.options.instances.max(1024).to_string()]).spawn()?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut line)?;
+        if line.is_empty() {
+            return Err("the daemon did not start".into());
+        }
+        Ok(Daemon { child, ready_after: begin.elapsed(), line })
+    }
+
+    fn run(self) -> Result<(), Box<dyn Error>> {
+        println!("{}", machine::description());
+        let mut daemon = self.start(&[])?;
+        let begin = Instant::now();
+        let leases = apart(|| register_all(self.listen, self.options))??;
+        let per_second = f64::from(self.options.instances) / begin.elapsed().as_secs_f64();
+        println!("{:44} {per_second:.0} a second", format!("registered {}", leases.len()));
+        let mut times = Vec::new();
+        for _ in 0..self.options.rounds {
+            daemon.child.kill()?;
+            daemon.child.wait()?;
+            daemon = self.start(&[])?;
+            self.check(&daemon)?;
+            times.push(daemon.ready_after);
+        }
+        row("killed, and ready again after", &mut times);
+        let (mut silences, mut times) = (Vec::new(), Vec::new());
+        for _ in 0..self.options.rounds {
+            let (next, silence) = self.replace(daemon, &leases)?;
+            self.check(&next)?;
+            times.push(next.ready_after);
+            silences.push(silence);
+            daemon = next;
+        }
+        row("replaced: longest time without an answer", &mut silences);
+        row("replaced: new program ready after", &mut times);
+        let mut times = Vec::new();
+        let mut stops = Vec::new();
+        for _ in 0..self.options.rounds {
+            let begin = Instant::now();
+            kill_process(Pid::from_child(&daemon.child), Signal::TERM)?;
+            daemon.child.wait()?;
+            stops.push(begin.elapsed());
+            std::fs::remove_dir_all(&self.state)?;
+            daemon = self.start(&[])?;
+            self.check(&daemon)?;
+            times.push(daemon.ready_after);
+        }
+        row("stopped, last snapshot included, after", &mut stops);
+        row("started from the snapshot, ready after", &mut times);
+        drop(daemon);
+        self.load_beside_read()
+    }
+
+    fn check(&self, daemon: &Daemon) -> Result<(), Box<dyn Error>> {
+        let leases = format!("{} leases go on", self.options.instances);
+        if daemon.line.contains(&leases) { Ok(()) } else { Err(format!("leases were lost: {}", daemon.line).into()) }
+    }
+
+    /// Replaces the daemon while somebody beats a thousand times a second and listens for the answers.
+    fn replace(&self, mut old: Daemon, leases: &[Lease]) -> Result<(Daemon, Duration), Box<dyn Error>> {
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let listening = scope.spawn(|| apart(|| longest_silence(self.listen, leases, &stop)));
+            std::thread::sleep(Duration::from_millis(100));
+            let next = self.start(&["--replace"]);
+            std::thread::sleep(Duration::from_millis(100));
+            stop.store(true, Relaxed);
+            let silence = listening.join().map_err(|_| "the listener failed")???;
+            old.child.wait()?;
+            Ok((next?, silence))
+        })
+    }
+
+    /// Loading the file into a region that is there, beside reading the same bytes with `read`, in interleaved pairs.
+    fn load_beside_read(&self) -> Result<(), Box<dyn Error>> {
+        let file = File::open(&self.snapshot)?;
+        let (mut loads, mut reads, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        let geometry = Geometry::new(self.options.instances.max(1024), heartline::limits::ATTRIBUTES_BYTES_DEFAULT);
+        let half = Sizes::new(&geometry).file_bytes() / 2;
+        for _ in 0..self.options.rounds {
+            let (region, writer) = Region::create(&Place::Scratch, geometry.clone(), (1, 2), 3, &AtomicBool::new(false))?;
+            let read = read_half(&file, half)?;
+            let begin = Instant::now();
+            let loaded = Reader::open(&file)?.load(&region, &writer, clock::now())?.ok_or("no generation")?;
+            let load = begin.elapsed();
+            if loaded.leases != self.options.instances {
+                return Err(format!("{} leases are in the snapshot", loaded.leases).into());
+            }
+            ratios.push(load.as_secs_f64() / read.as_secs_f64());
+            loads.push(load);
+            reads.push(read);
+        }
+        row("snapshot loaded into a region in", &mut loads);
+        row("as many bytes read in", &mut reads);
+        ratios.sort_by(f64::total_cmp);
+        println!("{:44} {:.2} ({:.2} to {:.2})", "ratio", ratios[ratios.len() / 2], ratios[0], ratios[ratios.len() - 1]);
+        Ok(())
+    }
+}
+
+/// As many bytes as one half of the file has, in pieces as the loader reads them.
+fn read_half(file: &File, bytes: u64) -> Result<Duration, Box<dyn Error>> {
+    let mut buffer = vec![0; 1 << 20];
+    let begin = Instant::now();
+    for start in (0..bytes).step_by(buffer.len()) {
+        let length = buffer.len().min((bytes - start) as usize);
+        file.read_at(&mut buffer[..length], start)?;
+    }
+    Ok(begin.elapsed())
+}
+
+fn row(what: &str, times: &mut [Duration]) {
+    times.sort();
+    let ms = |time: &Duration| time.as_secs_f64() * 1e3;
+    println!("{what:44} {:.1} ms ({:.1} to {:.1})", ms(&times[times.len() / 2]), ms(&times[0]), ms(&times[times.len() - 1]));
+}
+
+/// Children inherit the CPUs of who starts them, so only threads of their own are pinned: to the last CPU; the daemon has the first.
+fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, &'static str> {
+    let pinned = || {
+        machine::cpus().last().copied().inspect(|&cpu| machine::pin(cpu));
+        work()
+    };
+    std::thread::scope(|scope| scope.spawn(pinned).join()).map_err(|_| "a thread failed")
+}
+
+fn register_all(target: SocketAddr, options: &Options) -> Result<Vec<Lease>, String> {
+    register_each(target, options).map_err(|error| error.to_string())
+}
+
+fn register_each(target: SocketAddr, options: &Options) -> Result<Vec<Lease>, Box<dyn Error>> {
+    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    socket.connect(target)?;
+    socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+    let mut session = Session::connect(target)?;
+    let mut leases = vec![None; options.instances as usize];
+    let mut buffer = [0; 2048];
+    let mut cookie = session.hello()?.cookie;
+    for window in (0..leases.len()).step_by(WINDOW) {
+        let end = (window + WINDOW).min(leases.len());
+        if window.is_multiple_of(64 * WINDOW) {
+            // Cookies last a minute at least.
+            cookie = session.hello()?.cookie;
+        }
+        while leases[window..end].iter().any(Option::is_none) {
+            for number in (window..end).filter(|&number| leases[number].is_none()) {
+                let registration = Registration {
+                    ttl: Duration::from_secs(600),
+                    nonce: number as u64 + 1,
+                    ..Registration::new(&format!("svc-{}", number as u32 % options.services), &format!("i-{number}"), 80)
+                };
+                let (mut body, tail) = registration.encode()?;
+                body.cookie = cookie;
+                socket.send(&[Header::request(Kind::Register, number as u64).as_bytes(), body.as_bytes(), &tail].concat())?;
+            }
+            while leases[window..end].iter().any(Option::is_none) {
+                let Ok(length) = socket.recv(&mut buffer) else { break };
+                if let Ok(Reply { header, body: ReplyBody::Granted(granted), .. }) = Reply::decode(&buffer[..length]) {
+                    leases[header.tag.get() as usize] = Some(granted.lease);
+                }
+            }
+        }
+    }
+    Ok(leases.into_iter().flatten().collect())
+}
+
+/// Beats for one lease after another, a thousand times a second, and wants an answer each time.
+fn longest_silence(target: SocketAddr, leases: &[Lease], stop: &AtomicBool) -> Result<Duration, std::io::Error> {
+    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    socket.connect(target)?;
+    socket.set_nonblocking(true)?;
+    let (mut longest, mut last, mut buffer) = (Duration::ZERO, Instant::now(), [0; 2048]);
+    // Sequences go on from round to round.
+    let mut sequence = (clock::now() / clock::NANOS_PER_MS) as u32;
+    while !stop.load(Relaxed) {
+        sequence += 1;
+        let beat =
+            Beat { lease: leases[sequence as usize % leases.len()], sequence: U32::new(sequence), load: U16::ZERO, flags: U16::ZERO };
+        let mut header = Header::request(Kind::Beat, u64::from(sequence));
+        (header.count, header.flags) = (U16::new(1), header_flags::ACK_WANTED);
+        socket.send(&[header.as_bytes(), beat.as_bytes()].concat())?;
+        std::thread::sleep(Duration::from_millis(1));
+        while socket.recv(&mut buffer).is_ok() {
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+        }
+    }
+    Ok(longest)
+}
