@@ -150,7 +150,8 @@ fn words(line: &HeartLine) -> impl PartialEq + std::fmt::Debug + use<> {
 fn stopped_in_order_the_snapshot_equals_memory() {
     let state = Scratch::new();
     let snapshot = state.0.join("snapshot");
-    let mut daemon = Daemon::start(&state, &["--snapshot", snapshot.to_str().unwrap()]);
+    // Often enough that both halves were written whole long before the end.
+    let mut daemon = Daemon::start(&state, &["--snapshot", snapshot.to_str().unwrap(), "--snapshot-interval", "100ms"]);
     let address = daemon.address;
     let stop = AtomicBool::new(false);
     let took = std::thread::scope(|scope| {
