@@ -67,11 +67,14 @@ impl Deafness {
     pub(super) fn deadline(&self, last: Nanos, ttl: Nanos) -> Nanos {
         let deadline = last.saturating_add(ttl);
         let mut grace = self.dropped_at.filter(|&at| at >= last).map_or(0, |at| at.saturating_add(ttl));
-        let mut still = 0;
+        // Threads may stand still at the same time, and that counts once, and only since the last beat: else a beat that is applied late would
+        // bring the deadline forward, and timers never look earlier.
+        let (mut still, mut counted_from) = (0, Nanos::MAX);
         for stall in self.stalls.iter().rev().take_while(|stall| stall.end >= last) {
             grace = grace.max(stall.end.saturating_add(ttl.min(stall.length.saturating_mul(STALL_GRACE_FACTOR))));
-            // Only what was stood still since: else a beat that is applied late would bring the deadline forward, and timers never look earlier.
-            still += stall.still.min(stall.end - last);
+            let start = stall.end.saturating_sub(stall.still).max(last);
+            still += stall.end.min(counted_from).saturating_sub(start);
+            counted_from = counted_from.min(start);
         }
         deadline.max(grace.min(deadline.saturating_add(GRACE_TTLS_MAX * ttl + still)))
     }
@@ -123,6 +126,11 @@ mod tests {
         deafness.stalled(1000, 1_000_000);
         deafness.dropped(5000);
         assert_eq!((deafness.deadline(950, 100), deafness.deadline(1000, 100), deafness.deadline(1001, 100)), (1400, 1400, 1401));
+        let mut together = Deafness::new();
+        together.stalled(1000, 500);
+        together.stalled(1100, 500);
+        together.dropped(9000);
+        assert_eq!(together.deadline(550, 100), 550 + 4 * 100 + 550, "two threads at once");
     }
 
     proptest::proptest! {
@@ -134,7 +142,8 @@ mod tests {
         ) {
             let (mut deafness, mut now) = (Deafness::new(), 0);
             for (pause, length, drops) in deafs {
-                now += pause + length;
+                // Stalls of several threads overlap.
+                now += pause;
                 if drops { deafness.dropped(now) } else { deafness.stalled(now, length) }
             }
             proptest::prop_assert!(deafness.deadline(last, ttl) <= deafness.deadline(last + later, ttl));

@@ -44,10 +44,16 @@ impl Oracle {
         let (mut grace, mut certain, mut still) = (0, 0, 0);
         // The engine remembers 64 stalls; with more of them it is not certain which, and where their time counts.
         let forgets = self.stalls > 64;
-        for spell in self.spells.iter().filter(|spell| spell.end >= last) {
+        let mut counted_from = Nanos::MAX;
+        for spell in self.spells.iter().rev().filter(|spell| spell.end >= last) {
             let excuse = spell.end + spell.length.map_or(ttl, |length| ttl.min(8 * length));
             grace = grace.max(excuse);
-            still += spell.length.unwrap_or(0).min(spell.end - last);
+            if let Some(length) = spell.length {
+                // Two threads that stand still at once have stood still once.
+                let start = spell.end.saturating_sub(length).max(last);
+                still += spell.end.min(counted_from).saturating_sub(start);
+                counted_from = counted_from.min(start);
+            }
             if spell.length.is_none() || !forgets {
                 certain = certain.max(excuse);
             }
