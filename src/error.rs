@@ -28,7 +28,7 @@ pub enum StartError {
     #[error(transparent)]
     Region(#[from] RegionError),
     /// Another engine has the state directory.
-    #[error("{0} belongs to a running engine; stop it or choose another --state")]
+    #[error("{0} belongs to a running engine; replace it with --replace, stop it, or choose another --state")]
     StateInUse(PathBuf),
     /// The engine that runs did not hand over. It goes on.
     #[error("the engine of {path} did not hand over and goes on: {source}")]

@@ -104,8 +104,7 @@ fn serve(config: &Config, arguments: &Arguments) -> Result<(), String> {
             config.receive_buffer
         );
     }
-    service::serve(engine, signals, || configure(arguments).map_err(|error| error.to_string()));
-    Ok(())
+    service::serve(engine, signals, || configure(arguments).map_err(|error| error.to_string()))
 }
 
 fn ready(config: &Config, engine: &Engine) -> String {

@@ -33,7 +33,7 @@ impl Signals {
 }
 
 /// Serves until a signal ends it or a successor has taken over.
-pub(crate) fn serve(mut engine: Engine, mut signals: Signals, reload: impl Fn() -> Result<Config, String>) {
+pub(crate) fn serve(mut engine: Engine, mut signals: Signals, reload: impl Fn() -> Result<Config, String>) -> Result<(), String> {
     tell(&[NotifyState::Ready, NotifyState::MainPid(std::process::id())]);
     let store: Vec<BorrowedFd<'_>> = engine.sockets().map(AsFd::as_fd).collect();
     if std::env::var_os("NOTIFY_SOCKET").is_some() {
@@ -49,7 +49,8 @@ pub(crate) fn serve(mut engine: Engine, mut signals: Signals, reload: impl Fn() 
         let wakes = wait(&engine, &signals, successor.as_ref(), watchdog);
         if wakes.end {
             tell(&[NotifyState::Stopping]);
-            return engine.join();
+            engine.join();
+            return Ok(());
         }
         if wakes.reload {
             let mut bytes = [0; 64];
@@ -57,7 +58,7 @@ pub(crate) fn serve(mut engine: Engine, mut signals: Signals, reload: impl Fn() 
             tell(&[NotifyState::Reloading, monotonic()]);
             match reload().and_then(|config| engine.reload(&config).map_err(|error| error.to_string())) {
                 Ok(()) => eprintln!("heartlined: deny list, quota and snapshot interval are as configured now"),
-                Err(reason) => eprintln!("heartlined: {reason}"),
+                Err(reason) => eprintln!("heartlined: not reloaded, nothing was changed: {reason}"),
             }
             tell(&[NotifyState::Ready]);
         }
@@ -65,7 +66,13 @@ pub(crate) fn serve(mut engine: Engine, mut signals: Signals, reload: impl Fn() 
             && let Some(successor) = successor.take()
         {
             match engine.hand_over(&successor) {
-                HandedOver::Yes => return eprintln!("heartlined: handed over"),
+                HandedOver::Yes => {
+                    eprintln!("heartlined: handed over");
+                    return Ok(());
+                }
+                HandedOver::Lost(error) => {
+                    return Err(format!("the successor failed after it had moved the leases; the next start goes on with them: {error}"));
+                }
                 HandedOver::No(error) => eprintln!("heartlined: not handed over, this engine goes on: {error}"),
             }
         }
@@ -73,7 +80,7 @@ pub(crate) fn serve(mut engine: Engine, mut signals: Signals, reload: impl Fn() 
             match engine.meet() {
                 // A second one that asks meanwhile takes the place of the first, which then fails.
                 Ok(met) => successor = Some(met),
-                Err(error) => eprintln!("heartlined: {error}"),
+                Err(error) => eprintln!("heartlined: nobody takes over: {error}"),
             }
         }
         if watchdog.is_some() && engine.is_alive() {

@@ -389,6 +389,38 @@ fn a_failing_disk_costs_no_generation() {
     }
 }
 
+/// A writer that was killed between a header and its sync, or whose sync failed: the next one must not touch the other half, the only durable
+/// one, before that header is durable.
+#[test]
+fn a_generation_that_may_not_be_durable_is_made_so_first() {
+    let mut harness = Harness::new(64, settings(64), 3);
+    let mut random = StdRng::seed_from_u64(3);
+    let sizes = Sizes::new(harness.region.geometry());
+    let start = new_file(harness.region.geometry());
+    let mut writer = Writer::new(Recorder { disk: start.clone(), log: Vec::new() }, sizes, None, &harness.region, harness.now);
+    let mut generations = vec![BTreeMap::new()];
+    for _ in 0..2 {
+        live_a_little(&mut harness, &mut random, 20);
+        generations.push(slots(&harness.region));
+        writer.write(&harness.region, harness.now, false).unwrap().unwrap();
+    }
+    let mut recorder = writer.into_disk();
+    // The last sync never happened.
+    assert!(matches!(recorder.log.pop(), Some(Entry::Sync)));
+    let last = Reader::open(&recorder).unwrap().newest();
+    let mut next = Writer::new(recorder, sizes, last.as_ref(), &harness.region, harness.now);
+    live_a_little(&mut harness, &mut random, 20);
+    generations.push(slots(&harness.region));
+    next.write(&harness.region, harness.now, false).unwrap().unwrap();
+    let log = next.into_disk().log;
+    for end in 0..=log.len() {
+        for image in crash_images(&start, &log[..end], &mut random) {
+            let found = load(&image, 64, harness.now).unwrap().map_or((0, BTreeMap::new()), |(number, region, _)| (number, slots(&region)));
+            assert_eq!(found.1, generations[found.0 as usize], "{end}");
+        }
+    }
+}
+
 /// Every bit of the headers, and ten thousand others: the file is refused, or a whole generation is read; never something else.
 #[test]
 fn flipped_bits_are_refused_or_the_other_half_is_used() {

@@ -167,6 +167,8 @@ pub(super) struct Offer {
     pub(super) refused: String,
     pub(super) addresses: Vec<String>,
     pub(super) snapshot: bool,
+    /// Two numbers in hexadecimal: with the same key cookies stay good. The channel is the owner's alone.
+    pub(super) cookie_key: [String; 2],
 }
 
 /// What they say to one another then.
@@ -181,8 +183,10 @@ pub(super) struct Word {
 pub(super) enum Say {
     /// New: everything that can fail is done.
     Prepared,
-    /// New: the same, and the layouts differ: a snapshot of all must be written first.
+    /// New: the same, and the sizes differ: members must be carried over.
     Moves,
+    /// New: the same, but this memory says nothing to me: a snapshot of all must be written first.
+    Reads,
     /// Old: nothing of mine runs any more.
     Yours,
     /// New: I serve.

@@ -27,6 +27,8 @@ use std::time::Duration;
 
 /// How long the other side may take for a word that needs no work.
 const PROMPT: Duration = Duration::from_secs(5);
+/// How long whoever connects may take to say what it wants: nobody else is heard meanwhile.
+const WISH: Duration = Duration::from_millis(500);
 /// How long a new engine may take to make tables for another layout.
 const MOVING: Duration = Duration::from_secs(120);
 
@@ -36,6 +38,7 @@ pub struct Successor {
     channel: Channel,
     /// Its process, held, so that its number can't become another's.
     process: OwnedFd,
+    shares_snapshot: bool,
 }
 
 impl AsFd for Successor {
@@ -51,6 +54,9 @@ pub enum HandedOver {
     Yes,
     /// The new one did not live to serve: this one goes on.
     No(io::Error),
+    /// The new one did not live to serve, but had put memory of another layout in the place of this one's: this one has ended, and the next start
+    /// goes on with that memory.
+    Lost(io::Error),
 }
 
 impl Engine {
@@ -64,13 +70,14 @@ impl Engine {
         let listener = self.control.as_ref().ok_or(io::ErrorKind::Unsupported)?;
         let channel = listener.accept()?;
         let process = pidfd_open(channel.peer()?, PidfdFlags::empty())?;
-        channel.set_patience(PROMPT)?;
+        channel.set_patience(WISH)?;
         let wish: Wish = channel.receive()?;
         let refused = self.refusal(&wish);
         let state = self.state.as_ref().ok_or(io::ErrorKind::Unsupported)?;
         let shares_snapshot = self.snapshot_file.as_ref().filter(|_| wish.snapshot == shown(self.config.snapshot.as_deref()));
         let addresses = self.addresses.iter().map(SocketAddr::to_string).collect();
-        channel.send(&Offer { refused: refused.clone(), addresses, snapshot: shares_snapshot.is_some() })?;
+        let cookie_key = [self.cookie_key.0, self.cookie_key.1].map(|half| format!("{half:x}"));
+        channel.send(&Offer { refused: refused.clone(), addresses, snapshot: shares_snapshot.is_some(), cookie_key })?;
         if !refused.is_empty() {
             return Err(io::Error::other(format!("a hand-over was refused: {refused}")));
         }
@@ -79,7 +86,7 @@ impl Engine {
         fds.extend(shares_snapshot.map(AsFd::as_fd));
         fds.extend(self.sockets.iter().flatten().map(AsFd::as_fd));
         channel.send_fds(&fds)?;
-        Ok(Successor { channel, process })
+        Ok(Successor { channel, process, shares_snapshot: shares_snapshot.is_some() })
     }
 
     fn refusal(&self, wish: &Wish) -> String {
@@ -101,36 +108,55 @@ impl Engine {
     /// Stops, lets the successor go on, and waits until it serves.
     pub fn hand_over(&mut self, successor: &Successor) -> HandedOver {
         let channel = &successor.channel;
-        let moves = match channel.receive::<Word>() {
-            Ok(Word { say: Say::Prepared }) => false,
-            Ok(Word { say: Say::Moves }) => true,
+        let say = match channel.receive::<Word>() {
+            Ok(Word { say: say @ (Say::Prepared | Say::Moves | Say::Reads) }) => say,
             Ok(_) => return HandedOver::No(io::Error::other("an unexpected word")),
             // It ended before anything was stopped.
             Err(error) => return HandedOver::No(error),
         };
+        if say == Say::Reads && !(successor.shares_snapshot && self.snapshot.is_some()) {
+            return HandedOver::No(io::Error::other("the new program can't read this memory, and they share no snapshot"));
+        }
+        // A disk may take its time; until the snapshot thread has let go of it, everything goes on.
+        let mut file = if say == Say::Prepared { self.end_snapshots(Order::Yield).map(|(file, _)| file) } else { None };
         if let Some(threads) = &self.threads {
             threads.shared.leave();
         }
         let writer = self.threads.take().and_then(super::Threads::join).expect("a thread of the engine panicked");
-        let file = self.snapshot.take().and_then(|Snapshots { orders, thread }| {
-            let _ = orders.send(if moves { Order::Finish } else { Order::Yield });
-            thread.join().ok()
-        });
-        let serves = (|| {
-            channel.set_patience(if moves { MOVING } else { PROMPT })?;
-            channel.send(&Word { say: Say::Yours })?;
-            match channel.receive::<Word>()? {
-                Word { say: Say::Serving } => Ok(()),
-                _ => Err(io::Error::other("an unexpected word")),
-            }
-        })();
-        match serves {
+        let mut written = true;
+        if say != Say::Prepared {
+            (file, written) = self.end_snapshots(Order::Finish).map_or((None, false), |(file, written)| (Some(file), written));
+        }
+        let result = if say == Say::Reads && !written {
+            Err(io::Error::other("the last snapshot could not be written, and the new program reads nothing else"))
+        } else {
+            self.until_it_serves(channel, say)
+        };
+        match result {
             Ok(()) => HandedOver::Yes,
             Err(error) => {
                 end(successor);
+                if !self.region.is_in_place() {
+                    return HandedOver::Lost(error);
+                }
                 self.go_on(writer, file);
                 HandedOver::No(error)
             }
+        }
+    }
+
+    fn end_snapshots(&mut self, order: Order) -> Option<(File, bool)> {
+        let Snapshots { orders, thread } = self.snapshot.take()?;
+        let _ = orders.send(order);
+        thread.join().ok()
+    }
+
+    fn until_it_serves(&self, channel: &Channel, say: Say) -> io::Result<()> {
+        channel.set_patience(if say == Say::Prepared { PROMPT } else { MOVING })?;
+        channel.send(&Word { say: Say::Yours })?;
+        match channel.receive::<Word>()? {
+            Word { say: Say::Serving } => Ok(()),
+            _ => Err(io::Error::other("an unexpected word")),
         }
     }
 
@@ -149,6 +175,9 @@ impl Engine {
         let told = self.failures.take();
         self.start_snapshots(writer, status).expect("the threads there were can be started again");
         self.failures = self.failures.take().or(told);
+        // The successor may have taken the place where others ask.
+        self.control = None;
+        self.listen_for_successors().expect("the socket there was can be made again");
     }
 
     /// Replaces the engine that runs on the configured state; starts like [`Self::start_unless`] when there is none.
@@ -156,9 +185,14 @@ impl Engine {
         config.validate()?;
         let Place::Directory(path) = &config.state else { return Self::start_unless(config, cancelled) };
         let failed = |source: io::Error| StartError::HandOver { path: path.clone(), source };
-        match Channel::connect(path).map_err(failed)? {
-            Some(channel) => Self::succeed(config, path, &channel, cancelled),
-            None => Self::start_unless(config, cancelled),
+        let Some(channel) = Channel::connect(path).map_err(failed)? else { return Self::start_unless(config, cancelled) };
+        match Self::succeed(config, path, &channel, cancelled) {
+            // The running engine ended meanwhile, or another successor was first: then the lock tells.
+            Err(StartError::HandOver { source, .. }) if is_gone(&source) => {
+                drop(channel);
+                Self::start_unless(config, cancelled)
+            }
+            other => other,
         }
     }
 
@@ -170,6 +204,7 @@ impl Engine {
         let own = config.snapshot.as_deref().filter(|_| taken.snapshot.is_none()).map(SnapshotFile::open).transpose()?;
         let snapshot = taken.snapshot.and_then(|file| Some(SnapshotFile::inherited(config.snapshot.as_deref()?, file))).or(own);
         let attached = Region::attach_files(path, taken.memory);
+        let readable = attached.is_ok();
         let fits = attached.as_ref().is_ok_and(|(region, _)| *region.geometry() == Geometry::new(config.capacity, config.attributes_bytes));
         let status = Arc::new(SnapshotStatus::default());
         let engine = |region, notices| Self {
@@ -183,11 +218,13 @@ impl Engine {
             cores,
             resumed: 0,
             notices,
+            cookie_key: taken.cookie_key,
             failures: None,
             control: None,
             state: Some(StateDirectory { lock: taken.lock }),
         };
-        channel.set_patience(PROMPT).map_err(failed)?;
+        // The other end waits for its disk, and writes a whole snapshot if it must.
+        channel.set_patience(MOVING).map_err(failed)?;
         let yours = |say| {
             channel.send(&Word { say }).map_err(failed)?;
             match channel.receive::<Word>().map_err(failed)? {
@@ -201,13 +238,9 @@ impl Engine {
             yours(Say::Prepared)?;
             let (threads, leases) = prepared.start(writer, Begin::TakeOver)?;
             (engine.threads, engine.resumed) = (Some(threads), leases);
-            let region = Arc::clone(&engine.region);
-            let snapshot = snapshot.map(|file| file.into_writer(None, &region, clock::now(), &mut engine.notices)).transpose()?;
-            (engine, snapshot)
+            (engine, Ok(snapshot))
         } else {
-            // The other end writes a whole snapshot first, which takes as long as a start.
-            channel.set_patience(MOVING).map_err(failed)?;
-            yours(Say::Moves)?;
+            yours(if readable { Say::Moves } else { Say::Reads })?;
             let start = Start { config, settings: &settings, key, now: clock::now(), cancelled };
             let memory = Memory::take_with(&start, snapshot)?;
             let mut engine = engine(memory.region, memory.notices);
@@ -215,11 +248,24 @@ impl Engine {
             let prepared = Prepared::new(engine.parts(settings, &status))?;
             let (threads, leases) = prepared.start(memory.writer, if memory.peopled { Begin::Resume } else { Begin::Empty })?;
             (engine.threads, engine.resumed) = (Some(threads), leases);
-            (engine, memory.snapshot)
+            (engine, Err(memory.snapshot))
         };
-        engine.start_snapshots(snapshot, status)?;
-        channel.send(&Word { say: Say::Serving }).map_err(failed)?;
         engine.listen_for_successors()?;
+        channel.send(&Word { say: Say::Serving }).map_err(failed)?;
+        // What a disk can fail at comes last: without snapshots the engine serves all the same, and says so.
+        let region = Arc::clone(&engine.region);
+        let writer = match snapshot {
+            Ok(None) => None,
+            Ok(Some(file)) => match file.into_writer(None, &region, clock::now(), &mut engine.notices) {
+                Ok(writer) => Some(writer),
+                Err(error) => {
+                    engine.notices.push(format!("no snapshots are written: {error}"));
+                    None
+                }
+            },
+            Err(writer) => writer,
+        };
+        engine.start_snapshots(writer, status)?;
         Ok(engine)
     }
 
@@ -240,6 +286,7 @@ struct Taken {
     snapshot: Option<File>,
     sockets: super::SocketTable,
     addresses: Vec<SocketAddr>,
+    cookie_key: (u64, u64),
 }
 
 impl Taken {
@@ -252,6 +299,8 @@ impl Taken {
             return Err(io::Error::other(offer.refused));
         }
         let addresses: Vec<SocketAddr> = offer.addresses.iter().filter_map(|address| address.parse().ok()).collect();
+        let [first, second] = offer.cookie_key.map(|half| u64::from_str_radix(&half, 16).map_err(io::Error::other));
+        let cookie_key = (first?, second?);
         let files = 3 + usize::from(offer.snapshot);
         let mut fds = channel.receive_fds(files + cores.len() * config.listen.len())?.into_iter();
         let mut next = || fds.next().map(File::from).ok_or_else(|| io::Error::other("descriptors are missing"));
@@ -263,8 +312,13 @@ impl Taken {
         for _ in cores {
             table.push(sockets.by_ref().take(config.listen.len()).collect::<io::Result<Box<[Socket]>>>()?);
         }
-        Ok(Self { lock, memory, snapshot, sockets: table.into_boxed_slice(), addresses })
+        Ok(Self { lock, memory, snapshot, sockets: table.into_boxed_slice(), addresses, cookie_key })
     }
+}
+
+/// Whether an error says that the other end has gone.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
 fn shown(path: Option<&Path>) -> String {

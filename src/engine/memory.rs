@@ -54,8 +54,8 @@ impl Memory {
         let config = start.config;
         let geometry = Geometry::new(config.capacity, config.attributes_bytes);
         let mut notices = Vec::new();
-        let left = left_behind(&config.state, &geometry, &mut notices);
-        let create = || Region::create(&config.state, geometry.clone(), start.key, start.settings.epoch, start.cancelled);
+        let left = left_behind(&config.state, &geometry, &mut notices)?;
+        let create = || Region::prepare(&config.state, geometry.clone(), start.key, start.settings.epoch, start.cancelled);
         let ((region, writer), peopled, made, loaded) = match left {
             Left::Whole(left) => (*left, true, false, None),
             Left::Other(other) => {
@@ -65,12 +65,16 @@ impl Memory {
                 loaded.expect("what was written to memory and fits is read again");
                 ((region, writer), true, true, None)
             }
-            Left::Nothing => {
+            Left::Nothing | Left::Unreadable(_) => {
                 let (region, writer) = create()?;
                 let loaded = match &file {
                     Some(file) => file.load(&region, &writer, start.now, &mut notices).inspect_err(|_| region.remove_files())?,
                     None => None,
                 };
+                if let (Left::Unreadable(error), None) = (left, loaded) {
+                    region.remove_files();
+                    return Err(error.into());
+                }
                 ((region, writer), loaded.is_some(), true, loaded)
             }
         };
@@ -86,6 +90,10 @@ impl Memory {
             },
             None => None,
         };
+        if made {
+            // Last: until here memory and snapshot of the engine before are as they were.
+            region.install().inspect_err(|_| region.remove_files())?;
+        }
         Ok(Self { region, writer, peopled, made, snapshot, notices })
     }
 }
@@ -94,15 +102,17 @@ impl Memory {
 enum Left {
     /// Nothing that can be gone on with, or what [`Region::create`] refuses.
     Nothing,
+    /// Memory that another version of the program wrote: only a snapshot leads from there to here.
+    Unreadable(RegionError),
     /// Memory that this engine goes on with.
     Whole(Box<(Region, region::Writer)>),
     /// Memory for another number of leases or attribute bytes.
     Other(Box<(Region, region::Writer)>),
 }
 
-fn left_behind(place: &Place, geometry: &Geometry, notices: &mut Vec<String>) -> Left {
-    let Place::Directory(path) = place else { return Left::Nothing };
-    match Region::attach(path) {
+fn left_behind(place: &Place, geometry: &Geometry, notices: &mut Vec<String>) -> Result<Left, RegionError> {
+    let Place::Directory(path) = place else { return Ok(Left::Nothing) };
+    let left = match Region::attach(path) {
         Ok((region, writer)) if region.geometry() == geometry => Left::Whole(Box::new((region, writer))),
         Ok((region, writer)) => {
             let found = region.geometry();
@@ -116,12 +126,21 @@ fn left_behind(place: &Place, geometry: &Geometry, notices: &mut Vec<String>) ->
             ));
             Left::Other(Box::new((region, writer)))
         }
-        Err(RegionError::Refused { mismatch: Mismatch::Foreign, .. } | RegionError::Io { .. }) => Left::Nothing,
+        // Foreign files are refused where new ones are made.
+        Err(RegionError::Refused { mismatch: Mismatch::Foreign, .. }) => Left::Nothing,
+        Err(RegionError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Left::Nothing,
+        // Memory that may be whole, and can't be reached.
+        Err(error @ RegionError::Io { .. }) => return Err(error),
+        Err(error @ RegionError::Refused { mismatch: Mismatch::Format(_) | Mismatch::Layout, .. }) => {
+            notices.push(format!("could not go on with the memory of the engine before: {error}"));
+            Left::Unreadable(error)
+        }
         Err(error) => {
             notices.push(format!("could not go on with the memory of the engine before: {error}"));
             Left::Nothing
         }
-    }
+    };
+    Ok(left)
 }
 
 /// Members of a region with another layout, on their way into a new one. What an interrupted step left is repaired first.
@@ -209,8 +228,8 @@ impl SnapshotFile {
                 }
                 Ok(reader) => loaded.or_else(|| reader.newest()),
                 // Memory is newer than any snapshot.
-                Err(SnapshotError::Damaged(what)) => {
-                    notices.push(format!("the snapshot {} is damaged ({what}) and is written anew from memory", self.path.display()));
+                Err(error @ (SnapshotError::Damaged(_) | SnapshotError::Short { .. } | SnapshotError::Empty)) => {
+                    notices.push(format!("the snapshot {} {error}; it is written anew from memory", self.path.display()));
                     None
                 }
                 Err(source) => return Err(self.refuse(source)),

@@ -54,6 +54,8 @@ pub struct Engine {
     cores: Vec<usize>,
     resumed: u32,
     notices: Vec<String>,
+    /// What cookies are made with; a successor goes on with it.
+    cookie_key: (u64, u64),
     failures: Option<Receiver<String>>,
     control: Option<Listener>,
     state: Option<StateDirectory>,
@@ -63,7 +65,7 @@ pub struct Engine {
 #[derive(Debug)]
 struct Snapshots {
     orders: Sender<Order>,
-    thread: JoinHandle<File>,
+    thread: JoinHandle<(File, bool)>,
 }
 
 impl Engine {
@@ -81,14 +83,16 @@ impl Engine {
     pub fn start_on(config: &Config, mut inherited: Vec<OwnedFd>, cancelled: &AtomicBool) -> Result<Self, StartError> {
         config.validate()?;
         let cores = loop_cores(config)?;
-        let (addresses, sockets) = bind(config, cores.len(), &mut inherited)?;
+        // The lock first: who starts the same engine twice is told so.
         let state = StateDirectory::take(&config.state)?;
+        let (addresses, sockets) = bind(config, cores.len(), &mut inherited)?;
         let (settings, key) = (settings(config)?, (random()?, random()?));
         let mut memory = Memory::take(&Start { config, settings: &settings, key, now: clock::now(), cancelled })?;
         if !inherited.is_empty() {
             memory.notices.push(format!("{} inherited sockets fit no --listen address or loop and were closed", inherited.len()));
         }
-        let (made, begin) = (memory.made, if memory.peopled { Begin::Resume } else { Begin::Empty });
+        // Files with members in them stay for the next start, whatever happens now.
+        let (made, begin) = (memory.made && !memory.peopled, if memory.peopled { Begin::Resume } else { Begin::Empty });
         let mut engine = Self {
             config: config.clone(),
             sockets: Arc::new(sockets),
@@ -100,6 +104,7 @@ impl Engine {
             cores,
             resumed: 0,
             notices: memory.notices,
+            cookie_key: (random()?, random()?),
             failures: None,
             control: None,
             state,
@@ -118,7 +123,8 @@ impl Engine {
     }
 
     fn parts<'a>(&'a self, settings: Settings, snapshot: &'a Arc<SnapshotStatus>) -> Parts<'a> {
-        Parts { config: &self.config, cores: &self.cores, sockets: &self.sockets, region: &self.region, settings, snapshot }
+        let cookie_key = self.cookie_key;
+        Parts { config: &self.config, cores: &self.cores, sockets: &self.sockets, region: &self.region, settings, snapshot, cookie_key }
     }
 
     fn start_snapshots(&mut self, writer: Option<crate::snapshot::Writer<File>>, status: Arc<SnapshotStatus>) -> Result<(), StartError> {
@@ -201,8 +207,7 @@ impl Engine {
             Config { deny: config.deny.clone(), quota: config.quota, snapshot_interval: config.snapshot_interval, ..self.config.clone() };
         let fixed = changeable.differences(config);
         if !fixed.is_empty() {
-            let reason =
-                format!("{} can't change while the engine runs; start it anew or with --replace. Nothing was changed", fixed.join(", "));
+            let reason = format!("{} can't change while the engine runs; start it anew or with --replace", fixed.join(", "));
             return Err(ConfigError { setting: "reload", reason });
         }
         self.config = changeable;

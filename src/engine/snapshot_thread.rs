@@ -5,6 +5,8 @@ use crate::region::Region;
 use crate::snapshot::Writer;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -51,8 +53,8 @@ impl SnapshotThread {
         Self { region, writer, status, failures, failing: false }
     }
 
-    /// Runs until it is told to end; returns the file, which stays locked as long as it is open.
-    pub(super) fn run(mut self, mut interval: Duration, orders: &Receiver<Order>) -> File {
+    /// Runs until it is told to end; returns the file, which stays locked as long as it is open, and whether the last write did well.
+    pub(super) fn run(mut self, mut interval: Duration, orders: &Receiver<Order>) -> (File, bool) {
         // Lowest priority: beats go before. Whoever may not even do that writes all the same.
         let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19);
         loop {
@@ -61,15 +63,16 @@ impl SnapshotThread {
                 Ok(Order::Interval(other)) => interval = other,
                 Ok(Order::Finish) | Err(RecvTimeoutError::Disconnected) => {
                     self.write(true);
-                    return self.writer.into_disk();
+                    return (self.writer.into_disk(), !self.failing);
                 }
-                Ok(Order::Yield) => return self.writer.into_disk(),
+                Ok(Order::Yield) => return (self.writer.into_disk(), !self.failing),
             }
         }
     }
 
     fn write(&mut self, complete: bool) {
-        match self.writer.write(&self.region, clock::now(), complete) {
+        let written = self.check_file().and_then(|()| self.writer.write(&self.region, clock::now(), complete));
+        match written {
             Ok(written) => {
                 if let Some(written) = written {
                     self.status.number.store(written.number, Relaxed);
@@ -89,6 +92,15 @@ impl SnapshotThread {
                 }
             }
         }
+    }
+
+    /// A file that was removed or cut short is none that a next start could read.
+    fn check_file(&self) -> io::Result<()> {
+        let facts = self.writer.disk().metadata()?;
+        if facts.nlink() == 0 || facts.len() < self.writer.file_bytes() {
+            return Err(io::Error::other("the file was removed or cut short; start the engine anew"));
+        }
+        Ok(())
     }
 
     /// Who does not listen knows it from the counters.

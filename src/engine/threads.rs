@@ -45,6 +45,7 @@ pub(super) struct Parts<'a> {
     pub(super) region: &'a Arc<Region>,
     pub(super) settings: Settings,
     pub(super) snapshot: &'a Arc<SnapshotStatus>,
+    pub(super) cookie_key: (u64, u64),
 }
 
 /// Threads that could be started.
@@ -67,14 +68,14 @@ pub(super) struct Threads {
 
 impl Prepared {
     pub(super) fn new(parts: Parts<'_>) -> Result<Self, StartError> {
-        let Parts { config, cores, sockets, region, settings, snapshot } = parts;
+        let Parts { config, cores, sockets, region, settings, snapshot, cookie_key } = parts;
         let mut random = StdRng::try_from_rng(&mut rand::rngs::SysRng)
             .map_err(|error| StartError::System { what: "getting random numbers from the kernel", source: std::io::Error::other(error) })?;
         let (registrar_wake, wake) = UnixDatagram::pair().map_err(StartError::system("making a socket pair"))?;
         let (polls, wakers) = make_polls(sockets)?;
         let commands = Arc::new(ArrayQueue::new(COMMAND_QUEUE));
         let shared = Arc::new(Shared::new(Arc::clone(sockets), Arc::clone(&commands), wakers, registrar_wake));
-        let cookies = Cookies::new((random.next_u64(), random.next_u64()));
+        let cookies = Cookies::new(cookie_key);
         let make = |(number, poll)| EventLoop {
             shared: Arc::clone(&shared),
             number,
@@ -103,6 +104,8 @@ impl Prepared {
     pub(super) fn start(self, writer: Writer, begin: Begin) -> Result<(Threads, u32), StartError> {
         let Self { shared, region, settings, cores, loops, registrar } = self;
         let (ready, wait) = mpsc::channel();
+        // No loop takes a datagram before all threads are there: if one can't be, what waits at the sockets is the old engine's.
+        let (open, gate) = crossbeam::channel::bounded::<()>(0);
         let count = loops.len() + 1;
         let now = clock::now();
         let early = match begin {
@@ -112,15 +115,17 @@ impl Prepared {
         };
         let mut threads = Vec::new();
         for (core, event_loop) in cores.into_iter().zip(loops) {
-            let ready = ready.clone();
+            let (ready, gate) = (ready.clone(), gate.clone());
             let run = move || {
                 // A core that was taken away since the start leaves the loop unpinned, not dead.
                 core_affinity::set_for_current(core_affinity::CoreId { id: core });
                 event_loop.shared.loops[event_loop.number].tid.store(tid(), Relaxed);
-                let prepared = event_loop.prepare();
-                let _ = ready.send(0);
-                drop(ready);
-                event_loop.run(prepared);
+                if gate.recv().is_ok() {
+                    let prepared = event_loop.prepare();
+                    let _ = ready.send(0);
+                    drop(ready);
+                    event_loop.run(prepared);
+                }
             };
             let name = format!("heartline-{core}");
             threads.push(std::thread::Builder::new().name(name).spawn(run).map_err(StartError::system("starting a loop"))?);
@@ -136,6 +141,9 @@ impl Prepared {
         };
         let builder = std::thread::Builder::new().name("heartline-reg".into());
         let registrar = builder.spawn(run).map_err(StartError::system("starting the registrar"))?;
+        for _ in &threads {
+            let _ = open.send(());
+        }
         let leases = wait.iter().take(count).sum();
         Ok((Threads { shared, loops: threads, registrar }, leases))
     }

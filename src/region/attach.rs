@@ -4,7 +4,7 @@
 //! it, as in any shared memory: numbers are bounds, not promises.
 
 use super::layout::{FORMAT, Geometry, MAGIC};
-use super::mapping::{Mapping, Mismatch, RegionError};
+use super::mapping::{Mapping, Mismatch, RegionError, fresh};
 use super::{Region, Writer};
 use crate::clock;
 use crate::limits::{ATTRIBUTES_BYTES_MAX, CAPACITY_MAX, CAPACITY_MIN};
@@ -30,8 +30,18 @@ impl Region {
         let open = |path: &PathBuf| OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
         let [heart, public] = ["heart", "public"].map(|name| directory.join(name));
         let fail = |path: &Path, source: io::Error| RegionError::Io { file: path.display().to_string(), source };
-        let files = [open(&heart).map_err(|error| fail(&heart, error))?, open(&public).map_err(|error| fail(&public, error))?];
-        Self::attach_files(directory, files)
+        let both =
+            |second: &PathBuf| Ok([open(&heart).map_err(|error| fail(&heart, error))?, open(second).map_err(|error| fail(second, error))?]);
+        let attached = Self::attach_files(directory, both(&public)?);
+        if matches!(attached, Err(RegionError::Refused { mismatch: Mismatch::Mixed, .. }))
+            && let Ok(files) = both(&fresh(&public))
+            && let Ok(whole) = Self::attach_files(directory, files)
+        {
+            // Whoever made them was killed between putting the first and the second into its place.
+            std::fs::rename(fresh(&public), &public).map_err(|error| fail(&public, error))?;
+            return Ok(whole);
+        }
+        attached
     }
 
     /// The same with the files of a directory that are open already, the heart file first.
@@ -120,6 +130,20 @@ mod tests {
         assert_eq!(again.lines()[3].head(), (1, HeartState::Up));
         assert_eq!(again.geometry(), &Geometry::new(64, 16));
         assert_eq!(again.index.find(again.hash(5, b"a"), |slot| Some(slot == 3)), Ok(Some(3)), "under the same key");
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn files_that_were_half_put_into_their_places_are_whole() {
+        let path = directory("half");
+        drop(create(&path, 13));
+        let place = Place::Directory(path.clone());
+        let (second, _) = Region::prepare(&place, Geometry::new(128, 16), (11, 12), 14, &AtomicBool::new(false)).unwrap();
+        assert!(Region::attach(&path).unwrap().0.geometry() == &Geometry::new(64, 16), "until then the first stands");
+        second.files[0].install().unwrap();
+        drop(second);
+        assert_eq!(Region::attach(&path).unwrap().0.geometry(), &Geometry::new(128, 16));
+        assert!(Region::attach(&path).unwrap().0.is_in_place() && !path.join("public.new").exists());
         std::fs::remove_dir_all(&path).unwrap();
     }
 

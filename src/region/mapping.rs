@@ -104,8 +104,8 @@ pub(super) struct Mapping {
 }
 
 impl Mapping {
-    /// Makes a file of zeros, all of it allocated, mapped and faulted in. A memory file of that name is replaced, not changed:
-    /// who has the old one mapped keeps it. Any other file of that name is left alone and refused.
+    /// Makes a file of zeros beside its place, all of it allocated, mapped and faulted in; [`Self::install`] puts it there. Until then a memory
+    /// file in that place is as it was. Any other file of that name is left alone and refused.
     pub(super) fn create(place: &Place, name: &str, bytes: usize, cancelled: &AtomicBool) -> Result<Self, RegionError> {
         let path = match place {
             Place::Scratch => None,
@@ -115,13 +115,13 @@ impl Mapping {
         let fail = |source: io::Error| RegionError::Io { file: shown.clone(), source };
         let file = match &path {
             None => memfd_create(name, MemfdFlags::CLOEXEC).map(File::from).map_err(io::Error::from),
-            Some(path) => replace_file(path, name),
+            Some(path) => refuse_foreign(path).and_then(|()| fresh_file(path, name)),
         };
         let file = file.map_err(fail)?;
         match Self::fill(&file, bytes, cancelled, &shown, &fail) {
             Ok(map) => Ok(Self { map, file, path }),
             Err(error) => {
-                remove_if_same(&file, path.as_deref());
+                remove_if_same(&file, path.as_deref().map(fresh).as_deref());
                 Err(error)
             }
         }
@@ -173,9 +173,21 @@ impl Mapping {
         self.file.as_fd()
     }
 
+    /// Puts a file that was made into its place. Who has the file mapped that was there before keeps it.
+    pub(super) fn install(&self) -> Result<(), RegionError> {
+        let Some(path) = &self.path else { return Ok(()) };
+        std::fs::rename(fresh(path), path).map_err(|source| RegionError::Io { file: path.display().to_string(), source })
+    }
+
+    /// Whether the file is in its place.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.path.as_deref().is_none_or(|path| is_same(&self.file, path))
+    }
+
     /// Removes the file from its directory, unless another has taken its place there.
     pub(super) fn remove(&self) {
         remove_if_same(&self.file, self.path.as_deref());
+        remove_if_same(&self.file, self.path.as_deref().map(fresh).as_deref());
     }
 
     /// `count` values from `offset` on.
@@ -199,30 +211,44 @@ fn populate(map: &MmapRaw, start: usize, length: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// Where a file is made before it is put into its place.
+pub(super) fn fresh(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
+fn is_same(file: &File, path: &Path) -> bool {
+    match (file.metadata(), std::fs::symlink_metadata(path)) {
+        (Ok(own), Ok(there)) => (own.dev(), own.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
+}
+
 fn remove_if_same(file: &File, path: Option<&Path>) {
-    let Some(path) = path else { return };
-    if let (Ok(own), Ok(there)) = (file.metadata(), std::fs::symlink_metadata(path))
-        && (own.dev(), own.ino()) == (there.dev(), there.ino())
-    {
+    if let Some(path) = path.filter(|path| is_same(file, path)) {
         let _ = std::fs::remove_file(path);
     }
 }
 
-fn replace_file(path: &Path, name: &str) -> io::Result<File> {
-    match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
-        Ok(mut old) => {
-            let mut start = [0; 8];
-            let known = old.metadata()?.is_file() && old.read_exact(&mut start).is_ok() && (start == *b"HLREGION" || start == [0; 8]);
-            if !known {
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "is no memory file of heartline; move it away"));
-            }
-            std::fs::remove_file(path)?;
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+fn refuse_foreign(path: &Path) -> io::Result<()> {
+    let mut old = match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
+        Ok(old) => old,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
+    };
+    let mut start = [0; 8];
+    let facts = old.metadata()?;
+    let known = facts.is_file() && (facts.len() == 0 || old.read_exact(&mut start).is_ok() && (start == *b"HLREGION" || start == [0; 8]));
+    if known { Ok(()) } else { Err(io::Error::new(io::ErrorKind::AlreadyExists, "is no memory file of heartline; move it away")) }
+}
+
+/// What an engine that was killed while it started left there is nobody's.
+fn fresh_file(path: &Path, name: &str) -> io::Result<File> {
+    match std::fs::remove_file(fresh(path)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
     let mode = if name == "heart" { 0o600 } else { 0o644 };
-    OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)
+    OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(fresh(path))
 }
 
 /// Whether a directory is on tmpfs.

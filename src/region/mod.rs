@@ -71,11 +71,24 @@ pub struct Region {
 }
 
 impl Region {
-    /// Makes a new region: both files allocated, faulted in, empty and published.
+    /// Makes a new region: both files allocated, faulted in, empty, published, and in their places.
+    pub fn create(
+        place: &Place,
+        geometry: Geometry,
+        key: (u64, u64),
+        epoch: u64,
+        cancelled: &AtomicBool,
+    ) -> Result<(Self, Writer), RegionError> {
+        let made = Self::prepare(place, geometry, key, epoch, cancelled)?;
+        made.0.install().inspect_err(|_| made.0.remove_files())?;
+        Ok(made)
+    }
+
+    /// The same, but the files are not in their places yet: what a former engine left there is as it was until [`Self::install`].
     ///
     /// `key` keys the hashes of the index, whose keys come from the network; `epoch` is the number of this run.
     /// A large one takes seconds; setting `cancelled` ends that early. Whatever the error, no file stays.
-    pub fn create(
+    pub fn prepare(
         place: &Place,
         geometry: Geometry,
         key: (u64, u64),
@@ -118,6 +131,16 @@ impl Region {
             geometry,
             files,
         }
+    }
+
+    /// Puts the files into their places. Whoever is killed in between leaves the second one beside its place, where [`Self::attach`] looks.
+    pub fn install(&self) -> Result<(), RegionError> {
+        self.files.iter().try_for_each(Mapping::install)
+    }
+
+    /// Whether the files are in their places, and no other engine has put its own there.
+    pub fn is_in_place(&self) -> bool {
+        self.files.iter().all(Mapping::is_in_place)
     }
 
     /// The heart file and the public file, to be handed to another engine.
@@ -383,16 +406,17 @@ mod tests {
     fn only_memory_files_are_replaced_and_only_own_files_removed() {
         let path = std::path::PathBuf::from(format!("/dev/shm/heartline-files-test-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
+        std::fs::write(path.join("heart"), "").unwrap();
         let create = |cancelled| {
             let place = Place::Directory(path.clone());
             Region::create(&place, Geometry::new(1024, 128), (1, 2), 3, &AtomicBool::new(cancelled)).map(|made| made.0)
         };
         std::fs::write(path.join("public"), "a letter to somebody").unwrap();
         assert!(create(false).unwrap_err().to_string().contains("move it away"));
-        assert!(path.join("public").exists() && !path.join("heart").exists());
+        assert!(path.join("public").exists() && !path.join("heart.new").exists());
         std::fs::remove_file(path.join("public")).unwrap();
         assert!(matches!(create(true), Err(RegionError::Cancelled)));
-        assert!(!path.join("heart").exists());
+        assert!(path.join("heart").exists() && !path.join("heart.new").exists(), "what was there is there");
         let (first, second) = (create(false).unwrap(), create(false).unwrap());
         first.remove_files();
         assert!(path.join("heart").exists() && path.join("public").exists(), "those of the second");

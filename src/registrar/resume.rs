@@ -21,11 +21,13 @@ impl Registrar {
         registrar
     }
 
-    /// A registrar over a region that another one has just left in order, while loops serve: beats wait at the sockets, so nobody needs grace.
+    /// A registrar over a region that another one has just left in order, while loops serve. What excused the silent under that one is not known
+    /// here, so everybody has one TTL from now, as after a death.
     pub fn take_over(region: Arc<Region>, writer: Writer, settings: Settings, now: Nanos) -> Self {
         match Tables::take_over(region, writer) {
             Ok((tables, members)) => {
                 let mut registrar = Self::over(tables, settings, now);
+                registrar.deafness.stalled(now, now);
                 registrar.go_on(members, now);
                 registrar
             }

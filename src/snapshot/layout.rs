@@ -24,11 +24,14 @@ pub enum SnapshotError {
     /// It is no snapshot.
     #[error("is no snapshot of heartline; move it away or choose another --snapshot")]
     Foreign,
+    /// There is nothing in it.
+    #[error("is empty, so it is no snapshot of heartline; move it away or choose another --snapshot")]
+    Empty,
     /// Another version of the format.
     #[error("has format {0}, this program knows format {FORMAT}; start the program that wrote it, or move it away and start without it")]
     Format(u32),
     /// It is shorter than its header says.
-    #[error("has {found} bytes and should have {expected}; it was cut short: move it away to start without it")]
+    #[error("has {found} bytes and should have {expected}; it was cut short: without memory to go on with, move it away to start empty")]
     Short {
         /// Bytes there are.
         found: u64,
@@ -36,7 +39,7 @@ pub enum SnapshotError {
         expected: u64,
     },
     /// Checksums don't match.
-    #[error("is damaged ({0}); move it away to start without it")]
+    #[error("is damaged ({0}); without memory to go on with, move it away to start empty")]
     Damaged(&'static str),
     /// The engine has less room than the file needs.
     #[error(
@@ -61,7 +64,7 @@ struct FileHeader {
 }
 
 /// The header of a half.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(super) struct HalfHeader {
     pub(super) number: U64,
@@ -221,6 +224,9 @@ impl Sizes {
     pub(super) fn read(disk: &impl Disk) -> Result<Self, SnapshotError> {
         let mut header = FileHeader::new_zeroed();
         let found = disk.length()?;
+        if found == 0 {
+            return Err(SnapshotError::Empty);
+        }
         if found < size_of::<FileHeader>() as u64 {
             return Err(SnapshotError::Foreign);
         }

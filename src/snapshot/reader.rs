@@ -30,6 +30,7 @@ pub struct Loaded {
     pub time: u64,
     /// Leases in it.
     pub leases: u32,
+    pub(super) header: HalfHeader,
 }
 
 /// A file whose header is sound.
@@ -73,7 +74,7 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
     /// The newest generation by its header alone, for whoever has newer memory and only goes on with the file.
     pub fn newest(&self) -> Option<Loaded> {
         let (half, header) = self.halves.first()?;
-        Some(Loaded { number: header.number.get(), half: *half, time: header.time.get(), leases: 0 })
+        Some(Loaded { number: header.number.get(), half: *half, time: header.time.get(), leases: 0, header: *header })
     }
 
     /// Puts the newest whole generation into an empty region; `None`: none was ever written. After an error the region is empty again.
@@ -122,7 +123,7 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
             loading.into_iter().map(|part| part.join().expect("loading does not panic")).sum::<Result<u32, SnapshotError>>()
         })?;
         region.feed().start_after(writer, version);
-        Ok(Loaded { number: header.number.get(), half, time: written, leases })
+        Ok(Loaded { number: header.number.get(), half, time: written, leases, header: *header })
     }
 
     /// Puts the members of some blocks where they belong; returns how many there are.

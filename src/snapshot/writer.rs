@@ -62,6 +62,9 @@ pub struct Writer<D> {
     number: u64,
     time: EngineTime,
     slots_used: u32,
+    /// The header of that generation, if a former writer may have been killed before it was durable, or its sync may have failed. Its data is:
+    /// that was synced before the header was written.
+    unconfirmed: Option<HalfHeader>,
     /// Whether anything has changed since that generation.
     changed: bool,
     run: Vec<u8>,
@@ -80,9 +83,15 @@ impl<D: Disk> Writer<D> {
             number: last.map_or(0, |last| last.number),
             time: EngineTime::going_on(now, last.map_or(EngineTime::START, |last| last.time)),
             slots_used: used,
+            unconfirmed: last.map(|last| last.header),
             changed: true,
             run: Vec::with_capacity(RUN_PAGES * PAGE),
         }
+    }
+
+    /// Bytes of the file.
+    pub fn file_bytes(&self) -> u64 {
+        self.sizes.file_bytes()
     }
 
     /// The newest generation on the disk; 0: none.
@@ -110,7 +119,7 @@ impl<D: Disk> Writer<D> {
         if complete {
             (0..self.sizes.beat_blocks(self.slots_used)).for_each(|block| self.halves[self.target].mark(block));
         }
-        match self.write_half(region, now) {
+        match self.confirm().and_then(|()| self.write_half(region, now)) {
             Ok(bytes) => {
                 self.number += 1;
                 self.halves[self.target].pending.fill(0);
@@ -130,6 +139,16 @@ impl<D: Disk> Writer<D> {
                 Err(error)
             }
         }
+    }
+
+    /// Makes the last generation durable before the other half, which may hold the only one that is, is touched.
+    fn confirm(&mut self) -> io::Result<()> {
+        if let Some(header) = self.unconfirmed {
+            self.disk.write_at(header.as_bytes(), self.sizes.header_at(1 - self.target))?;
+            self.disk.sync()?;
+            self.unconfirmed = None;
+        }
+        Ok(())
     }
 
     fn note_changes(&mut self, region: &Region) {

@@ -9,7 +9,7 @@ use heartline::snapshot::Reader;
 use heartline::wire::{Lease, Stat};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -140,6 +140,33 @@ fn a_second_engine_is_refused_at_once_and_touches_nothing() {
     println!("refused after {fastest:?}");
 }
 
+/// A start that is broken off, refused or killed leaves the memory that it would have moved.
+#[test]
+fn a_start_that_does_not_succeed_costs_nothing() {
+    let state = Scratch::new();
+    let mut daemon = Daemon::start(&state, &[]);
+    let mut session = Session::connect(daemon.address).unwrap();
+    let leases: Vec<Lease> = (0..100).map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease).collect();
+    let address = daemon.address.to_string();
+    let large = ["--capacity", "4000000", "--listen", address.as_str()];
+    for (round, signal) in [Signal::TERM, Signal::KILL].into_iter().enumerate() {
+        kill(&mut daemon);
+        let mut broken = command(&state, &large).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        kill_process(Pid::from_child(&broken), signal).unwrap();
+        broken.wait().unwrap();
+        // The memory can't be mapped.
+        let script = "ulimit -v 30000; exec timeout 5 \"$@\"";
+        let refused =
+            Command::new("sh").args(["-c", script, "sh", crate::program::PROGRAM, "--snapshot", "off", "--state"]).arg(&state.0).output();
+        assert_ne!(refused.unwrap().status.code(), Some(0));
+        daemon = Daemon::start_on(&state, &[], &address);
+        assert!(daemon.ready.contains("100 leases go on"), "{signal:?}: {}", daemon.ready);
+        assert_eq!(honoured(&mut Session::connect(daemon.address).unwrap(), &leases, round as u32 + 1), 100);
+    }
+    assert!(!state.0.join("heart.new").exists() || !state.0.join("public.new").exists() || daemon.ready.contains("100"));
+}
+
 /// The words of a heart line that a snapshot keeps.
 fn words(line: &HeartLine) -> impl PartialEq + std::fmt::Debug + use<> {
     (line.head(), line.lease(0).secret, line.nonce(), line.ttl(), line.sequence(), line.history(), line.last().load, line.last().declared)
@@ -159,7 +186,7 @@ fn stopped_in_order_the_snapshot_equals_memory() {
             let stop = &stop;
             scope.spawn(move || {
                 let mut session = Session::connect(address).unwrap();
-                session.set_patience(Duration::from_millis(300));
+                session.set_patience(Duration::from_millis(10));
                 let (mut leases, mut sequence) = (Vec::new(), 0);
                 while !stop.load(Relaxed) {
                     sequence += 1;

@@ -97,7 +97,7 @@ fn files_that_are_no_snapshot_are_left_alone() {
     damaged[4096..3 * 4096].fill(9);
     for (bytes, says) in [
         (b"a letter to somebody".to_vec(), "is no snapshot of heartline; move it away"),
-        (Vec::new(), "is no snapshot of heartline; move it away"),
+        (Vec::new(), "is empty, so it is no snapshot of heartline; move it away"),
         (newer, "has format 2, this program knows format 1"),
         (good[..good.len() / 2].to_vec(), "it was cut short"),
         (damaged.clone(), "is damaged (the headers of both halves)"),
@@ -109,15 +109,37 @@ fn files_that_are_no_snapshot_are_left_alone() {
         assert!(std::fs::read(&path).unwrap() == bytes, "{says}: the file was changed");
     }
     // Memory is newer than any snapshot.
-    std::fs::write(&path, &damaged).unwrap();
-    let mut daemon = Daemon::spawn(command(&state, &flags).args(["--listen", "127.0.0.1:0"]).stderr(Stdio::null()));
-    let mut session = Session::connect(daemon.address).unwrap();
-    assert_eq!(honoured(&mut session, &leases, 5), 50);
-    kill(&mut daemon);
+    for (round, bytes) in [Vec::new(), good[..5000].to_vec(), damaged].into_iter().enumerate() {
+        std::fs::write(&path, &bytes).unwrap();
+        daemon = Daemon::spawn(command(&state, &flags).args(["--listen", "127.0.0.1:0"]).stderr(Stdio::null()));
+        let mut session = Session::connect(daemon.address).unwrap();
+        assert_eq!(honoured(&mut session, &leases, round as u32 + 1), 50);
+        kill(&mut daemon);
+    }
     std::fs::remove_dir_all(&state.0).unwrap();
     std::fs::create_dir(&state.0).unwrap();
     let daemon = Daemon::start(&state, &flags);
     assert_eq!(honoured(&mut Session::connect(daemon.address).unwrap(), &leases, 9), 50, "and was written anew");
+}
+
+/// A file that goes away while the engine writes it would be missed at the next reboot.
+#[test]
+fn a_snapshot_that_is_removed_or_cut_short_is_missed() {
+    for cut in [false, true] {
+        let (state, disk) = (Scratch::new(), Scratch::new());
+        let (path, errors) = (disk.0.join("snapshot"), disk.0.join("errors"));
+        let flags = ["--snapshot", path.to_str().unwrap(), "--snapshot-interval", "10ms", "--capacity", "1000"];
+        let daemon = Daemon::spawn(command(&state, &flags).args(["--listen", "127.0.0.1:0"]).stderr(File::create(&errors).unwrap()));
+        let mut session = Session::connect(daemon.address).unwrap();
+        if cut {
+            File::options().write(true).open(&path).unwrap().set_len(5000).unwrap();
+        } else {
+            std::fs::remove_file(&path).unwrap();
+        }
+        eventually("it is said", || std::fs::read_to_string(&errors).unwrap().contains("was removed or cut short"));
+        assert!(stat(&mut session, Stat::SnapshotFailures) > 0);
+        session.register(&instance("s", "a", 60_000)).unwrap();
+    }
 }
 
 /// The daemon under strace, which makes system calls fail or last.

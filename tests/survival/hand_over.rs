@@ -135,6 +135,42 @@ fn a_successor_that_does_not_fit_is_told_why() {
     assert_eq!(honoured(&mut session, &[lease], 1), 1);
 }
 
+/// A successor with another capacity that dies at any moment costs no lease, whoever goes on then.
+#[test]
+fn a_successor_that_dies_while_it_moves_leases_costs_none() {
+    let (state, mut random) = (Scratch::new(), SmallRng::seed_from_u64(6));
+    let listen = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut daemon = Daemon::start_on(&state, &[], &listen);
+    let mut session = Session::connect(daemon.address).unwrap();
+    session.set_patience(Duration::from_secs(20));
+    let mut leases: Vec<Lease> = (0..200).map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease).collect();
+    let (mut survived, mut ended) = (0, 0);
+    for round in 0..times("HEARTLINE_HAND_OVERS", 6) as u32 {
+        let capacity = (70_000 + 1000 * round).to_string();
+        let flags = ["--replace", "--listen", &listen, "--capacity", &capacity];
+        let mut next = command(&state, &flags).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_micros(random.random_range(0..120_000)));
+        kill_process(Pid::from_child(&next), Signal::KILL).unwrap();
+        next.wait().unwrap();
+        std::thread::sleep(Duration::from_millis(30));
+        if daemon.child.try_wait().unwrap().is_some() {
+            ended += 1;
+            daemon = Daemon::start_on(&state, &[], &listen);
+            session = Session::connect(daemon.address).unwrap();
+        } else {
+            survived += 1;
+        }
+        assert_eq!(honoured(&mut session, &leases, round + 1), leases.len(), "round {round}");
+        leases.push(session.register(&instance("s", &format!("more{round}"), 60_000)).unwrap().lease);
+        daemon.signal(Signal::KILL);
+        daemon.child.wait().unwrap();
+        daemon = Daemon::start_on(&state, &[], &listen);
+        session = Session::connect(daemon.address).unwrap();
+        assert!(daemon.ready.contains(&format!("{} leases go on", leases.len())), "round {round}: {}", daemon.ready);
+    }
+    println!("the old engine went on {survived} times and had ended {ended} times");
+}
+
 /// Another capacity is another layout: leases move, and it is said.
 #[test]
 fn another_layout_is_moved_into() {
