@@ -82,7 +82,7 @@ fn serve(config: &Config, arguments: &Arguments) -> Result<(), String> {
     }
     let signals = Signals::catch().map_err(|error| format!("catching signals: {error}"))?;
     let inherited = heartline::net::inherited().map_err(|error| format!("sockets of the service manager: {error}"))?;
-    let started = if arguments.replace { Engine::replace(config, &stop) } else { Engine::start_on(config, inherited, &stop) };
+    let started = if arguments.replace { Engine::replace(config, inherited, &stop) } else { Engine::start_on(config, inherited, &stop) };
     let mut engine = match started {
         Ok(engine) => engine,
         Err(StartError::Region(RegionError::Cancelled)) => return Ok(()),

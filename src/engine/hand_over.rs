@@ -180,17 +180,17 @@ impl Engine {
         self.listen_for_successors().expect("the socket there was can be made again");
     }
 
-    /// Replaces the engine that runs on the configured state; starts like [`Self::start_unless`] when there is none.
-    pub fn replace(config: &Config, cancelled: &AtomicBool) -> Result<Self, StartError> {
+    /// Replaces the engine that runs on the configured state; starts like [`Self::start_on`] when there is none.
+    pub fn replace(config: &Config, inherited: Vec<OwnedFd>, cancelled: &AtomicBool) -> Result<Self, StartError> {
         config.validate()?;
-        let Place::Directory(path) = &config.state else { return Self::start_unless(config, cancelled) };
+        let Place::Directory(path) = &config.state else { return Self::start_on(config, inherited, cancelled) };
         let failed = |source: io::Error| StartError::HandOver { path: path.clone(), source };
-        let Some(channel) = Channel::connect(path).map_err(failed)? else { return Self::start_unless(config, cancelled) };
+        let Some(channel) = Channel::connect(path).map_err(failed)? else { return Self::start_on(config, inherited, cancelled) };
         match Self::succeed(config, path, &channel, cancelled) {
             // The running engine ended meanwhile, or another successor was first: then the lock tells.
             Err(StartError::HandOver { source, .. }) if is_gone(&source) => {
                 drop(channel);
-                Self::start_unless(config, cancelled)
+                Self::start_on(config, inherited, cancelled)
             }
             other => other,
         }

@@ -90,6 +90,9 @@ impl Memory {
             },
             None => None,
         };
+        if let (Place::Directory(path), false) = (&config.state, made) {
+            Region::remove_unfinished(path);
+        }
         if made {
             // Last: until here memory and snapshot of the engine before are as they were.
             region.install().inspect_err(|_| region.remove_files())?;

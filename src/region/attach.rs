@@ -44,7 +44,14 @@ impl Region {
         attached
     }
 
-    /// The same with the files of a directory that are open already, the heart file first.
+    /// Removes what a start that was killed left beside the files' places: it may be much memory. The caller holds the directory's lock.
+    pub fn remove_unfinished(directory: &Path) {
+        for name in ["heart", "public"] {
+            let _ = std::fs::remove_file(fresh(&directory.join(name)));
+        }
+    }
+
+    /// Like [`Self::attach`], with the files of a directory that are open already, the heart file first.
     pub fn attach_files(directory: &Path, [heart, public]: [File; 2]) -> Result<(Self, Writer), RegionError> {
         let heart = candidate(heart, directory.join("heart"), Geometry::heart_bytes)?;
         let public = candidate(public, directory.join("public"), Geometry::public_bytes)?;
