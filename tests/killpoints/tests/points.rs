@@ -139,7 +139,7 @@ fn killed_while_going_on_nothing_more_is_lost() {
         let mut world = prepared(prepare);
         let (_, stores) = kill_at(u64::MAX - 1, || act(&mut world));
         let after = world.killed_and_resumed().check(name);
-        // The last but one is where a step is struck out, for actions of one step.
+        // The last but one is where many a step is struck out.
         for point in [stores / 4, stores / 2, stores * 3 / 4, stores - 2] {
             let halfway = || {
                 let mut world = prepared(prepare);
