@@ -221,10 +221,10 @@ fn a_sync_of_five_seconds_delays_nobody() {
     let flags = ["--snapshot", path.to_str().unwrap(), "--snapshot-interval", "10ms", "--capacity", "1000"];
     let daemon = injected(&state, &flags, "fdatasync", "fdatasync:delay_enter=5000000:when=3", &errors);
     let mut session = Session::connect(daemon.address).unwrap();
-    let mut leases: Vec<Lease> = (0..100).map(|n| session.register(&instance("s", &format!("i{n}"), 1000)).unwrap().lease).collect();
+    let mut leases: Vec<Lease> = (0..100).map(|n| session.register(&instance("s", &format!("i{n}"), 10_000)).unwrap().lease).collect();
     std::thread::sleep(Duration::from_millis(300));
     let stuck = stat(&mut session, Stat::Snapshot);
-    leases.push(session.register(&instance("s", "more", 1000)).unwrap().lease);
+    leases.push(session.register(&instance("s", "more", 10_000)).unwrap().lease);
     std::thread::sleep(Duration::from_millis(100));
     let during = (0..6)
         .map(|round| {

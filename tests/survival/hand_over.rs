@@ -59,7 +59,7 @@ fn under_load_nothing_is_lost() {
     let mut daemon = Daemon::start(&state, &flags);
     let address = daemon.address;
     let mut session = Session::connect(address).unwrap();
-    let leases: Vec<Lease> = (0..500).map(|n| session.register(&instance("s", &format!("i{n}"), 2000)).unwrap().lease).collect();
+    let leases: Vec<Lease> = (0..500).map(|n| session.register(&instance("s", &format!("i{n}"), 20_000)).unwrap().lease).collect();
     let hand_overs = times("HEARTLINE_HAND_OVERS", 6);
     let stop = AtomicBool::new(false);
     let seen = std::thread::scope(|scope| {
@@ -83,6 +83,16 @@ fn under_load_nothing_is_lost() {
     assert_eq!(stat(&mut session, Stat::KernelDrops), 0);
 }
 
+/// Waits until an engine whose successor is dead has ended or serves.
+fn has_ended(daemon: &mut Daemon) -> bool {
+    let mut ended = false;
+    eventually("it has ended or serves", || {
+        ended = daemon.child.try_wait().unwrap().is_some();
+        ended || Session::connect(daemon.address).is_ok_and(|mut session| session.hello().is_ok())
+    });
+    ended
+}
+
 /// A new version that crashes, at any moment, leaves the old one at work, or has taken over.
 #[test]
 fn a_successor_that_dies_is_survived() {
@@ -101,8 +111,7 @@ fn a_successor_that_dies_is_survived() {
         kill_process(Pid::from_child(&next), Signal::KILL).unwrap();
         next.wait().unwrap();
         // It goes on by itself, unless it had handed over: then the next one goes on with what the dead one left.
-        std::thread::sleep(Duration::from_millis(20));
-        if daemon.child.try_wait().unwrap().is_some() {
+        if has_ended(&mut daemon) {
             taken += 1;
             daemon = Daemon::start_on(&state, &[], &listen);
             session = Session::connect(daemon.address).unwrap();
@@ -152,8 +161,7 @@ fn a_successor_that_dies_while_it_moves_leases_costs_none() {
         std::thread::sleep(Duration::from_micros(random.random_range(0..120_000)));
         kill_process(Pid::from_child(&next), Signal::KILL).unwrap();
         next.wait().unwrap();
-        std::thread::sleep(Duration::from_millis(30));
-        if daemon.child.try_wait().unwrap().is_some() {
+        if has_ended(&mut daemon) {
             ended += 1;
             daemon = Daemon::start_on(&state, &[], &listen);
             session = Session::connect(daemon.address).unwrap();
@@ -204,7 +212,7 @@ fn a_successor_that_fails_after_the_old_one_stopped_is_survived() {
     let state = Scratch::new();
     let daemon = Daemon::start(&state, &["--cores", "0"]);
     let mut session = Session::connect(daemon.address).unwrap();
-    let leases: Vec<Lease> = (0..200).map(|n| session.register(&instance("s", &format!("i{n}"), 2000)).unwrap().lease).collect();
+    let leases: Vec<Lease> = (0..200).map(|n| session.register(&instance("s", &format!("i{n}"), 20_000)).unwrap().lease).collect();
     let stop = AtomicBool::new(false);
     let seen = std::thread::scope(|scope| {
         let beating = scope.spawn(|| beat_and_listen(daemon.address, &leases, &stop));
@@ -224,5 +232,5 @@ fn a_successor_that_fails_after_the_old_one_stopped_is_survived() {
     println!("two successors failed: {seen:?}");
     assert_eq!(seen.answered, seen.sent);
     assert_eq!((stat(&mut session, Stat::Downs), stat(&mut session, Stat::Up)), (0, 200));
-    session.register(&instance("s", "another", 2000)).unwrap();
+    session.register(&instance("s", "another", 20_000)).unwrap();
 }

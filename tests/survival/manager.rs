@@ -53,10 +53,9 @@ fn sockets_of_the_service_manager_are_served() {
     let mut activate = Command::new("systemd-socket-activate");
     activate.args(["--datagram", "-l", &listen, "-E", "HEARTLINE_SNAPSHOT=off", PROGRAM, "--listen", &listen, "--cores", "0", "--state"]);
     let mut child = activate.arg(&state.0).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(300));
     let mut session = Session::connect(free).unwrap();
     session.set_patience(Duration::from_secs(5));
-    session.hello().unwrap();
+    eventually("the socket is there, and whoever it starts answers", || session.hello().is_ok());
     assert_eq!(stat(&mut session, Stat::KernelDrops), 0);
     child.kill().unwrap();
     child.wait().unwrap();
@@ -131,13 +130,17 @@ fn loops_take_no_page_fault_under_snapshots() {
         // Stacks, and buffers that the kernel fills, are touched once.
         (1..4).for_each(|number| round(&mut session, number));
         next_generation(&mut session);
-        let (before, from) = (loop_faults(&daemon), stat(&mut session, Stat::Snapshot));
-        (4..20).for_each(|number| round(&mut session, number));
-        next_generation(&mut session);
-        let (after, to) = (loop_faults(&daemon), stat(&mut session, Stat::Snapshot));
-        println!("memory {what}: faults of the loops {before:?} before, {after:?} after {} snapshots", to - from);
-        assert_eq!(before, after, "memory {what}");
-        assert!(!before.is_empty() && to > from);
+        // The kernel may unmap pages for reasons of its own now and then; snapshots would do it every time.
+        let quiet = (1..4).any(|window| {
+            let (before, from) = (loop_faults(&daemon), stat(&mut session, Stat::Snapshot));
+            (4..94).for_each(|number| round(&mut session, window * 100 + number));
+            next_generation(&mut session);
+            let (after, to) = (loop_faults(&daemon), stat(&mut session, Stat::Snapshot));
+            println!("memory {what}: faults of the loops {before:?} before, {after:?} after {} snapshots", to - from);
+            assert!(!before.is_empty() && to > from);
+            before == after
+        });
+        assert!(quiet, "memory {what}");
         crate::kill(&mut daemon);
         daemon = Daemon::start(&state, &flags);
     }
