@@ -3,7 +3,7 @@
 use super::layout::FORMAT;
 use super::view::{Shared, View};
 use memmap2::{MmapOptions, MmapRaw};
-use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create, statfs};
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, memfd_create, statfs};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -114,12 +114,19 @@ impl Mapping {
         let shown = path.as_ref().map_or_else(|| format!("memfd {name}"), |path| path.display().to_string());
         let fail = |source: io::Error| RegionError::Io { file: shown.clone(), source };
         let file = match &path {
-            None => memfd_create(name, MemfdFlags::CLOEXEC).map(File::from).map_err(io::Error::from),
+            None => memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map(File::from).map_err(io::Error::from),
             Some(path) => refuse_foreign(path).and_then(|()| fresh_file(path, name)),
         };
         let file = file.map_err(fail)?;
         match Self::fill(&file, bytes, cancelled, &shown, &fail) {
-            Ok(map) => Ok(Self { map, file, path }),
+            Ok(map) => {
+                if path.is_none() {
+                    // Nobody can cut it short under the mapping; files of a directory can't be sealed (fcntl(2), F_ADD_SEALS).
+                    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+                    fcntl_add_seals(&file, seals).map_err(|error| fail(error.into()))?;
+                }
+                Ok(Self { map, file, path })
+            }
             Err(error) => {
                 remove_if_same(&file, path.as_deref().map(fresh).as_deref());
                 Err(error)
