@@ -289,7 +289,7 @@ impl Region {
 
     /// Finds an instance by its service and name.
     pub fn find_instance(&self, service: u32, id: u64, name: &[u8]) -> Result<Option<u32>, Disturbed> {
-        self.find_identity(&self.identity(id, name), service, name)
+        self.index.find(self.hash(id, name), |slot| self.is_instance(slot, service, name))
     }
 
     /// Where an instance belongs in the index, for whoever looks for many and asks for their cache lines first.
@@ -301,13 +301,16 @@ impl Region {
 
     /// Finds an instance by its service and name, when its place is known.
     pub fn find_identity(&self, identity: &Identity, service: u32, name: &[u8]) -> Result<Option<u32>, Disturbed> {
-        self.index.find(identity.0, |slot| {
-            let endpoint = self.endpoints.get(slot as usize)?;
-            if endpoint.service() != service {
-                return Some(false);
-            }
-            Some(self.records.read(slot)?.instance.bytes() == name)
-        })
+        self.index.find(identity.0, |slot| self.is_instance(slot, service, name))
+    }
+
+    #[inline]
+    fn is_instance(&self, slot: u32, service: u32, name: &[u8]) -> Option<bool> {
+        let endpoint = self.endpoints.get(slot as usize)?;
+        if endpoint.service() != service {
+            return Some(false);
+        }
+        Some(self.records.read(slot)?.instance.bytes() == name)
     }
 
     /// Forgets both indexes, to be filled again from what they lead to.
@@ -346,6 +349,7 @@ impl Region {
         self.index.remove(writer, self.hash(id, name), slot);
     }
 
+    #[inline]
     fn hash(&self, id: u64, name: &[u8]) -> u64 {
         let mut hasher = SipHasher13::new_with_keys(self.key.0, self.key.1);
         hasher.write_u64(id);

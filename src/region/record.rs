@@ -36,6 +36,7 @@ const _: () = {
 };
 
 impl RecordHead {
+    #[inline]
     fn record(&self) -> Record {
         Record {
             replaced_nonce: self.replaced_nonce.load(Relaxed),
@@ -145,6 +146,7 @@ impl Records {
     }
 }
 
+#[inline]
 pub(super) fn load_bytes<const WORDS: usize, const BYTES: usize>(words: &[AtomicU64; WORDS]) -> [u8; BYTES] {
     const { assert!(BYTES == WORDS * 8) };
     let mut bytes = [0; BYTES];
