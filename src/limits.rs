@@ -113,9 +113,9 @@ pub const RECEIVE_QUEUE_BYTES_MAX: usize = 1 << 30;
 pub const COOKIE_PERIOD_NS: u64 = 60_000_000_000;
 /// Time between two snapshots unless configured otherwise.
 pub const SNAPSHOT_INTERVAL_MS_DEFAULT: u64 = 1000;
-/// Shortest and longest time between two snapshots.
+/// Shortest time between two snapshots.
 pub const SNAPSHOT_INTERVAL_MS_MIN: u64 = 10;
-/// See above.
+/// Longest time between two snapshots.
 pub const SNAPSHOT_INTERVAL_MS_MAX: u64 = 3_600_000;
 /// Longest time a stopping loop goes on emptying its sockets.
 pub const STOP_DRAIN_NS_MAX: u64 = 1_000_000_000;

@@ -136,7 +136,7 @@ impl Engine {
             Ok(()) => HandedOver::Yes,
             Err(error) => {
                 end(successor);
-                if !self.region.is_in_place() {
+                if say != Say::Prepared && !self.region.is_in_place() {
                     return HandedOver::Lost(error);
                 }
                 self.go_on(writer, file);
@@ -232,13 +232,13 @@ impl Engine {
                 _ => Err(failed(io::Error::other("an unexpected word"))),
             }
         };
-        let (mut engine, snapshot) = if let (true, Ok((region, writer))) = (fits, attached) {
+        let (mut engine, file, writer) = if let (true, Ok((region, writer))) = (fits, attached) {
             let mut engine = engine(region, Vec::new());
             let prepared = Prepared::new(engine.parts(settings, &status))?;
             yours(Say::Prepared)?;
             let (threads, leases) = prepared.start(writer, Begin::TakeOver)?;
             (engine.threads, engine.resumed) = (Some(threads), leases);
-            (engine, Ok(snapshot))
+            (engine, snapshot, None)
         } else {
             yours(if readable { Say::Moves } else { Say::Reads })?;
             let start = Start { config, settings: &settings, key, now: clock::now(), cancelled };
@@ -248,22 +248,19 @@ impl Engine {
             let prepared = Prepared::new(engine.parts(settings, &status))?;
             let (threads, leases) = prepared.start(memory.writer, if memory.peopled { Begin::Resume } else { Begin::Empty })?;
             (engine.threads, engine.resumed) = (Some(threads), leases);
-            (engine, Err(memory.snapshot))
+            (engine, None, memory.snapshot)
         };
         engine.listen_for_successors()?;
         channel.send(&Word { say: Say::Serving }).map_err(failed)?;
         // What a disk can fail at comes last: without snapshots the engine serves all the same, and says so.
         let region = Arc::clone(&engine.region);
-        let writer = match snapshot {
-            Ok(None) => None,
-            Ok(Some(file)) => match file.into_writer(None, &region, clock::now(), &mut engine.notices) {
-                Ok(writer) => Some(writer),
-                Err(error) => {
-                    engine.notices.push(format!("no snapshots are written: {error}"));
-                    None
-                }
-            },
-            Err(writer) => writer,
+        let writer = match file.map(|file| file.into_writer(None, &region, clock::now(), &mut engine.notices)) {
+            None => writer,
+            Some(Ok(writer)) => Some(writer),
+            Some(Err(error)) => {
+                engine.notices.push(format!("no snapshots are written: {error}"));
+                None
+            }
         };
         engine.start_snapshots(writer, status)?;
         Ok(engine)

@@ -131,6 +131,7 @@ impl Engine {
         let Some(writer) = writer else { return Ok(()) };
         let ((orders, receiver), (failures, told)) = (unbounded(), unbounded());
         self.snapshot_file = writer.disk().try_clone().ok();
+        self.shared().memory_bytes.fetch_add(writer.memory_bytes() as u64, Relaxed);
         let thread = SnapshotThread::new(Arc::clone(&self.region), writer, status, failures);
         let interval = self.config.snapshot_interval;
         let builder = std::thread::Builder::new().name("heartline-snap".into());

@@ -93,7 +93,7 @@ impl Prepared {
             replies: Replies::default(),
         };
         let loops: Vec<EventLoop> = polls.into_iter().enumerate().map(make).collect();
-        let tables = region.geometry().heart_bytes() + region.geometry().public_bytes();
+        let tables = region.geometry().heart_bytes() + region.geometry().public_bytes() + region.changed_bytes();
         let buffers: usize = loops.iter().map(|one| one.receive.memory_bytes() + one.dataplane.memory_bytes()).sum();
         shared.memory_bytes.store((tables + COMMAND_QUEUE * size_of::<Command>() + buffers) as u64, Relaxed);
         let registrar = registrar_thread(&shared, region, wake, random, settings.epoch, Arc::clone(snapshot))?;

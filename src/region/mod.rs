@@ -210,6 +210,11 @@ impl Region {
         self.changed[slot as usize / 64].fetch_or(1 << (slot % 64), Release);
     }
 
+    /// Bytes of this process that tell what has changed.
+    pub fn changed_bytes(&self) -> usize {
+        self.changed.len() * 8
+    }
+
     /// The slots that have changed since the last call, 64 at a time: number of the first, and a bit for each. For one caller only.
     pub fn take_changed(&self) -> impl Iterator<Item = (u32, u64)> {
         let words = self.changed.iter().enumerate();

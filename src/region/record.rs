@@ -124,7 +124,7 @@ impl Records {
             store_bytes(&head.source, &record.source);
             store_bytes(&head.zone, zerocopy::IntoBytes::as_bytes(&record.zone));
             store_bytes(&head.instance, zerocopy::IntoBytes::as_bytes(&record.instance));
-            self.store_attributes(slot, attributes);
+            self.set_attributes(writer, slot, attributes);
         });
     }
 
@@ -135,10 +135,6 @@ impl Records {
 
     /// Replaces the attributes only. To be called inside [`Self::locked`].
     pub fn set_attributes(&self, _: &Writer, slot: u32, attributes: &[u8]) {
-        self.store_attributes(slot, attributes);
-    }
-
-    fn store_attributes(&self, slot: u32, attributes: &[u8]) {
         let tail = self.tail(slot);
         assert!(attributes.len() <= tail.len() * 8, "attributes longer than their tail");
         self.heads[slot as usize].attributes_len.store(attributes.len() as u32, Relaxed);

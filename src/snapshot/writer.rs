@@ -94,6 +94,12 @@ impl<D: Disk> Writer<D> {
         self.sizes.file_bytes()
     }
 
+    /// Bytes of memory that the writer takes.
+    pub fn memory_bytes(&self) -> usize {
+        let half = self.sizes.blocks() as usize * 4 + self.sizes.blocks().div_ceil(64) as usize * 8;
+        2 * half + self.run.capacity()
+    }
+
     /// The newest generation on the disk; 0: none.
     pub fn number(&self) -> u64 {
         self.number
