@@ -269,7 +269,7 @@ fn a_power_loss_on_ext4_costs_nothing_that_was_reported() {
         let state = Scratch::new();
         let mounted = Mounted::image(&image, disk.0.join("mounted"));
         let path = mounted.0.join("snapshot");
-        let flags = ["--snapshot", path.to_str().unwrap(), "--snapshot-interval", "10ms", "--capacity", "4000"];
+        let flags = ["--snapshot", path.to_str().unwrap(), "--snapshot-interval", "10ms", "--capacity", "16384"];
         let mut daemon = Daemon::spawn(command(&state, &flags).args(["--listen", "127.0.0.1:0"]).stderr(Stdio::null()));
         let mut session = Session::connect(daemon.address).unwrap();
         sequence += 1;
@@ -285,6 +285,7 @@ fn a_power_loss_on_ext4_costs_nothing_that_was_reported() {
                 break;
             }
             session.register(&instance("u", &format!("u{round}-{number}"), 600_000)).unwrap();
+            std::thread::sleep(Duration::from_micros(100));
         }
         let root = File::open(&mounted.0).unwrap();
         // SAFETY: the kernel reads four bytes, the flag.
