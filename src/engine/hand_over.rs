@@ -8,7 +8,7 @@ use super::memory::{Memory, SnapshotFile, Start, StateDirectory};
 use super::snapshot_thread::{Order, SnapshotStatus};
 use super::threads::{Begin, Prepared};
 use super::{Engine, Snapshots, loop_cores, random, settings};
-use crate::clock;
+use crate::clock::{self, Nanos};
 use crate::config::Config;
 use crate::error::StartError;
 use crate::net::Socket;
@@ -180,19 +180,29 @@ impl Engine {
         self.listen_for_successors().expect("the socket there was can be made again");
     }
 
-    /// Replaces the engine that runs on the configured state; starts like [`Self::start_on`] when there is none.
+    /// Replaces the engine that runs on the configured state; starts like [`Self::start_on`] when there is none. One that does not listen yet is
+    /// waited for.
     pub fn replace(config: &Config, inherited: Vec<OwnedFd>, cancelled: &AtomicBool) -> Result<Self, StartError> {
         config.validate()?;
         let Place::Directory(path) = &config.state else { return Self::start_on(config, inherited, cancelled) };
         let failed = |source: io::Error| StartError::HandOver { path: path.clone(), source };
-        let Some(channel) = Channel::connect(path).map_err(failed)? else { return Self::start_on(config, inherited, cancelled) };
-        match Self::succeed(config, path, &channel, cancelled) {
-            // The running engine ended meanwhile, or another successor was first: then the lock tells.
-            Err(StartError::HandOver { source, .. }) if is_gone(&source) => {
-                drop(channel);
-                Self::start_on(config, inherited, cancelled)
+        let patience = clock::now() + PROMPT.as_nanos() as Nanos;
+        loop {
+            if let Some(channel) = Channel::connect(path).map_err(failed)? {
+                match Self::succeed(config, path, &channel, cancelled) {
+                    // The running engine ended meanwhile, or another successor was first: then the lock tells.
+                    Err(StartError::HandOver { source, .. }) if is_gone(&source) => {}
+                    other => return other,
+                }
             }
-            other => other,
+            // Looked at only: a start takes it itself.
+            let free = StateDirectory::take(&config.state).map(drop);
+            match free {
+                // It starts, or goes on after another successor has failed: it listens in a moment.
+                Err(StartError::StateInUse(_)) if clock::now() < patience => std::thread::sleep(Duration::from_millis(5)),
+                Err(error) => return Err(error),
+                Ok(()) => return Self::start_on(config, inherited, cancelled),
+            }
         }
     }
 
