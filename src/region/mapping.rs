@@ -4,6 +4,7 @@ use super::layout::FORMAT;
 use super::view::{Shared, View};
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, memfd_create, statfs};
+use rustix::mm::{MapFlags, ProtFlags, mmap};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -95,10 +96,16 @@ pub enum Mismatch {
 /// Bytes allocated and faulted in between two looks at whether the start was cancelled.
 const STEP_BYTES: usize = 64 << 20;
 
+/// A huge page of x86-64, and of aarch64 with pages of 4 KiB.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+/// `MADV_COLLAPSE` of `asm-generic/mman-common.h`: puts small pages together to huge ones at once, whatever is configured under
+/// `/sys/kernel/mm/transparent_hugepage` (madvise(2), since Linux 6.1).
+const MADV_COLLAPSE: libc::c_int = 25;
+
 /// One mapped file.
 #[derive(Debug)]
 pub(super) struct Mapping {
-    map: MmapRaw,
+    pages: Pages,
     file: File,
     path: Option<PathBuf>,
 }
@@ -119,13 +126,13 @@ impl Mapping {
         };
         let file = file.map_err(fail)?;
         match Self::fill(&file, bytes, cancelled, &shown, &fail) {
-            Ok(map) => {
+            Ok(pages) => {
                 if path.is_none() {
                     // Nobody can cut it short under the mapping; files of a directory can't be sealed (fcntl(2), F_ADD_SEALS).
                     let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
                     fcntl_add_seals(&file, seals).map_err(|error| fail(error.into()))?;
                 }
-                Ok(Self { map, file, path })
+                Ok(Self { pages, file, path })
             }
             Err(error) => {
                 remove_if_same(&file, path.as_deref().map(fresh).as_deref());
@@ -140,7 +147,7 @@ impl Mapping {
         cancelled: &AtomicBool,
         shown: &str,
         fail: &impl Fn(io::Error) -> RegionError,
-    ) -> Result<MmapRaw, RegionError> {
+    ) -> Result<Pages, RegionError> {
         let steps = || (0..bytes).step_by(STEP_BYTES).map(|start| (start, STEP_BYTES.min(bytes - start)));
         for (start, length) in steps() {
             if cancelled.load(Relaxed) {
@@ -152,27 +159,26 @@ impl Mapping {
                 source: error.into(),
             })?;
         }
-        let map = MmapOptions::new().len(bytes).map_raw(file).map_err(fail)?;
-        // Advice only: a kernel without huge pages for shared memory goes on with small ones.
-        let _ = map.advise(memmap2::Advice::HugePage);
+        let pages = Pages::map(file, bytes).map_err(fail)?;
         for (start, length) in steps() {
             if cancelled.load(Relaxed) {
                 return Err(RegionError::Cancelled);
             }
-            map.advise_range(memmap2::Advice::PopulateWrite, start, length).or_else(|_| populate(&map, start, length)).map_err(fail)?;
+            pages.collapse(start, length);
+            pages.populate(start, length).map_err(fail)?;
         }
-        Ok(map)
+        Ok(pages)
     }
 
     /// Maps a file that is there, all of it.
     pub(super) fn open(file: File, path: &Path) -> Result<Self, RegionError> {
         let fail = |source: io::Error| RegionError::Io { file: path.display().to_string(), source };
-        let map = MmapOptions::new().map_raw(&file).map_err(fail)?;
-        let _ = map.advise(memmap2::Advice::HugePage);
+        let bytes = usize::try_from(file.metadata().map_err(fail)?.len()).map_err(|_| fail(io::ErrorKind::FileTooLarge.into()))?;
+        let pages = Pages::map(&file, bytes).map_err(fail)?;
         // The memory is there; this only spares the loops the faults. Reading faults map 16 pages at once (fault_around_bytes), and pages of
         // tmpfs are mapped writable at that. A kernel that can't takes the faults later.
-        let _ = map.advise(memmap2::Advice::PopulateRead);
-        Ok(Self { map, file, path: Some(path.to_owned()) })
+        let _ = pages.reserved.advise_range(memmap2::Advice::PopulateRead, pages.start, bytes);
+        Ok(Self { pages, file, path: Some(path.to_owned()) })
     }
 
     /// The file.
@@ -200,8 +206,8 @@ impl Mapping {
     /// `count` values from `offset` on.
     pub(super) fn view<T: Shared>(&self, offset: usize, count: usize) -> View<T> {
         let end = count.checked_mul(size_of::<T>()).and_then(|bytes| bytes.checked_add(offset));
-        assert!(end.is_some_and(|end| end <= self.map.len()), "a view ends behind its mapping");
-        let start = self.map.as_mut_ptr().wrapping_add(offset).cast::<T>();
+        assert!(end.is_some_and(|end| end <= self.pages.bytes), "a view ends behind its mapping");
+        let start = self.pages.address(offset).cast::<T>();
         assert!(start.is_aligned(), "a view is not aligned");
         let start = NonNull::new(start).expect("a mapping does not start at zero");
         // SAFETY: aligned and inside the mapping by the assertions above; `Region` keeps the mapping as long as its views.
@@ -209,13 +215,50 @@ impl Mapping {
     }
 }
 
-/// Faults pages in by writing a zero to each, for kernels without `MADV_POPULATE_WRITE` (before 5.14).
-fn populate(map: &MmapRaw, start: usize, length: usize) -> io::Result<()> {
-    for page in (start..start + length).step_by(4096) {
-        // SAFETY: `page` is inside the mapping, which nobody else uses yet.
-        unsafe { map.as_mut_ptr().wrapping_add(page).write_volatile(0) };
+/// A file mapped where huge pages can be mapped, too: at a multiple of their size. Only then does the kernel use one entry for each of them.
+#[derive(Debug)]
+struct Pages {
+    /// Addresses that the file is mapped over, from `start` on. Unmapping them unmaps the file.
+    reserved: MmapRaw,
+    start: usize,
+    bytes: usize,
+}
+
+impl Pages {
+    fn map(file: &File, bytes: usize) -> io::Result<Self> {
+        let reserved = MmapRaw::from(MmapOptions::new().len(bytes + HUGE_PAGE_BYTES).no_reserve_swap().map_anon()?);
+        let start = reserved.as_ptr().align_offset(HUGE_PAGE_BYTES);
+        let pages = Self { reserved, start, bytes };
+        if bytes > 0 {
+            let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::FIXED);
+            // SAFETY: these addresses are in the reservation, which was made for this and is used by nobody.
+            unsafe { mmap(pages.address(0).cast(), bytes, access, flags, file, 0) }?;
+        }
+        Ok(pages)
     }
-    Ok(())
+
+    fn address(&self, offset: usize) -> *mut u8 {
+        self.reserved.as_mut_ptr().wrapping_add(self.start + offset)
+    }
+
+    /// Makes huge pages of small ones. Where the kernel or its memory has none, small ones stay.
+    fn collapse(&self, start: usize, length: usize) {
+        // SAFETY: the range is in the mapping; the call changes what backs it, not what is in it.
+        let _ = unsafe { libc::madvise(self.address(start).cast(), length, MADV_COLLAPSE) };
+    }
+
+    /// Faults pages in for writing.
+    fn populate(&self, start: usize, length: usize) -> io::Result<()> {
+        let populated = self.reserved.advise_range(memmap2::Advice::PopulateWrite, self.start + start, length);
+        populated.or_else(|_| {
+            // Kernels without `MADV_POPULATE_WRITE` (before 5.14): writing a zero to each does it.
+            for page in (start..start + length).step_by(4096) {
+                // SAFETY: `page` is inside the mapping, which nobody else uses yet.
+                unsafe { self.address(page).write_volatile(0) };
+            }
+            Ok(())
+        })
+    }
 }
 
 /// Where a file is made before it is put into its place.
