@@ -1,14 +1,21 @@
-//! Sending many replies in one system call.
+//! Sending many replies in one system call, and many equal ones to one peer in one message.
 
 use super::address::{RawAddress, unmap};
-use super::socket::Socket;
+use super::socket::{Socket, UDP_SEGMENT};
 use crate::exchange::{Peer, Replies};
 use crate::limits::GROUP_FRAMES;
+use smallvec::SmallVec;
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// A `cmsghdr` and a `struct in6_pktinfo` (20 bytes), padded.
-const CONTROL_BYTES: usize = 40;
+/// A `cmsghdr` and a `struct in6_pktinfo` (20 bytes), padded; a `cmsghdr` and the length of a segment (2 bytes), padded.
+const CONTROL_BYTES: usize = 40 + 24;
+/// From this many equal replies on the kernel is given one message to cut: below, what it saves is not measurable.
+const SEGMENTS_MIN: usize = 16;
+/// Segments of one message: `UDP_MAX_SEGMENTS` of `linux/udp.h`, 64 before Linux 6.9 and 128 since.
+const SEGMENTS_MAX: usize = 64;
+/// Bytes of one message: 65,535 less the headers of IPv4 and UDP (RFC 791, RFC 768).
+const MESSAGE_BYTES_MAX: usize = 65_507;
 
 /// Headers for one `sendmmsg`, reused for ever.
 pub struct SendBatch {
@@ -16,7 +23,12 @@ pub struct SendBatch {
     controls: Box<[[u64; CONTROL_BYTES / 8]; GROUP_FRAMES]>,
     vectors: Box<[libc::iovec; GROUP_FRAMES]>,
     headers: Box<[libc::mmsghdr; GROUP_FRAMES]>,
+    /// A message could not be cut, as where the network device computes no checksums: replies go one by one from then on.
+    one_by_one: bool,
 }
+
+/// Replies with whom they are for.
+type Addressed<'a> = (&'a Peer, &'a [u8]);
 
 // SAFETY: the pointers in `headers` lead to the other fields' heap memory, which moves with the batch; those in `vectors` are set before
 // each use.
@@ -51,63 +63,84 @@ impl Default for SendBatch {
             header.msg_hdr.msg_control = controls[at].as_mut_ptr().cast();
             header
         }));
-        Self { names, controls, vectors, headers }
+        Self { names, controls, vectors, headers, one_by_one: false }
     }
 }
 
 impl SendBatch {
     /// Sends all replies from the sockets that their requests came to, and forgets them. Never waits.
     pub fn send(&mut self, replies: &mut Replies, sockets: &[Socket], sent: &mut Sent) {
-        let mut run = 0;
-        let mut socket_of_run = 0;
-        for (peer, frame) in replies.iter() {
-            let socket = usize::from(peer.socket);
-            if run > 0 && socket != socket_of_run {
-                self.send_run(&sockets[socket_of_run], run, sent);
-                run = 0;
+        let all: SmallVec<[Addressed<'_>; GROUP_FRAMES]> = replies.iter().collect();
+        for of_socket in all.chunk_by(|one, next| one.0.socket == next.0.socket) {
+            let socket = &sockets[usize::from(of_socket[0].0.socket)];
+            let mut messages = 0;
+            let mut frames = 0;
+            for equal in of_socket.chunk_by(|one, next| one.0 == next.0 && one.1.len() == next.1.len()) {
+                let (peer, frame) = equal[0];
+                if !socket.reaches(&peer.ip) {
+                    sent.dropped += equal.len() as u64;
+                    continue;
+                }
+                let most = if socket.cuts() && !self.one_by_one { SEGMENTS_MAX.min(MESSAGE_BYTES_MAX / frame.len()) } else { 1 };
+                let most = if equal.len().min(most) < SEGMENTS_MIN { 1 } else { most };
+                for message in equal.chunks(most) {
+                    self.prepare(messages, frames, message, socket);
+                    messages += 1;
+                    frames += message.len();
+                }
             }
-            if !sockets[socket].reaches(&peer.ip) {
-                sent.dropped += 1;
-                continue;
-            }
-            socket_of_run = socket;
-            self.prepare(run, peer, frame, &sockets[socket]);
-            run += 1;
+            self.send_run(socket, messages, sent);
         }
-        if run > 0 {
-            self.send_run(&sockets[socket_of_run], run, sent);
-        }
+        drop(all);
         replies.clear();
     }
 
-    fn prepare(&mut self, at: usize, peer: &Peer, frame: &[u8], socket: &Socket) {
+    /// Prepares a message of equal replies; its vectors begin at `first`.
+    fn prepare(&mut self, at: usize, first: usize, replies: &[Addressed<'_>], socket: &Socket) {
+        for (vector, (_, frame)) in self.vectors[first..].iter_mut().zip(replies) {
+            vector.iov_base = frame.as_ptr().cast_mut().cast();
+            vector.iov_len = frame.len();
+        }
+        let (peer, frame) = replies[0];
         let header = &mut self.headers[at].msg_hdr;
         header.msg_namelen = self.names[at].set(peer, socket.is_ipv6());
-        self.vectors[at].iov_base = frame.as_ptr().cast_mut().cast();
-        self.vectors[at].iov_len = frame.len();
-        header.msg_controllen = 0;
-        if peer.local != [0; 16] {
-            header.msg_controllen = write_source(&mut self.controls[at], &peer.local, socket.is_ipv6()) as _;
-        }
+        header.msg_iov = &raw mut self.vectors[first];
+        header.msg_iovlen = replies.len() as _;
         header.msg_flags = 0;
+        let control = zerocopy::IntoBytes::as_mut_bytes(&mut self.controls[at]);
+        let mut length = 0;
+        if peer.local != [0; 16] {
+            length += write_source(control, &peer.local, socket.is_ipv6());
+        }
+        if replies.len() > 1 {
+            let segment = frame.len() as u16;
+            length += write_control(&mut control[length..], (libc::IPPROTO_UDP, UDP_SEGMENT), &segment.to_ne_bytes());
+        }
+        header.msg_controllen = length as _;
     }
 
-    fn send_run(&mut self, socket: &Socket, run: usize, sent: &mut Sent) {
+    #[allow(clippy::unnecessary_cast, reason = "musl has other types for these lengths than glibc")]
+    fn send_run(&mut self, socket: &Socket, messages: usize, sent: &mut Sent) {
         let mut done = 0;
-        while done < run {
-            let rest = &mut self.headers[done..run];
+        while done < messages {
+            let rest = &mut self.headers[done..messages];
             // SAFETY: `prepare` set these headers: names, controls and vectors of this batch, frames that the caller still borrows.
             let count = unsafe { libc::sendmmsg(socket.as_raw_fd(), rest.as_mut_ptr(), rest.len() as u32, libc::MSG_DONTWAIT as _) };
             match usize::try_from(count) {
                 Ok(count) if count > 0 => {
-                    sent.replies += count as u64;
-                    sent.bytes += self.vectors[done..done + count].iter().map(|vector| vector.iov_len as u64).sum::<u64>();
+                    sent.replies += frames_of(&rest[..count]);
+                    sent.bytes += rest[..count].iter().map(|header| u64::from(header.msg_len)).sum::<u64>();
                     done += count;
                 }
                 _ if io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock => {
                     // The send buffer is full: who waits for these asks again.
-                    sent.dropped += (run - done) as u64;
+                    sent.dropped += frames_of(rest);
                     return;
+                }
+                _ if self.headers[done].msg_hdr.msg_iovlen as usize > 1 => {
+                    self.one_by_one = true;
+                    self.send_apart(socket, done, sent);
+                    done += 1;
                 }
                 _ => {
                     // The first one can't be sent (no route, forbidden); the others may.
@@ -117,22 +150,56 @@ impl SendBatch {
             }
         }
     }
+
+    /// Sends the replies of a message that could not be cut, each as a message of its own.
+    #[allow(clippy::unnecessary_cast, reason = "musl has other types for these lengths than glibc")]
+    #[cold]
+    fn send_apart(&self, socket: &Socket, at: usize, sent: &mut Sent) {
+        let mut header = self.headers[at].msg_hdr;
+        let replies = header.msg_iovlen as usize;
+        header.msg_iovlen = 1;
+        // The length of a segment is the last control message.
+        header.msg_controllen = (header.msg_controllen as usize - 24) as _;
+        for _ in 0..replies {
+            // SAFETY: as in `send_run`; the vector is one of those that the message had.
+            let bytes = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT) };
+            match u64::try_from(bytes) {
+                Ok(bytes) => (sent.replies, sent.bytes) = (sent.replies + 1, sent.bytes + bytes),
+                Err(_) => sent.dropped += 1,
+            }
+            header.msg_iov = header.msg_iov.wrapping_add(1);
+        }
+    }
+}
+
+#[allow(clippy::unnecessary_cast, reason = "musl has other types for these lengths than glibc")]
+fn frames_of(headers: &[libc::mmsghdr]) -> u64 {
+    headers.iter().map(|header| header.msg_hdr.msg_iovlen as u64).sum()
 }
 
 /// Writes the control message that sets the source address of a reply; returns its length.
-fn write_source(control: &mut [u64; CONTROL_BYTES / 8], local: &[u8; 16], ipv6: bool) -> usize {
-    let bytes = zerocopy::IntoBytes::as_mut_bytes(control);
-    bytes.fill(0);
-    let (level, kind, length): (_, _, usize) = if ipv6 {
-        bytes[16..32].copy_from_slice(local);
-        (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, 16 + 20)
+fn write_source(control: &mut [u8], local: &[u8; 16], ipv6: bool) -> usize {
+    if ipv6 {
+        // struct in6_pktinfo: source address, interface.
+        let mut info = [0; 20];
+        info[..16].copy_from_slice(local);
+        write_control(control, (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO), &info)
     } else {
         // struct in_pktinfo: interface, local address, destination address.
-        bytes[20..24].copy_from_slice(&unmap(local).unwrap_or_default());
-        (libc::IPPROTO_IP, libc::IP_PKTINFO, 16 + 12)
-    };
-    bytes[..8].copy_from_slice(&(length as u64).to_ne_bytes());
-    bytes[8..12].copy_from_slice(&level.to_ne_bytes());
-    bytes[12..16].copy_from_slice(&kind.to_ne_bytes());
-    length.next_multiple_of(8)
+        let mut info = [0; 12];
+        info[4..8].copy_from_slice(&unmap(local).unwrap_or_default());
+        write_control(control, (libc::IPPROTO_IP, libc::IP_PKTINFO), &info)
+    }
+}
+
+/// Writes a control message: length, level, type, data, padded to eight bytes. Returns how many bytes that takes.
+fn write_control(control: &mut [u8], (level, kind): (libc::c_int, libc::c_int), data: &[u8]) -> usize {
+    let length = 16 + data.len();
+    let padded = length.next_multiple_of(8);
+    control[..8].copy_from_slice(&(length as u64).to_ne_bytes());
+    control[8..12].copy_from_slice(&level.to_ne_bytes());
+    control[12..16].copy_from_slice(&kind.to_ne_bytes());
+    control[16..length].copy_from_slice(data);
+    control[length..padded].fill(0);
+    padded
 }

@@ -15,6 +15,8 @@ const MEMINFO_NUMBERS: usize = 9;
 const SK_MEMINFO_DROPS: usize = 8;
 /// `UDP_GRO` of `linux/udp.h`.
 const UDP_GRO: libc::c_int = 104;
+/// `UDP_SEGMENT` of `linux/udp.h`.
+pub(super) const UDP_SEGMENT: libc::c_int = 103;
 /// The kernel charges a queued datagram with at least this many bytes: an `sk_buff` and a `skb_shared_info` are larger on every architecture.
 const DATAGRAM_CHARGE_MIN: usize = 512;
 
@@ -25,6 +27,7 @@ pub struct Socket {
     ipv6: bool,
     wildcard: bool,
     coalesces: bool,
+    cuts: bool,
     queue_bytes: usize,
     drops_at_start: u32,
 }
@@ -95,8 +98,10 @@ impl Socket {
         }
         // Kernels before 5.0 have no UDP GRO; then every datagram comes alone.
         let coalesces = set_option(&udp, libc::IPPROTO_UDP, UDP_GRO, 1).is_ok();
+        // Kernels before 4.18 would send a message that is to be cut as one datagram; they don't know the option either. Zero: nothing is cut.
+        let cuts = set_option(&udp, libc::IPPROTO_UDP, UDP_SEGMENT, 0).is_ok();
         let queue_bytes = rustix::net::sockopt::socket_recv_buffer_size(&udp)?;
-        let mut socket = Self { udp, ipv6, wildcard, coalesces, queue_bytes, drops_at_start: 0 };
+        let mut socket = Self { udp, ipv6, wildcard, coalesces, cuts, queue_bytes, drops_at_start: 0 };
         socket.drops_at_start = socket.drops()?;
         Ok(socket)
     }
@@ -126,6 +131,11 @@ impl Socket {
     /// Whether the kernel coalesces datagrams for it (UDP GRO).
     pub fn coalesces(&self) -> bool {
         self.coalesces
+    }
+
+    /// Whether the kernel cuts one message into equal datagrams (UDP segmentation offload).
+    pub(super) fn cuts(&self) -> bool {
+        self.cuts
     }
 
     /// Receive buffer that the kernel granted, in bytes as it counts them.
