@@ -112,8 +112,7 @@ impl Dataplane {
     /// Handles the datagrams received at `now`, at most [`GROUP_FRAMES`] of them and [`GROUP_BEATS`] beats; returns how many it took.
     /// Each makes at most one reply.
     pub fn receive<'a>(&mut self, now: Nanos, datagrams: impl Iterator<Item = Datagram<'a>>, replies: &mut Replies) -> usize {
-        let region = Arc::clone(&self.region);
-        let lines = region.lines();
+        let lines = self.region.lines();
         let mut group: SmallVec<[(Peer, Request<'a>, u16); GROUP_FRAMES]> = SmallVec::new();
         let (mut taken, mut beats_taken) = (0, 0);
         for datagram in datagrams {
@@ -151,16 +150,20 @@ impl Dataplane {
     fn beats(&mut self, now: Nanos, peer: &Peer, header: &Header, beats: &[Beat], replies: &mut Replies) {
         let (mut accepted, mut old) = (0_u16, 0_u16);
         let mut refused: SmallVec<[Nak; BEATS_PER_FRAME_MAX]> = SmallVec::new();
+        let lines = self.region.lines();
         for beat in beats {
             let slot = beat.lease.slot.get();
-            let applied = match self.region.lines().get(slot as usize) {
+            let applied = match lines.get(slot as usize) {
                 Some(line) => line.apply(beat, now),
                 None => Applied::Refused(Status::Unknown),
             };
             match applied {
                 Applied::Accepted => accepted += 1,
                 Applied::Old => old += 1,
-                Applied::Attention => accepted += u16::from(self.ask_attention(beat)),
+                Applied::Attention => {
+                    self.commanded = true;
+                    accepted += u16::from(ask_attention(&self.region, &self.commands, beat));
+                }
                 Applied::Refused(status) => {
                     refused.push(Nak { slot: beat.lease.slot, generation: beat.lease.generation, reason: status as u8, reserved: [0; 7] });
                 }
@@ -173,20 +176,6 @@ impl Dataplane {
         } else if header.flags & header_flags::ACK_WANTED != 0 {
             self.ack(now, peer, header, &beats[0], accepted, old, replies);
         }
-    }
-
-    /// Asks the registrar to look at a slot. `false`: it has too much to do, and the beat, a farewell, must be sent again.
-    #[cold]
-    fn ask_attention(&mut self, beat: &Beat) -> bool {
-        self.commanded = true;
-        let slot = beat.lease.slot.get();
-        let leaving = Declared::from_bits(beat.flags.get().into()) == Declared::Leaving;
-        if self.commands.push(Command::Look { slot, generation: beat.lease.generation.get(), leaving }).is_ok() {
-            return true;
-        }
-        let registered = self.region.endpoints()[slot as usize].entry().declared();
-        self.region.lines()[slot as usize].forget_declared(registered);
-        !leaving
     }
 
     #[cold]
@@ -318,6 +307,19 @@ impl Dataplane {
         let command = Command::Update { from: *from, request: *body, attributes: Attributes::new(tail) };
         self.command(from, Kind::Update, command, replies);
     }
+}
+
+/// Asks the registrar to look at a slot. `false`: it has too much to do, and the beat, a farewell, must be sent again.
+#[cold]
+fn ask_attention(region: &Region, commands: &ArrayQueue<Command>, beat: &Beat) -> bool {
+    let slot = beat.lease.slot.get();
+    let leaving = Declared::from_bits(beat.flags.get().into()) == Declared::Leaving;
+    if commands.push(Command::Look { slot, generation: beat.lease.generation.get(), leaving }).is_ok() {
+        return true;
+    }
+    let registered = region.endpoints()[slot as usize].entry().declared();
+    region.lines()[slot as usize].forget_declared(registered);
+    !leaving
 }
 
 /// Answers that a field of the body is not accepted: the count is its offset in the frame.

@@ -60,12 +60,11 @@ impl Dataplane {
 
     fn find(&self, body: &Describe) -> Result<Option<u32>, Disturbed> {
         let id = service_id(body.service.as_str());
-        let Some(service) = self.region.find_service(id)? else { return Ok(None) };
-        let entry = &self.region.directory()[service as usize];
-        if entry.sequence().read(|| entry.name()).ok_or(Disturbed)? != body.service {
-            return Ok(None);
-        }
-        self.region.find_instance(service, id, body.instance.bytes())
+        let Some(slot) = self.region.find(id, body.instance.bytes())? else { return Ok(None) };
+        let entry = self.region.directory().get(self.region.endpoints()[slot as usize].service() as usize).ok_or(Disturbed)?;
+        // Another service may have the same id; then it has another name.
+        let service = entry.sequence().read(|| entry.name()).ok_or(Disturbed)?;
+        Ok((service == body.service).then_some(slot))
     }
 
     /// Puts a description together. `None` when the slot holds no member of that generation.

@@ -9,7 +9,7 @@ use super::heart::prefetch;
 use super::seqlock::Sequence;
 use super::view::View;
 use crate::limits::{PROBES_MAX, READ_RETRIES};
-use crate::sync::AtomicU64;
+use crate::sync::{AtomicU64, spin_loop};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 /// The writer kept disturbing a read; the answer is not known.
@@ -28,7 +28,7 @@ pub struct HashIndex {
     mask: usize,
 }
 
-/// The sequence lock that deletions run under; readers of hits need not look at it.
+/// The sequence lock that deletions run under; who finds something need not look at it.
 pub(super) type SequenceWord = Sequence;
 
 // SAFETY: a sequence is an atomic integer.
@@ -64,25 +64,26 @@ impl HashIndex {
     pub fn find(&self, hash: u64, mut is_key: impl FnMut(u32) -> Option<bool>) -> Result<Option<u32>, Disturbed> {
         for _ in 0..READ_RETRIES {
             let mut disturbed = false;
-            let found = self.moves[0].read(|| {
-                disturbed = false;
-                self.probe(hash, |value| {
-                    is_key(value).unwrap_or_else(|| {
-                        disturbed = true;
-                        false
-                    })
+            let mut look = |value| {
+                is_key(value).unwrap_or_else(|| {
+                    disturbed = true;
+                    false
                 })
-            });
-            match found {
-                Some(Some((_, value))) => return Ok(Some(value)),
-                Some(None) if !disturbed => return Ok(None),
-                Some(None) => {}
-                None => return Err(Disturbed),
+            };
+            // What is found was compared with its key, and needs no other proof; that nothing was found needs one that nothing moved.
+            let seen = self.moves[0].enter();
+            if let Some((_, value)) = self.probe(hash, &mut look) {
+                return Ok(Some(value));
             }
+            if !disturbed && seen.is_some_and(|seen| self.moves[0].is_unchanged(seen)) {
+                return Ok(None);
+            }
+            spin_loop();
         }
         Err(Disturbed)
     }
 
+    #[inline]
     fn probe(&self, hash: u64, mut is_key: impl FnMut(u32) -> bool) -> Option<(usize, u32)> {
         let home = self.home(hash << 32);
         for step in 0..PROBES_MAX {

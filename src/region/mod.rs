@@ -294,7 +294,13 @@ impl Region {
 
     /// Finds an instance by its service and name.
     pub fn find_instance(&self, service: u32, id: u64, name: &[u8]) -> Result<Option<u32>, Disturbed> {
-        self.index.find(self.hash(id, name), |slot| self.is_instance(slot, service, name))
+        self.index.find(self.hash(id, name), |slot| self.is_named(slot, name, |own| own == service))
+    }
+
+    /// Finds an instance by the id of its service and its name.
+    pub fn find(&self, id: u64, name: &[u8]) -> Result<Option<u32>, Disturbed> {
+        let is_of = |service: u32| self.directory.get(service as usize).is_some_and(|entry| entry.holds(id));
+        self.index.find(self.hash(id, name), |slot| self.is_named(slot, name, is_of))
     }
 
     /// Where an instance belongs in the index, for whoever looks for many and asks for their cache lines first.
@@ -306,16 +312,13 @@ impl Region {
 
     /// Finds an instance by its service and name, when its place is known.
     pub fn find_identity(&self, identity: &Identity, service: u32, name: &[u8]) -> Result<Option<u32>, Disturbed> {
-        self.index.find(identity.0, |slot| self.is_instance(slot, service, name))
+        self.index.find(identity.0, |slot| self.is_named(slot, name, |own| own == service))
     }
 
     #[inline]
-    fn is_instance(&self, slot: u32, service: u32, name: &[u8]) -> Option<bool> {
+    fn is_named(&self, slot: u32, name: &[u8], is_service: impl FnOnce(u32) -> bool) -> Option<bool> {
         let endpoint = self.endpoints.get(slot as usize)?;
-        if endpoint.service() != service {
-            return Some(false);
-        }
-        Some(self.records.read(slot)?.instance.bytes() == name)
+        Some(is_service(endpoint.service()) && self.records.read(slot)?.instance.bytes() == name)
     }
 
     /// Forgets both indexes, to be filled again from what they lead to.

@@ -24,19 +24,31 @@ impl Sequence {
     #[inline]
     pub fn read_within<R>(&self, tries: u32, mut read: impl FnMut() -> R) -> Option<R> {
         for _ in 0..tries {
-            // Acquire: pairs with the release store that ends a write.
-            let before = self.0.load(Acquire);
-            if before & 1 == 0 {
+            if let Some(before) = self.enter() {
                 let value = read();
-                // The fence keeps the reads above it; pairs with the fence in `write`.
-                fence(Acquire);
-                if self.0.load(Relaxed) == before {
+                if self.is_unchanged(before) {
                     return Some(value);
                 }
             }
             spin_loop();
         }
         None
+    }
+
+    /// Begins a read: the sequence as it is, unless a writer is inside.
+    #[inline]
+    pub fn enter(&self) -> Option<u32> {
+        // Acquire: pairs with the release store that ends a write.
+        let before = self.0.load(Acquire);
+        (before & 1 == 0).then_some(before)
+    }
+
+    /// Ends a read: whether no writer was inside since it began.
+    #[inline]
+    pub fn is_unchanged(&self, before: u32) -> bool {
+        // The fence keeps the reads above it; pairs with the fence in `write`.
+        fence(Acquire);
+        self.0.load(Relaxed) == before
     }
 
     /// Ends a write that its writer did not live to end. What it protects may be half written.
