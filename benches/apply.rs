@@ -1,117 +1,142 @@
-//! Decoding and applying beats in memory, beside a walk that stores to as many random 64-byte lines: what a beat costs beyond its line.
+//! Decoding and applying beats in memory, beside a walk that stores to as many random 64-byte lines: what a beat costs beyond its line,
+//! what prefetching in groups saves, and what huge pages would save.
 //!
-//! `cargo bench --bench apply`; one iteration is one group of frames, elements are beats.
+//! `cargo bench --bench apply`; with `HEARTLINE_BENCH_LARGE=1` also at 16 M leases (6 GiB). One iteration is 1,000 beats for
+//! random leases, elements are beats.
 
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use crossbeam::queue::ArrayQueue;
-use heartline::clock::from_ms;
-use heartline::dataplane::{Cookies, Datagram, Dataplane};
-use heartline::exchange::{Attributes, Command, Peer, Replies, Requester};
-use heartline::limits::{COMMAND_QUEUE, FRAME_BYTES_MAX};
-use heartline::region::{Geometry, Place, Region};
-use heartline::registrar::{DenyList, Registrar, Settings};
-use heartline::wire::{Beat, Header, Kind, Lease, Name, Register, Reply, ReplyBody};
+#[path = "common/fleet.rs"]
+mod fleet;
+
+use criterion::measurement::WallTime;
+use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use fleet::{Fleet, LONG_TTL_MS, START};
+use heartline::dataplane::{Datagram, Dataplane};
+use heartline::exchange::{Peer, Replies};
+use heartline::limits::GROUP_BEATS;
+use heartline::region::{Geometry, prefetch};
+use memmap2::{Advice, MmapMut, MmapOptions};
 use rand::rngs::SmallRng;
-use rand::{Rng, RngExt, SeedableRng};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use zerocopy::byteorder::little_endian::{U16, U32, U64};
-use zerocopy::{FromZeros, IntoBytes};
+use rand::{RngExt, SeedableRng};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use zerocopy::FromBytes;
 
-const BEATS_PER_FRAME: usize = 50;
-const FRAMES: usize = 20;
+const BEATS: usize = 1000;
+/// Bytes and words of a heart line.
+const LINE_BYTES: usize = 64;
+const LINE_WORDS: usize = LINE_BYTES / 8;
 
-/// A line of its own, as large as a heart line.
-#[repr(C, align(64))]
-struct Line([AtomicU64; 8]);
+/// A way to hand frames to the data plane.
+type Take = fn(&mut Dataplane, &[Vec<u8>], &mut Replies);
 
-struct Fleet {
-    dataplane: Dataplane,
-    leases: Vec<Lease>,
-    sequences: Vec<u32>,
-    random: SmallRng,
+/// Hands frames to the data plane as a loop does that has received all of them: it takes as many as make a group.
+fn in_groups(dataplane: &mut Dataplane, frames: &[Vec<u8>], replies: &mut Replies) {
+    let mut datagrams = frames.iter().map(|bytes| Datagram { peer: Peer::default(), bytes }).peekable();
+    while datagrams.peek().is_some() {
+        dataplane.receive(START + 1, &mut datagrams, replies);
+    }
 }
 
-impl Fleet {
-    fn new(leases: u32) -> Self {
-        let mut random = SmallRng::seed_from_u64(1);
-        let (region, writer) =
-            Region::create(&Place::Scratch, Geometry::new(leases, 0), (1, 2), 7, &AtomicBool::new(false)).expect("memory for the region");
-        let region = Arc::new(region);
-        let settings = Settings { quota: leases, hold: true, tombstone_min: from_ms(1000), deny: DenyList::default(), epoch: 7 };
-        let mut registrar = Registrar::new(Arc::clone(&region), writer, settings, 1);
-        let from = Requester { peer: Peer::default(), tag: U64::ZERO, budget: FRAME_BYTES_MAX as u16 };
-        let mut replies = Replies::default();
-        let granted = (0..leases).map(|number| {
-            let mut request = Register::new_zeroed();
-            (request.nonce, request.ttl_ms) = (U64::new(1), U32::new(86_400_000));
-            request.service = Name::new(&format!("s{}", number % 1000)).expect("a name");
-            request.instance = Name::new(&format!("i{number}")).expect("a name");
-            let command = Command::Register { from, request, attributes: Attributes::new(&[]) };
-            registrar.handle(2, &command, &mut || random.next_u64(), &mut replies);
-            let lease = replies.iter().next().and_then(|(_, frame)| match Reply::decode(frame).ok()?.body {
-                ReplyBody::Granted(granted) => Some(granted.lease),
-                _ => None,
-            });
-            replies.clear();
-            lease.expect("a lease")
-        });
-        let leases: Vec<Lease> = granted.collect();
-        let commands = Arc::new(ArrayQueue::new(COMMAND_QUEUE));
-        let dataplane = Dataplane::new(region, commands, Cookies::new((1, 2)), 7, SmallRng::seed_from_u64(2));
-        Self { dataplane, sequences: vec![0; leases.len()], leases, random }
+/// Hands frames to the data plane one by one, as a loop does that receives one datagram at a time: no line is asked for before its frame.
+fn frame_by_frame(dataplane: &mut Dataplane, frames: &[Vec<u8>], replies: &mut Replies) {
+    for bytes in frames {
+        dataplane.receive(START + 1, std::iter::once(Datagram { peer: Peer::default(), bytes }), replies);
     }
+}
 
-    /// Frames of beats for random leases.
-    fn frames(&mut self) -> Vec<Vec<u8>> {
-        let header = Header { count: U16::new(BEATS_PER_FRAME as u16), ..Header::request(Kind::Beat, 1) };
-        (0..FRAMES)
-            .map(|_| {
-                let mut frame = header.as_bytes().to_vec();
-                for _ in 0..BEATS_PER_FRAME {
-                    let at = self.random.random_range(0..self.leases.len());
-                    self.sequences[at] += 1;
-                    let beat = Beat { lease: self.leases[at], sequence: U32::new(self.sequences[at]), load: U16::ZERO, flags: U16::ZERO };
-                    frame.extend_from_slice(beat.as_bytes());
-                }
-                frame
-            })
-            .collect()
+fn beats(group: &mut BenchmarkGroup<'_, WallTime>, leases: u32) {
+    let before = huge_page_kib();
+    let mut fleet = Fleet::new(Geometry::new(leases, 0), leases, LONG_TTL_MS);
+    let bytes = fleet.region.geometry().heart_bytes() + fleet.region.geometry().public_bytes();
+    println!("{leases} leases: region of {} MiB, {} MiB of it on huge pages", bytes >> 20, (huge_page_kib() - before) >> 10);
+    let (dataplane, beats) = (&mut fleet.dataplane, &mut fleet.beats);
+    let mut replies = Replies::default();
+    for beats_per_frame in [50, 1] {
+        for (name, take) in [("in groups", in_groups as Take), ("frame by frame", frame_by_frame)] {
+            group.bench_function(BenchmarkId::new(format!("frames of {beats_per_frame}, {name}"), leases), |bencher| {
+                bencher.iter_batched(
+                    || beats.frames(BEATS / beats_per_frame, beats_per_frame),
+                    |frames| {
+                        take(dataplane, &frames, &mut replies);
+                        frames
+                    },
+                    BatchSize::LargeInput,
+                );
+            });
+        }
     }
+    let tally = dataplane.tally();
+    assert_eq!((tally.bad, tally.old, tally.refused), (0, 0, 0));
+}
+
+/// Anonymous memory for so many lines, faulted in.
+fn memory(lines: u32, huge: bool) -> MmapMut {
+    let mut memory = MmapOptions::new().len(lines as usize * LINE_BYTES).map_anon().expect("memory for the lines");
+    let before = huge_page_kib();
+    let advice = if huge { Advice::HugePage } else { Advice::NoHugePage };
+    let refused = memory.advise(advice).err();
+    memory.fill(1);
+    if huge {
+        let given = (huge_page_kib().saturating_sub(before)) >> 10;
+        let wanted = memory.len() >> 20;
+        match refused {
+            Some(error) => println!("{lines} lines: the kernel refused huge pages: {error}"),
+            None => println!("{lines} lines: {given} of {wanted} MiB on huge pages"),
+        }
+    }
+    memory
+}
+
+/// Memory of this process on huge pages, anonymous and shared.
+fn huge_page_kib() -> usize {
+    let text = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
+    let kinds = text.lines().filter_map(|line| line.strip_prefix("AnonHugePages:").or_else(|| line.strip_prefix("ShmemPmdMapped:")));
+    kinds.filter_map(|rest| rest.split_whitespace().next()?.parse::<usize>().ok()).sum()
+}
+
+/// Stores to random lines; `ahead`: asks for a group of lines before it stores to the first of them.
+fn walk(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, words: &[AtomicU64], ahead: bool) {
+    let lines = words.len() / LINE_WORDS;
+    let mut random = SmallRng::seed_from_u64(3);
+    group.bench_function(BenchmarkId::new(name, lines), |bencher| {
+        bencher.iter_batched(
+            || (0..BEATS).map(|_| random.random_range(0..lines) * LINE_WORDS).collect::<Vec<_>>(),
+            |places| {
+                for places in places.chunks(GROUP_BEATS) {
+                    if ahead {
+                        places.iter().for_each(|&at| prefetch(&words[at]));
+                    }
+                    places.iter().for_each(|&at| words[at].store(7, Relaxed));
+                }
+                places
+            },
+            BatchSize::LargeInput,
+        );
+    });
+}
+
+fn walks(group: &mut BenchmarkGroup<'_, WallTime>, lines: u32) {
+    let mut small = memory(lines, false);
+    let words: &[AtomicU64] = <[AtomicU64]>::mut_from_bytes(&mut small).expect("a mapping is aligned");
+    walk(group, "line walk", words, false);
+    walk(group, "line walk, prefetched", words, true);
+    drop(small);
+    let mut huge = memory(lines, true);
+    let words: &[AtomicU64] = <[AtomicU64]>::mut_from_bytes(&mut huge).expect("a mapping is aligned");
+    walk(group, "line walk, prefetched, huge pages", words, true);
 }
 
 fn apply(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("apply");
-    group.throughput(Throughput::Elements((FRAMES * BEATS_PER_FRAME) as u64));
-    for leases in [1 << 16, 1 << 20] {
-        let mut fleet = Fleet::new(leases);
-        let mut replies = Replies::default();
-        group.bench_function(BenchmarkId::new("beats", leases), |bencher| {
-            let fleet = std::cell::RefCell::new(&mut fleet);
-            bencher.iter_batched(
-                || fleet.borrow_mut().frames(),
-                |frames| {
-                    let mut datagrams = frames.iter().map(|bytes| Datagram { peer: Peer::default(), bytes }).peekable();
-                    while datagrams.peek().is_some() {
-                        fleet.borrow_mut().dataplane.receive(3, &mut datagrams, &mut replies);
-                    }
-                    frames
-                },
-                BatchSize::LargeInput,
-            );
-        });
-        let lines: Vec<Line> = (0..leases).map(|_| Line(Default::default())).collect();
-        let mut random = SmallRng::seed_from_u64(3);
-        group.bench_function(BenchmarkId::new("line walk", leases), |bencher| {
-            bencher.iter_batched(
-                || (0..FRAMES * BEATS_PER_FRAME).map(|_| random.random_range(0..lines.len())).collect::<Vec<_>>(),
-                |walk| {
-                    walk.iter().for_each(|&at| lines[at].0[0].store(7, Relaxed));
-                    walk
-                },
-                BatchSize::LargeInput,
-            );
-        });
+    group.throughput(Throughput::Elements(BEATS as u64));
+    let mut sizes = vec![1 << 16, 1 << 20];
+    if std::env::var_os("HEARTLINE_BENCH_LARGE").is_some_and(|value| value == "1") {
+        sizes.push(1 << 24);
+    } else {
+        println!("{} leases: skipped; HEARTLINE_BENCH_LARGE=1 includes them (6 GiB)", 1 << 24);
+    }
+    for leases in sizes {
+        beats(&mut group, leases);
+        walks(&mut group, leases);
     }
     group.finish();
 }

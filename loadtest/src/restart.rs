@@ -1,12 +1,14 @@
 //! What a restart costs: `heartlined` as a process of its own is filled, killed, stopped, replaced and started again, and the time is taken.
 
-use crate::machine;
+use crate::bed::Bed;
+use crate::machine::{self, Machine, Steal};
+use crate::population::{Wanted, register};
+use crate::report::{Outputs, Report, Row, median};
 use clap::Args;
-use heartline::client::{Registration, Session};
 use heartline::clock;
 use heartline::region::{Geometry, Place, Region};
 use heartline::snapshot::{Disk, Reader, Sizes};
-use heartline::wire::{Beat, Header, Kind, Lease, Reply, ReplyBody, header_flags};
+use heartline::wire::{Beat, Header, Kind, Lease, header_flags};
 use rustix::process::{Pid, Signal, kill_process};
 use std::error::Error;
 use std::fs::File;
@@ -18,9 +20,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use zerocopy::IntoBytes;
 use zerocopy::byteorder::little_endian::{U16, U32};
-
-/// Registrations under way at once.
-const WINDOW: usize = 256;
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
@@ -39,9 +38,44 @@ pub(crate) struct Options {
     /// Directory on a disk for the snapshot [default: the temporary directory]
     #[arg(long)]
     disk: Option<PathBuf>,
+    #[command(flatten)]
+    outputs: Outputs,
 }
 
 pub(crate) fn run(options: &Options) -> Result<(), String> {
+    options.outputs.check()?;
+    let steal = Steal::read();
+    let figures = of(options)?;
+    let (title, machine, command) = ("restart".into(), Machine::read(&steal), crate::command_line());
+    Report { title, machine, command, rows: figures.rows, goals: Vec::new(), charts: Vec::new() }.finish(&options.outputs)
+}
+
+/// A million leases, everything done so often.
+pub(crate) fn measure(rounds: u32) -> Result<Figures, String> {
+    of(&Options { instances: 1_000_000, services: 1000, rounds, program: None, disk: None, outputs: Outputs::default() })
+}
+
+/// What a run showed.
+#[derive(Default)]
+pub(crate) struct Figures {
+    rows: Vec<Row>,
+    /// From the start after a kill to being ready: median.
+    pub(crate) ready_ms: f64,
+    /// Loading a snapshot, and reading as many bytes, in turns.
+    pub(crate) loads_ms: Vec<(f64, f64)>,
+}
+
+impl Figures {
+    /// Adds a row; returns the median.
+    fn add(&mut self, what: &str, times: &mut [f64]) -> f64 {
+        let middle = median(times);
+        self.rows.push(Row::new(what, middle, "ms"));
+        self.rows.push(Row::new(format!("{what}, longest"), times.last().copied().unwrap_or(f64::NAN), "ms"));
+        middle
+    }
+}
+
+fn of(options: &Options) -> Result<Figures, String> {
     let place = PathBuf::from(format!("/dev/shm/heartline-restart-{}", std::process::id()));
     let disk = options.disk.clone().unwrap_or_else(std::env::temp_dir).join(format!("heartline-restart-{}.snapshot", std::process::id()));
     let result = Restart::new(options, place.clone(), disk.clone()).and_then(|restart| restart.run());
@@ -101,48 +135,50 @@ impl<'a> Restart<'a> {
         Ok(Daemon { child, ready_after: begin.elapsed(), line })
     }
 
-    fn run(self) -> Result<(), Box<dyn Error>> {
-        println!("{}", machine::description());
+    fn run(self) -> Result<Figures, Box<dyn Error>> {
+        let mut figures = Figures::default();
         let mut daemon = self.start(&[])?;
         let begin = Instant::now();
-        let leases = apart(|| register_all(self.listen, self.options))??;
-        let per_second = f64::from(self.options.instances) / begin.elapsed().as_secs_f64();
-        println!("{:44} {per_second:.0} a second", format!("registered {}", leases.len()));
+        let (instances, services) = (self.options.instances, self.options.services);
+        let wanted = Wanted { instances, services, ttl: Duration::from_secs(600), prefix: "restart" };
+        let leases = apart(|| register(&mut Bed::elsewhere(self.listen)?, &wanted))??;
+        figures.rows.push(Row::new("registrations a second", f64::from(instances) / begin.elapsed().as_secs_f64(), ""));
         let mut times = Vec::new();
         for _ in 0..self.options.rounds {
             daemon.child.kill()?;
             daemon.child.wait()?;
             daemon = self.start(&[])?;
             self.check(&daemon)?;
-            times.push(daemon.ready_after);
+            times.push(ms(daemon.ready_after));
         }
-        row("killed, and ready again after", &mut times);
+        figures.ready_ms = figures.add("killed, and ready again after", &mut times);
         let (mut silences, mut times) = (Vec::new(), Vec::new());
         for _ in 0..self.options.rounds {
             let (next, silence) = self.replace(daemon, &leases)?;
             self.check(&next)?;
-            times.push(next.ready_after);
-            silences.push(silence);
+            times.push(ms(next.ready_after));
+            silences.push(ms(silence));
             daemon = next;
         }
-        row("replaced: longest time without an answer", &mut silences);
-        row("replaced: new program ready after", &mut times);
+        figures.add("replaced: longest time without an answer", &mut silences);
+        figures.add("replaced: new program ready after", &mut times);
         let mut times = Vec::new();
         let mut stops = Vec::new();
         for _ in 0..self.options.rounds {
             let begin = Instant::now();
             kill_process(Pid::from_child(&daemon.child), Signal::TERM)?;
             daemon.child.wait()?;
-            stops.push(begin.elapsed());
+            stops.push(ms(begin.elapsed()));
             std::fs::remove_dir_all(&self.state)?;
             daemon = self.start(&[])?;
             self.check(&daemon)?;
-            times.push(daemon.ready_after);
+            times.push(ms(daemon.ready_after));
         }
-        row("stopped, last snapshot included, after", &mut stops);
-        row("started from the snapshot, ready after", &mut times);
+        figures.add("stopped, last snapshot included, after", &mut stops);
+        figures.add("started from the snapshot, ready after", &mut times);
         drop(daemon);
-        self.load_beside_read()
+        self.load_beside_read(&mut figures)?;
+        Ok(figures)
     }
 
     fn check(&self, daemon: &Daemon) -> Result<(), Box<dyn Error>> {
@@ -166,9 +202,8 @@ impl<'a> Restart<'a> {
     }
 
     /// Loading the file into a region that is there, beside reading the same bytes with `read`, in interleaved pairs.
-    fn load_beside_read(&self) -> Result<(), Box<dyn Error>> {
+    fn load_beside_read(&self, figures: &mut Figures) -> Result<(), Box<dyn Error>> {
         let file = File::open(&self.snapshot)?;
-        let (mut loads, mut reads, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         let geometry = Geometry::new(self.options.instances.max(1024), heartline::limits::ATTRIBUTES_BYTES_DEFAULT);
         let half = Sizes::new(&geometry).file_bytes() / 2;
         for _ in 0..self.options.rounds {
@@ -180,14 +215,12 @@ impl<'a> Restart<'a> {
             if loaded.leases != self.options.instances {
                 return Err(format!("{} leases are in the snapshot", loaded.leases).into());
             }
-            ratios.push(load.as_secs_f64() / read.as_secs_f64());
-            loads.push(load);
-            reads.push(read);
+            figures.loads_ms.push((ms(load), ms(read)));
         }
-        row("snapshot loaded into a region in", &mut loads);
-        row("as many bytes read in", &mut reads);
-        ratios.sort_by(f64::total_cmp);
-        println!("{:44} {:.2} ({:.2} to {:.2})", "ratio", ratios[ratios.len() / 2], ratios[0], ratios[ratios.len() - 1]);
+        figures.add("snapshot loaded into a region in", &mut figures.loads_ms.iter().map(|pair| pair.0).collect::<Vec<_>>());
+        figures.add("as many bytes read in", &mut figures.loads_ms.iter().map(|pair| pair.1).collect::<Vec<_>>());
+        let ratio = median(&mut figures.loads_ms.iter().map(|pair| pair.0 / pair.1).collect::<Vec<_>>());
+        figures.rows.push(Row::new("ratio", ratio, ""));
         Ok(())
     }
 }
@@ -203,10 +236,8 @@ fn read_half(file: &File, bytes: u64) -> Result<Duration, Box<dyn Error>> {
     Ok(begin.elapsed())
 }
 
-fn row(what: &str, times: &mut [Duration]) {
-    times.sort();
-    let ms = |time: &Duration| time.as_secs_f64() * 1e3;
-    println!("{what:44} {:.1} ms ({:.1} to {:.1})", ms(&times[times.len() / 2]), ms(&times[0]), ms(&times[times.len() - 1]));
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
 }
 
 /// Children inherit the CPUs of who starts them, so only threads of their own are pinned: to the last CPU; the daemon has the first.
@@ -216,46 +247,6 @@ fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, &'static str> {
         work()
     };
     std::thread::scope(|scope| scope.spawn(pinned).join()).map_err(|_| "a thread failed")
-}
-
-fn register_all(target: SocketAddr, options: &Options) -> Result<Vec<Lease>, String> {
-    register_each(target, options).map_err(|error| error.to_string())
-}
-
-fn register_each(target: SocketAddr, options: &Options) -> Result<Vec<Lease>, Box<dyn Error>> {
-    let socket = UdpSocket::bind("127.0.0.1:0")?;
-    socket.connect(target)?;
-    socket.set_read_timeout(Some(Duration::from_millis(100)))?;
-    let mut session = Session::connect(target)?;
-    let mut leases = vec![None; options.instances as usize];
-    let mut buffer = [0; 2048];
-    let mut cookie = session.hello()?.cookie;
-    for window in (0..leases.len()).step_by(WINDOW) {
-        let end = (window + WINDOW).min(leases.len());
-        if window.is_multiple_of(64 * WINDOW) {
-            // Cookies last a minute at least.
-            cookie = session.hello()?.cookie;
-        }
-        while leases[window..end].iter().any(Option::is_none) {
-            for number in (window..end).filter(|&number| leases[number].is_none()) {
-                let registration = Registration {
-                    ttl: Duration::from_secs(600),
-                    nonce: number as u64 + 1,
-                    ..Registration::new(&format!("svc-{}", number as u32 % options.services), &format!("i-{number}"), 80)
-                };
-                let (mut body, tail) = registration.encode()?;
-                body.cookie = cookie;
-                socket.send(&[Header::request(Kind::Register, number as u64).as_bytes(), body.as_bytes(), &tail].concat())?;
-            }
-            while leases[window..end].iter().any(Option::is_none) {
-                let Ok(length) = socket.recv(&mut buffer) else { break };
-                if let Ok(Reply { header, body: ReplyBody::Granted(granted), .. }) = Reply::decode(&buffer[..length]) {
-                    leases[header.tag.get() as usize] = Some(granted.lease);
-                }
-            }
-        }
-    }
-    Ok(leases.into_iter().flatten().collect())
 }
 
 /// Beats for one lease after another, a thousand times a second, and wants an answer each time.

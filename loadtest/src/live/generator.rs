@@ -4,6 +4,7 @@ use super::Options;
 use super::fleet::Fleet;
 use super::report::{Report, Window};
 use super::watch::Watch;
+use crate::population::open_socket;
 use hdrhistogram::Histogram;
 use heartline::client::Session;
 use heartline::clock::{self, NANOS_PER_SECOND, Nanos};
@@ -25,19 +26,8 @@ const RETRY_NS: Nanos = 200_000_000;
 const FRAMES_PER_TURN: usize = 64;
 /// Time after which a cookie is replaced: it is good for a minute.
 const COOKIE_NS: Nanos = 20 * NANOS_PER_SECOND;
-/// Longest sleep between two turns.
+/// Longest sleep between two turns, and the time before the next thing in which it does not sleep.
 const NAP_NS: Nanos = 200_000;
-
-pub(super) fn open_socket(target: SocketAddr) -> io::Result<UdpSocket> {
-    let any = if target.is_ipv6() { SocketAddr::from(([0_u16; 8], 0)) } else { SocketAddr::from(([0_u8; 4], 0)) };
-    let socket = UdpSocket::bind(any)?;
-    // Forcing takes CAP_NET_ADMIN; without it the default has to do.
-    let _ = rustix::net::sockopt::set_socket_send_buffer_size(&socket, 4 << 20);
-    let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 4 << 20);
-    socket.connect(target)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
-}
 
 /// The load generator.
 pub(super) struct Generator<'a> {
@@ -61,7 +51,7 @@ pub(super) struct Generator<'a> {
     sent_frames: u64,
     unsent_frames: u64,
     naks: u64,
-    lag_us: Histogram<u64>,
+    lag: Histogram<u64>,
     killed: usize,
     started: Nanos,
 }
@@ -92,7 +82,7 @@ impl<'a> Generator<'a> {
             sent_frames: 0,
             unsent_frames: 0,
             naks: 0,
-            lag_us: Histogram::new(3)?,
+            lag: Histogram::new(3)?,
             killed: 0,
             started: now,
             machine,
@@ -100,10 +90,13 @@ impl<'a> Generator<'a> {
         })
     }
 
-    pub(super) fn run(mut self) -> Result<Report, String> {
-        self.run_all().map_err(|error| match error.downcast_ref::<io::Error>().map(io::Error::kind) {
-            Some(io::ErrorKind::ConnectionRefused) => "the engine has gone away: its port refuses datagrams".to_owned(),
-            _ => error.to_string(),
+    /// The report, and the nanoseconds from deadlines to verdicts.
+    pub(super) fn run(mut self) -> Result<(Report, Histogram<u64>), String> {
+        self.run_all().map(|report| (report, self.watch.lateness)).map_err(|error| {
+            match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+                Some(io::ErrorKind::ConnectionRefused) => "the engine has gone away: its port refuses datagrams".to_owned(),
+                _ => error.to_string(),
+            }
         })
     }
 
@@ -119,7 +112,7 @@ impl<'a> Generator<'a> {
         let registered_ns = clock::now() - self.started;
         self.schedule_all_known();
         let before = self.snapshot()?;
-        self.lag_us.reset();
+        self.lag.reset();
         let start = clock::now();
         let run_for = self.options.seconds * NANOS_PER_SECOND;
         let grace = 6 * self.options.ttl.as_nanos() as Nanos;
@@ -147,7 +140,7 @@ impl<'a> Generator<'a> {
             return Err("the engine has accepted no beat of this run".into());
         }
         self.give_back()?;
-        Ok(Report::new(self.options, self.machine.clone(), registered_ns, &Window { before, after }, &self.watch, &self.lag_us, listed))
+        Ok(Report::new(self.options, self.machine.clone(), registered_ns, &Window { before, after }, &self.watch, &self.lag, listed))
     }
 
     /// The engine's counters and ours at one moment.
@@ -198,8 +191,8 @@ impl<'a> Generator<'a> {
         self.watch.listen(clock::now)?;
         let next = next_frame.min(next_work).min(next_question);
         let now = clock::now();
-        if next > now {
-            std::thread::sleep(Duration::from_nanos((next - now).min(NAP_NS)));
+        if next > now + NAP_NS {
+            std::thread::sleep(Duration::from_nanos(NAP_NS / 2));
         }
         Ok(())
     }
@@ -237,7 +230,7 @@ impl<'a> Generator<'a> {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.unsent_frames += 1,
                     Err(error) => return Err(error),
                 }
-                let _ = self.lag_us.record((clock::now() - due) / 1000);
+                let _ = self.lag.record(clock::now() - due);
             }
             self.fleet.batches[batch].due = due + self.interval;
             self.schedule.push_back(batch);

@@ -5,21 +5,20 @@ mod generator;
 mod report;
 mod watch;
 
-use crate::machine;
+use crate::bed::Bed;
+use crate::machine::{self, Machine, Steal};
+use crate::target::Target;
 use clap::Args;
 use generator::Generator;
+use hdrhistogram::Histogram;
 use heartline::clock;
-use heartline::region::Place;
-use heartline::{Config, Engine};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
-    /// Engine to load; without it one is started in this process
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub(crate) target: Option<SocketAddr>,
+    #[command(flatten)]
+    target: Target,
     /// Instances to register
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     pub(crate) instances: u32,
@@ -44,37 +43,29 @@ pub(crate) struct Options {
     /// Discover requests a second while the load runs
     #[arg(long, default_value_t = 500)]
     pub(crate) discover_rate: u32,
-    /// CPU of the generator [default: the last one it may use]
-    #[arg(long)]
-    pub(crate) cpu: Option<usize>,
-    /// CPU of the engine when it is started here [default: the first one]
-    #[arg(long)]
-    pub(crate) engine_cpu: Option<usize>,
     /// Write the report to this file as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 }
 
+/// How many instances of each population die when lateness is measured.
+const DEATHS: u32 = 1000;
+
 pub(crate) fn run(options: &Options) -> Result<(), String> {
     let mut options = options.clone();
     options.services = options.services.min(options.instances);
     let options = &options;
-    let cpus = machine::cpus();
-    check(options, &cpus)?;
+    check(options)?;
     // Before the run: a report that can't be written is no surprise to come at its end.
     let json = match &options.json {
         Some(path) => Some((path, std::fs::File::create(path).map_err(|error| format!("{}: {error}", path.display()))?)),
         None => None,
     };
-    let machine = machine::description();
-    let engine = match options.target {
-        Some(_) => None,
-        None => Some(start_engine(options, *cpus.first().ok_or("no CPU to run on")?)?),
-    };
-    let target = options.target.or_else(|| engine.as_ref().map(|engine| engine.addresses()[0])).ok_or("no target")?;
-    machine::pin(options.cpu.unwrap_or(*cpus.last().ok_or("no CPU to run on")?));
-    let report = Generator::new(options, machine, target, clock::now()).map_err(|error| error.to_string())?.run()?;
-    drop(engine);
+    let machine = Machine::read(&Steal::read()).line();
+    let bed = options.target.bed(options.instances, &[])?;
+    machine::pin(options.target.generator_cpu()?);
+    let (report, _) = Generator::new(options, machine, bed.target, clock::now()).map_err(|error| error.to_string())?.run()?;
+    drop(bed);
     report.print();
     if let Some((path, file)) = json {
         serde_json::to_writer_pretty(file, &report).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -82,26 +73,22 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
-fn check(options: &Options, cpus: &[usize]) -> Result<(), String> {
+/// Nanoseconds from the deadline to being found down, for some of a population that beats. Pin the calling thread.
+pub(crate) fn lateness(bed: &mut Bed, instances: u32, ttl: Duration) -> Result<Histogram<u64>, String> {
+    let target = Target { address: Some(bed.target), cpu: None, engine_cpu: None };
+    let options =
+        Options { target, instances, services: 1000, ttl, batch: 50, kill: DEATHS, seconds: 1, sockets: 8, discover_rate: 0, json: None };
+    let (report, lateness) = Generator::new(&options, String::new(), bed.target, clock::now()).map_err(|error| error.to_string())?.run()?;
+    report.expect_all()?;
+    Ok(lateness)
+}
+
+fn check(options: &Options) -> Result<(), String> {
     if options.kill > options.instances {
         return Err(format!("--kill {} is more than --instances {}", options.kill, options.instances));
     }
     if options.ttl < Duration::from_millis(4) {
         return Err("--ttl is at least 4ms here: the generator can't beat more often than once a millisecond".into());
     }
-    match [options.cpu, options.engine_cpu].into_iter().flatten().find(|cpu| !cpus.contains(cpu)) {
-        Some(cpu) => Err(format!("CPU {cpu} is not among those that this process may use: {cpus:?}")),
-        None => Ok(()),
-    }
-}
-
-fn start_engine(options: &Options, first_cpu: usize) -> Result<Engine, String> {
-    let config = Config {
-        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
-        state: Place::Scratch,
-        capacity: options.instances.next_power_of_two().clamp(1024, heartline::limits::CAPACITY_MAX),
-        cores: Some(vec![options.engine_cpu.unwrap_or(first_cpu)]),
-        ..Config::default()
-    };
-    Engine::start(&config).map_err(|error| error.to_string())
+    Ok(())
 }

@@ -52,7 +52,7 @@ struct Percentiles {
 
 impl Percentiles {
     fn ms(histogram: &Histogram<u64>) -> Self {
-        let ms = |us: u64| us as f64 / 1000.0;
+        let ms = |ns: u64| ns as f64 / 1e6;
         Self { p50: ms(histogram.value_at_quantile(0.5)), p99: ms(histogram.value_at_quantile(0.99)), max: ms(histogram.max()) }
     }
 }
@@ -145,8 +145,8 @@ impl Report {
             listed,
             discovers: watch.discovers,
             endpoints: watch.endpoints,
-            detection_ms: Percentiles::ms(&watch.from_beat_us),
-            lateness_ms: Percentiles::ms(&watch.lateness_us),
+            detection_ms: Percentiles::ms(&watch.from_beat),
+            lateness_ms: Percentiles::ms(&watch.lateness),
             // A generator that is late by a twentieth of the interval tests its own scheduler.
             generator_limited: unsent_frames > 0 || generator_lag_ms.p99 > interval_ms / 20.0,
             generator_lag_ms,
@@ -161,6 +161,15 @@ impl Report {
                 holds: window.engine(Stat::Holds),
             },
         }
+    }
+
+    /// Refuses a run whose deaths were not all found, or in which others were.
+    pub(super) fn expect_all(&self) -> Result<(), String> {
+        if self.detected != self.killed || self.early + self.false_downs > 0 {
+            let (detected, killed, early, false_downs) = (self.detected, self.killed, self.early, self.false_downs);
+            return Err(format!("{detected} of {killed} deaths were found, {early} early, and {false_downs} others were declared down"));
+        }
+        Ok(())
     }
 
     pub(super) fn print(&self) {

@@ -13,7 +13,7 @@ use zerocopy::{FromZeros, IntoBytes};
 /// Time between two questions for one dead instance before its deadline: a verdict that comes early is to be seen.
 const EARLY_POLL_NS: Nanos = 100_000_000;
 /// The same from its deadline on.
-const POLL_NS: Nanos = 400_000;
+const POLL_NS: Nanos = 50_000;
 /// Questions sent in one turn.
 const POLLS_PER_TURN: usize = 64;
 
@@ -35,9 +35,9 @@ pub(super) struct Watch {
     /// Dead instances before this one are found.
     first_open: usize,
     pub(super) detected: usize,
-    /// Microseconds from the last beat, and from the deadline.
-    pub(super) from_beat_us: Histogram<u64>,
-    pub(super) lateness_us: Histogram<u64>,
+    /// Nanoseconds from the last beat, and from the deadline.
+    pub(super) from_beat: Histogram<u64>,
+    pub(super) lateness: Histogram<u64>,
     /// Found before the deadline: never right.
     pub(super) early: u64,
     service: u32,
@@ -52,13 +52,13 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn new(target: SocketAddr, cookie: u64, services: u32, discover_rate: u32) -> io::Result<Self> {
         Ok(Self {
-            socket: super::generator::open_socket(target)?,
+            socket: crate::population::open_socket(target)?,
             cookie,
             dead: Vec::new(),
             first_open: 0,
             detected: 0,
-            from_beat_us: Histogram::new(3).expect("three digits are possible"),
-            lateness_us: Histogram::new(3).expect("three digits are possible"),
+            from_beat: Histogram::new(3).expect("three digits are possible"),
+            lateness: Histogram::new(3).expect("three digits are possible"),
             early: 0,
             service: 0,
             services,
@@ -151,9 +151,9 @@ impl Watch {
             return;
         }
         self.detected += 1;
-        let _ = self.from_beat_us.record((now - dead.last_beat) / 1000);
+        let _ = self.from_beat.record(now - dead.last_beat);
         match now.checked_sub(dead.deadline) {
-            Some(lateness) => drop(self.lateness_us.record(lateness / 1000)),
+            Some(lateness) => drop(self.lateness.record(lateness)),
             None => self.early += 1,
         }
         while self.dead.get(self.first_open).is_some_and(|dead| dead.found) {

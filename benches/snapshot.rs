@@ -1,0 +1,71 @@
+//! Copying 100,000 members into a snapshot file in memory: what the snapshot thread computes, without the disk.
+//!
+//! `cargo bench --bench snapshot`; one iteration is one generation, elements are leases of the whole region. Each generation takes the
+//! other half of the file, so with 1 % changed since the last one a half is brought up to date with the changes of two.
+
+#[path = "common/fleet.rs"]
+mod fleet;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use fleet::{Fleet, LONG_TTL_MS, START};
+use heartline::limits::ATTRIBUTES_BYTES_DEFAULT;
+use heartline::region::Geometry;
+use heartline::snapshot::{MemoryDisk, Sizes, Writer};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use std::time::{Duration, Instant};
+
+const LEASES: u32 = 100_000;
+
+fn snapshot(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("snapshot");
+    group.throughput(Throughput::Elements(LEASES.into()));
+    let fleet = Fleet::new(Geometry::new(LEASES, ATTRIBUTES_BYTES_DEFAULT), LEASES, LONG_TTL_MS);
+    let (region, right) = fleet.registrar.release();
+    let sizes = Sizes::new(region.geometry());
+    // Not zeros: those would be page faults on the clock.
+    let mut disk = MemoryDisk(vec![1; sizes.file_bytes() as usize]);
+    sizes.write_header(&mut disk).expect("memory takes it");
+
+    let (mut file, mut bytes) = (Some(disk), 0);
+    group.bench_function("complete", |bencher| {
+        bencher.iter_custom(|rounds| {
+            let mut spent = Duration::ZERO;
+            for _ in 0..rounds {
+                // A writer that has just begun writes all.
+                let mut writer = Writer::new(file.take().expect("the file"), sizes, None, &region, START);
+                let start = Instant::now();
+                let written = writer.write(&region, START, true).expect("memory takes it");
+                spent += start.elapsed();
+                bytes = written.map_or(0, |written| written.bytes);
+                file = Some(writer.into_disk());
+            }
+            spent
+        });
+    });
+    println!("complete: {bytes} bytes a generation");
+
+    let mut writer = Writer::new(file.expect("the file"), sizes, None, &region, START);
+    let mut random = SmallRng::seed_from_u64(5);
+    for _ in 0..2 {
+        writer.write(&region, START, true).expect("memory takes it");
+    }
+    group.bench_function("1 % changed", |bencher| {
+        bencher.iter_custom(|rounds| {
+            let mut spent = Duration::ZERO;
+            for _ in 0..rounds {
+                (0..LEASES / 100).for_each(|_| region.mark_changed(&right, random.random_range(0..LEASES)));
+                let start = Instant::now();
+                let written = writer.write(&region, START, false).expect("memory takes it");
+                spent += start.elapsed();
+                bytes = written.map_or(0, |written| written.bytes);
+            }
+            spent
+        });
+    });
+    println!("1 % changed: {bytes} bytes a generation");
+    group.finish();
+}
+
+criterion_group!(benches, snapshot);
+criterion_main!(benches);

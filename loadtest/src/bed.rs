@@ -1,0 +1,119 @@
+//! An engine to measure: one in a process of its own, or one elsewhere.
+
+use crate::machine;
+use heartline::Config;
+use heartline::client::{ClientError, Session};
+use heartline::region::Place;
+use heartline::wire::Stat;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// The engine under test. A process of our own ends with this value, or with this program, whatever ends it.
+pub(crate) struct Bed {
+    /// Where it listens.
+    pub(crate) target: SocketAddr,
+    child: Option<Child>,
+    session: Session,
+}
+
+/// The engine's counters at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Counters(Vec<u64>);
+
+impl Counters {
+    /// One of them.
+    pub(crate) fn get(&self, stat: Stat) -> u64 {
+        self.0[stat as usize]
+    }
+
+    /// How much one of them has grown since.
+    pub(crate) fn since(&self, before: &Self, stat: Stat) -> u64 {
+        self.get(stat).saturating_sub(before.get(stat))
+    }
+}
+
+/// What `heartline-loadtest engine` is: an engine that ends when its standard input does.
+pub(crate) fn serve(options: heartline::config::Options) -> Result<(), String> {
+    let config = Config { state: Place::Scratch, ..options.check().map_err(|error| error.to_string())? };
+    let engine = heartline::Engine::start(&config).map_err(|error| error.to_string())?;
+    println!("{}", engine.addresses()[0]);
+    let _ = std::io::stdin().read(&mut [0]);
+    engine.join();
+    Ok(())
+}
+
+/// A program of ours that prints the address it listens on, and ends when its standard input does.
+pub(crate) fn spawn(cpu: usize, arguments: &[&str]) -> Result<(Child, SocketAddr), String> {
+    let mut command = Command::new(std::env::current_exe().map_err(|error| error.to_string())?);
+    command.args(arguments).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = machine::pinned(cpu, || command.spawn()).map_err(|error| error.to_string())?;
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line).map_err(|error| error.to_string())?;
+    match line.trim().parse() {
+        Ok(address) => Ok((child, address)),
+        Err(_) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(format!("{} did not start", arguments.join(" ")))
+        }
+    }
+}
+
+impl Bed {
+    /// Starts an engine with room for `capacity` leases on a CPU.
+    pub(crate) fn start(capacity: u32, cpu: usize, more: &[&str]) -> Result<Self, String> {
+        let (capacity, cpu_text) = (capacity.max(1024).to_string(), cpu.to_string());
+        let mut arguments = vec!["engine", "--listen", "127.0.0.1:0", "--capacity", &capacity, "--cores", &cpu_text];
+        if !more.contains(&"--snapshot") {
+            arguments.extend(["--snapshot", "off"]);
+        }
+        arguments.extend(more);
+        let (child, target) = spawn(cpu, &arguments)?;
+        Self::connect(target, Some(child))
+    }
+
+    /// An engine that runs already.
+    pub(crate) fn elsewhere(target: SocketAddr) -> Result<Self, String> {
+        Self::connect(target, None)
+    }
+
+    fn connect(target: SocketAddr, child: Option<Child>) -> Result<Self, String> {
+        let mut session = Session::connect(target).map_err(|error| error.to_string())?;
+        session.set_patience(Duration::from_secs(5));
+        let mut bed = Self { target, child, session };
+        bed.counters()?;
+        Ok(bed)
+    }
+
+    /// Its counters now. What was sent to it before is in them.
+    pub(crate) fn counters(&mut self) -> Result<Counters, String> {
+        // Longer than the engine keeps a reading of its CPU time.
+        std::thread::sleep(Duration::from_millis(12));
+        self.session.stats().map(Counters).map_err(|error| self.explain(&error))
+    }
+
+    /// The session that asks for the counters.
+    pub(crate) fn session(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
+    /// Its process, if it is ours.
+    pub(crate) fn pid(&self) -> Result<u32, String> {
+        self.child.as_ref().map(Child::id).ok_or_else(|| "this takes an engine of our own: leave --target away".into())
+    }
+
+    fn explain(&self, error: &ClientError) -> String {
+        format!("{}: {error}", self.target)
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            drop(child.stdin.take());
+            let _ = child.wait();
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What bounds any engine here: the kernel's receive path, an echo, its timer, and memory. Each as small as it can be.
+
+use crate::machine;
+use hdrhistogram::Histogram;
+use heartline::exchange::{Replies, Requester};
+use heartline::limits::{FRAME_BYTES_MAX, GROUP_BEATS, HEADER_BYTES, RECEIVE_BATCH, RECEIVE_QUEUE_BYTES_DEFAULT};
+use heartline::net::{ReceiveBatch, SendBatch, Sent, Socket, bind_group};
+use heartline::region::prefetch;
+use heartline::wire::{Header, Kind, Status};
+use memmap2::{Advice, MmapMut};
+use mio::unix::SourceFd;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
+use std::hint::black_box;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use zerocopy::FromBytes;
+
+/// A thread that receives as the engine does and forgets (*sink*), or also answers what is no beat with a reply of a fixed length (*echo*).
+pub(crate) struct Responder {
+    /// Where it listens.
+    pub(crate) target: SocketAddr,
+    shared: Arc<Counts>,
+    thread: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+#[derive(Default)]
+struct Counts {
+    stop: AtomicBool,
+    datagrams: AtomicU64,
+    tid: AtomicU32,
+}
+
+impl Responder {
+    /// Starts one on a CPU; `answer` is the length of its replies.
+    pub(crate) fn start(cpu: usize, answer: Option<usize>) -> Result<Self, String> {
+        let mut group = bind_group(SocketAddr::from(([127, 0, 0, 1], 0)), 1, RECEIVE_QUEUE_BYTES_DEFAULT, &mut Vec::new())
+            .map_err(|error| error.to_string())?;
+        let target = group[0].local_addr().map_err(|error| error.to_string())?;
+        let shared = Arc::new(Counts::default());
+        let counts = Arc::clone(&shared);
+        let thread = std::thread::spawn(move || {
+            machine::pin(cpu);
+            counts.tid.store(machine::thread_id(), Relaxed);
+            respond(&mut group, answer, &counts)
+        });
+        while shared.tid.load(Relaxed) == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(Self { target, shared, thread: Some(thread) })
+    }
+
+    /// Datagrams that it has received, and the CPU time that it has used, in nanoseconds.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.shared.datagrams.load(Relaxed), machine::thread_cpu_ns(self.shared.tid.load(Relaxed)))
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Relaxed);
+        // One last datagram wakes the thread, so that it sees the flag.
+        let _ = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.send_to(&[0], self.target));
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Poll, recvmmsg, count, answer with sendmmsg.
+fn respond(sockets: &mut [Socket], answer: Option<usize>, counts: &Counts) -> std::io::Result<()> {
+    let mut poll = mio::Poll::new()?;
+    let fd = sockets[0].as_raw_fd();
+    poll.registry().register(&mut SourceFd(&fd), mio::Token(0), mio::Interest::READABLE)?;
+    let (mut events, mut batch) = (mio::Events::with_capacity(1), ReceiveBatch::default());
+    let (mut replies, mut send, mut sent) = (Replies::default(), SendBatch::default(), Sent::default());
+    let body = [0; FRAME_BYTES_MAX];
+    let mut datagrams = 0;
+    while !counts.stop.load(Relaxed) {
+        let received = batch.receive(&sockets[0])?;
+        for message in batch.messages(0) {
+            match answer {
+                None => datagrams += message.bytes.len().div_ceil(message.segment.max(1)).max(1) as u64,
+                Some(length) => {
+                    for bytes in message.datagrams() {
+                        datagrams += 1;
+                        let Ok((header, _)) = Header::ref_from_prefix(bytes) else { continue };
+                        if header.kind != Kind::Beat as u8 {
+                            let to = Requester { peer: message.peer, tag: header.tag, budget: FRAME_BYTES_MAX as u16 };
+                            let reply = Header::reply(Kind::Discover, Status::Ok, 0, header.tag);
+                            replies.put(&to, reply, &[&body[..length - HEADER_BYTES]]);
+                            if replies.is_full() {
+                                send.send(&mut replies, sockets, &mut sent);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        if !replies.is_empty() {
+            send.send(&mut replies, sockets, &mut sent);
+        }
+        counts.datagrams.store(datagrams, Relaxed);
+        if received < RECEIVE_BATCH {
+            let _ = poll.poll(&mut events, None);
+        }
+    }
+    Ok(())
+}
+
+/// How late a bare `timerfd` wakes a thread on a CPU: nanoseconds after the time that was asked for, in turns of a millisecond and a bit.
+pub(crate) fn timer_lateness(cpu: usize, time: Duration) -> Result<Histogram<u64>, String> {
+    machine::pinned(cpu, || timer_loop(time).map_err(|error| error.to_string()))
+}
+
+fn timer_loop(time: Duration) -> std::io::Result<Histogram<u64>> {
+    let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::empty())?;
+    let mut lateness = Histogram::new(3).expect("three digits are possible");
+    let begin = Instant::now();
+    while begin.elapsed() < time {
+        let at = heartline::clock::now() + 1_037_000;
+        let value = Timespec { tv_sec: (at / 1_000_000_000) as i64, tv_nsec: (at % 1_000_000_000) as i64 };
+        let spec = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
+        timerfd_settime(&timer, TimerfdTimerFlags::ABSTIME, &spec)?;
+        rustix::io::read(&timer, &mut [0; 8])?;
+        let _ = lateness.record(heartline::clock::now().saturating_sub(at));
+    }
+    Ok(lateness)
+}
+
+/// Words of a line as large as a heart line.
+const LINE_WORDS: usize = 8;
+
+/// An array of lines to store to at random, on huge pages where the kernel has them.
+pub(crate) struct LineWalk {
+    memory: MmapMut,
+    order: Vec<u32>,
+}
+
+impl LineWalk {
+    /// As many lines as a heart file for so many leases has, each touched once.
+    pub(crate) fn new(lines: usize) -> Result<Self, String> {
+        let mut random = SmallRng::seed_from_u64(3);
+        let mut memory = MmapMut::map_anon(lines * LINE_WORDS * 8).map_err(|error| error.to_string())?;
+        // Advice: without huge pages the walk takes the longer.
+        let _ = memory.advise(Advice::HugePage);
+        memory.fill(1);
+        Ok(Self { memory, order: (0..1 << 20).map(|_| random.random_range(0..lines as u32)).collect() })
+    }
+
+    /// Nanoseconds a store: random lines, prefetched in groups as the engine does or not.
+    pub(crate) fn walk(&mut self, prefetched: bool) -> f64 {
+        let words: &[AtomicU64] = <[AtomicU64]>::mut_from_bytes(&mut self.memory).expect("a mapping is aligned");
+        let line = |at: u32| &words[at as usize * LINE_WORDS];
+        let begin = Instant::now();
+        for group in self.order.chunks(GROUP_BEATS) {
+            if prefetched {
+                group.iter().for_each(|&at| prefetch(line(at)));
+            }
+            group.iter().for_each(|&at| line(at).store(u64::from(at), Relaxed));
+        }
+        black_box(words);
+        begin.elapsed().as_nanos() as f64 / self.order.len() as f64
+    }
+}

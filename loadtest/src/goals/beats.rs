@@ -1,0 +1,63 @@
+//! What the engine's CPU pays for a datagram, beside a bare sink.
+
+use super::Lab;
+use crate::bed::Bed;
+use crate::floors::Responder;
+use crate::machine;
+use crate::population::{Beats, Wanted, register};
+use crate::report::Goal;
+use heartline::wire::Stat;
+use std::cell::RefCell;
+use std::time::Duration;
+
+/// How long each run of a pair takes.
+pub(super) const RUN: Duration = Duration::from_millis(1200);
+
+/// CPU time of one run of an engine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cost {
+    /// Nanoseconds for each datagram.
+    pub(crate) per_datagram: f64,
+    /// Beats that counted, for each second of CPU time.
+    pub(crate) beats_per_second: f64,
+}
+
+/// Sends beats to an engine for a time, as fast as it goes.
+pub(crate) fn engine_cost(bed: &mut Bed, beats: &mut Beats, time: Duration) -> Result<Cost, String> {
+    beats.aim(bed.target)?;
+    let before = bed.counters()?;
+    beats.run(time, None)?;
+    let after = bed.counters()?;
+    let (cpu, datagrams) = (after.since(&before, Stat::CpuNs) as f64, after.since(&before, Stat::Datagrams) as f64);
+    Ok(Cost { per_datagram: cpu / datagrams, beats_per_second: after.since(&before, Stat::BeatsAccepted) as f64 / (cpu / 1e9) })
+}
+
+/// The same to a sink: nanoseconds for each datagram.
+pub(super) fn sink_cost(sink: &Responder, beats: &mut Beats, time: Duration) -> Result<f64, String> {
+    beats.aim(sink.target)?;
+    let before = sink.counts();
+    beats.run(time, None)?;
+    let after = sink.counts();
+    Ok((after.1 - before.1) as f64 / (after.0 - before.0).max(1) as f64)
+}
+
+/// G1: one beat a datagram.
+pub(super) fn single(lab: &mut Lab) -> Result<Vec<Goal>, String> {
+    let mut bed = Bed::start(16_384, lab.engine_cpu, &[])?;
+    let wanted = Wanted { instances: 10_000, services: 100, ttl: Duration::from_secs(3600), prefix: "g1" };
+    let leases = register(&mut bed, &wanted)?;
+    let beats = RefCell::new(Beats::new(bed.target, leases, 1)?);
+    let sink = Responder::start(lab.engine_cpu, None)?;
+    let cpu = lab.generator_cpu;
+    let pairs = lab.pairs(
+        || {
+            let beats = &mut *beats.borrow_mut();
+            machine::pinned(cpu, || engine_cost(&mut bed, beats, RUN)).map(|cost| cost.per_datagram)
+        },
+        || {
+            let beats = &mut *beats.borrow_mut();
+            machine::pinned(cpu, || sink_cost(&sink, beats, RUN))
+        },
+    )?;
+    Ok(vec![Goal::ratio("G1", "CPU a datagram, one beat in each", "ns", &pairs, 1.10).against("recvmmsg sink")])
+}

@@ -1,0 +1,119 @@
+//! When the engine says that somebody is dead, and that it says so of nobody else.
+
+use super::Lab;
+use crate::bed::Bed;
+use crate::floors::timer_lateness;
+use crate::live;
+use crate::machine;
+use crate::massacre;
+use crate::population::{Beats, Wanted, register};
+use crate::report::{Chart, Goal, Series, digits};
+use hdrhistogram::Histogram;
+use heartline::wire::Stat;
+use rustix::process::{Pid, Signal, kill_process};
+use std::time::Duration;
+
+/// The engine looks at its timers this often.
+const TICK_NS: f64 = 1e6;
+
+/// G9: how late verdicts come.
+pub(super) fn lateness(lab: &mut Lab) -> Result<Vec<Goal>, String> {
+    let timer = timer_lateness(lab.engine_cpu, Duration::from_secs(3))?;
+    let bound = timer.value_at_quantile(0.99) as f64 + TICK_NS;
+    let few = of_population(lab, 10_000, Duration::from_secs(2))?;
+    let many = of_population(lab, 1_000_000, Duration::from_secs(8))?;
+    let p99 = |histogram: &Histogram<u64>| histogram.value_at_quantile(0.99) as f64;
+    let goal = |what: &str, ours: f64, floor: f64, bound| Goal::ratio("G9", what, "µs", &[(ours / 1e3, floor / 1e3)], bound);
+    let series = vec![
+        Series::percentiles("10,000 leases", &few),
+        Series::percentiles("a million leases", &many),
+        Series::percentiles("bare timer", &timer),
+    ];
+    lab.charts.push(Chart::Percentiles {
+        title: format!("Of a million, the dead are found {} ms after their deadline at p99", digits(p99(&many) / 1e6)),
+        unit: "µs",
+        series,
+    });
+    Ok(vec![
+        goal("lateness of verdicts p99, 10,000 leases", p99(&few), bound, 1.5).against("bare timer p99 + 1 tick"),
+        goal("lateness of verdicts p99, a million leases", p99(&many), bound, 1.5).against("bare timer p99 + 1 tick"),
+        goal("lateness of verdicts p99, a million leases", p99(&many), p99(&few), 1.5).against("10,000 leases"),
+    ])
+}
+
+/// Nanoseconds from deadline to verdict, as a client sees them.
+fn of_population(lab: &Lab, instances: u32, ttl: Duration) -> Result<Histogram<u64>, String> {
+    let mut bed = Bed::start(instances, lab.engine_cpu, &[])?;
+    machine::pinned(lab.generator_cpu, || live::lateness(&mut bed, instances, ttl))
+}
+
+/// G10: a million fall silent at once.
+pub(super) fn massacre(lab: &mut Lab) -> Result<Vec<Goal>, String> {
+    let mut bed = Bed::start(1_000_000, lab.engine_cpu, &["--hold", "false"])?;
+    let outcome = machine::pinned(lab.generator_cpu, || massacre::measure(&mut bed, 1_000_000, Duration::from_secs(15)))?;
+    Ok(vec![
+        Goal::bound("G10", "990,000 of a million fall silent: first deadline to last verdict", "s", outcome.took.as_secs_f64(), 2.0)
+            .note(format!("{} declared down", outcome.downs)),
+        Goal::bound("G10", "beats of the survivors lost meanwhile", "", outcome.lost as f64, 0.0).note(format!("{} sent", outcome.beats)),
+    ])
+}
+
+/// G11: nobody is blamed for what the engine did not hear.
+pub(super) fn false_downs(lab: &mut Lab) -> Result<Vec<Goal>, String> {
+    let mut goals = vec![after_a_stop(lab)?];
+    for percent in [1, 5, 20] {
+        goals.push(under_loss(lab, percent)?);
+    }
+    Ok(goals)
+}
+
+fn after_a_stop(lab: &Lab) -> Result<Goal, String> {
+    let mut bed = Bed::start(16_384, lab.engine_cpu, &[])?;
+    let ttl = Duration::from_millis(500);
+    let pid = Pid::from_raw(bed.pid()? as i32).ok_or("no process")?;
+    machine::pinned(lab.generator_cpu, || {
+        let leases = register(&mut bed, &Wanted { instances: 10_000, services: 100, ttl, prefix: "g11" })?;
+        let mut beats = Beats::new(bed.target, leases, 50)?;
+        let rate = beats.rate(ttl / 4);
+        beats.run(Duration::from_secs(1), Some(rate))?;
+        let signal = |signal| kill_process(pid, signal).map_err(|error| error.to_string());
+        signal(Signal::STOP)?;
+        beats.run(Duration::from_secs(2), Some(rate))?;
+        signal(Signal::CONT)?;
+        beats.run(Duration::from_secs(2), Some(rate))?;
+        let downs = bed.counters()?.get(Stat::Downs) as f64;
+        Ok(Goal::bound("G11", "false downs of 10,000 in a 2 s stop of the engine, TTL 500 ms", "", downs, 0.0))
+    })
+}
+
+/// Every beat is lost with a probability of its own; three in a row are one too many.
+fn under_loss(lab: &Lab, percent: u32) -> Result<Goal, String> {
+    const INSTANCES: u32 = 100_000;
+    const BEATS: f64 = 40.0;
+    let interval = Duration::from_millis(200);
+    let mut bed = Bed::start(INSTANCES, lab.engine_cpu, &["--hold", "false"])?;
+    let loss = f64::from(percent) / 100.0;
+    let downs = machine::pinned(lab.generator_cpu, || {
+        // Three intervals fit into a TTL and a half of one is left.
+        let leases = register(&mut bed, &Wanted { instances: INSTANCES, services: 1000, ttl: interval * 7 / 2, prefix: "g11" })?;
+        let mut beats = Beats::new(bed.target, leases, 50)?;
+        let rate = beats.rate(interval);
+        beats.run(interval * 5, Some(rate))?;
+        let before = bed.counters()?.get(Stat::Downs);
+        beats.lose(loss);
+        beats.run(interval.mul_f64(BEATS), Some(rate))?;
+        beats.lose(0.0);
+        beats.run(interval * 5, Some(rate))?;
+        Ok::<_, String>(bed.counters()?.get(Stat::Downs) - before)
+    })?;
+    // A run of at least three losses begins at a beat that is lost, and is followed by two more, after one that was not.
+    let expected = f64::from(INSTANCES) * loss.powi(3) * (1.0 + (BEATS - 3.0) * (1.0 - loss));
+    // What chance adds to few events: two standard deviations of a Poisson distribution.
+    let chance = 2.0 / expected.sqrt();
+    let what = format!("downs under {percent} % loss, TTL of 3.5 beats");
+    let goal = Goal::ratio("G11", what, "", &[(downs as f64, expected)], 1.2).against("binomial expectation");
+    Ok(goal.note(format!(
+        "{INSTANCES} instances, {BEATS:.0} beats each; two standard deviations of the expectation are {:.0} %",
+        chance * 100.0
+    )))
+}

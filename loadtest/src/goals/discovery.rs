@@ -1,0 +1,111 @@
+//! Discovery round trips beside an echo of the same length.
+
+use super::Lab;
+use crate::bed::Bed;
+use crate::drive::{Drive, Rates};
+use crate::flood;
+use crate::floors::Responder;
+use crate::machine;
+use crate::population::{Beats, Wanted, cookie, register};
+use crate::report::{Chart, Goal, Series, digits};
+use hdrhistogram::Histogram;
+use heartline::limits::FRAME_BYTES_MAX;
+use std::cell::RefCell;
+use std::time::Duration;
+
+const RUN: Duration = Duration::from_secs(2);
+/// Requests a second.
+const RATE: f64 = 5000.0;
+/// Endpoints in an answer: a full frame.
+const ENDPOINTS: u16 = 25;
+/// The percentiles that have goals.
+const QUANTILES: [(f64, &str); 3] = [(0.5, "p50"), (0.99, "p99"), (0.999, "p99.9")];
+
+/// Histograms of ours and the floor's, pair by pair.
+struct Measured {
+    pairs: Vec<[[f64; 3]; 2]>,
+    ours: Histogram<u64>,
+    floor: Histogram<u64>,
+}
+
+impl Measured {
+    fn goal(&self, id: &'static str, what: &str, quantile: usize, bound: f64) -> Goal {
+        let pairs: Vec<(f64, f64)> = self.pairs.iter().map(|[ours, floor]| (ours[quantile], floor[quantile])).collect();
+        Goal::ratio(id, format!("{what} {}", QUANTILES[quantile].1), "µs", &pairs, bound)
+    }
+
+    fn chart(&self, title: String, floor: &str) -> Chart {
+        let series = vec![Series::percentiles("heartline", &self.ours), Series::percentiles(floor, &self.floor)];
+        Chart::Percentiles { title, unit: "µs", series }
+    }
+}
+
+fn quantiles(histogram: &Histogram<u64>) -> [f64; 3] {
+    QUANTILES.map(|(quantile, _)| histogram.value_at_quantile(quantile) as f64 / 1e3)
+}
+
+/// Round trips of an engine and of an echo in turns, while beats come at a rate to either.
+fn measure(lab: &mut Lab, bed: &mut Bed, beats: &RefCell<Beats>, beat_rate: f64) -> Result<Measured, String> {
+    let echo = Responder::start(lab.engine_cpu, Some(FRAME_BYTES_MAX))?;
+    let drive = RefCell::new(Drive::new(bed.target, cookie(bed)?, "svc-0", ENDPOINTS, Duration::from_secs(3600))?);
+    let histogram = || Histogram::new(3).expect("three digits are possible");
+    let (ours, floor) = (RefCell::new(histogram()), RefCell::new(histogram()));
+    let (ours_seen, floor_seen) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
+    let (target, cpu) = (bed.target, lab.generator_cpu);
+    let rates = Rates { beats: beat_rate, discovers: RATE, churn: 0.0 };
+    let one = |target, all: &RefCell<Histogram<u64>>, seen: &RefCell<Vec<[f64; 3]>>| {
+        let (drive, beats) = (&mut *drive.borrow_mut(), &mut *beats.borrow_mut());
+        drive.aim(target)?;
+        beats.aim(target)?;
+        machine::pinned(cpu, || drive.run(RUN, rates, Some(beats)))?;
+        let histogram = drive.take_discovers();
+        if drive.refused > 0 {
+            return Err("discovery was refused".to_owned());
+        }
+        all.borrow_mut().add(&histogram).expect("they are alike");
+        seen.borrow_mut().push(quantiles(&histogram));
+        Ok(0.0)
+    };
+    lab.pairs(|| one(target, &ours, &ours_seen), || one(echo.target, &floor, &floor_seen))?;
+    let pairs = ours_seen.into_inner().into_iter().zip(floor_seen.into_inner()).map(|(ours, floor)| [ours, floor]).collect();
+    Ok(Measured { pairs, ours: ours.into_inner(), floor: floor.into_inner() })
+}
+
+fn population(lab: &Lab) -> Result<(Bed, Beats), String> {
+    let mut bed = Bed::start(131_072, lab.engine_cpu, &[])?;
+    let wanted = Wanted { instances: 100_000, services: 1000, ttl: Duration::from_secs(3600), prefix: "g6" };
+    let leases = machine::pinned(lab.generator_cpu, || register(&mut bed, &wanted))?;
+    let beats = Beats::new(bed.target, leases, 50)?;
+    Ok((bed, beats))
+}
+
+/// G6: nothing else to do.
+pub(super) fn alone(lab: &mut Lab) -> Result<Vec<Goal>, String> {
+    let (mut bed, beats) = population(lab)?;
+    let measured = measure(lab, &mut bed, &RefCell::new(beats), 0.0)?;
+    let goals: Vec<Goal> = [1.05, 1.10, 1.25]
+        .iter()
+        .enumerate()
+        .map(|(at, &bound)| measured.goal("G6", "discovery of 25 endpoints", at, bound).against("echo of as many bytes"))
+        .collect();
+    let title = format!("Discovery takes {} times an echo at the median, {} times at p99", digits(goals[0].ratio), digits(goals[1].ratio));
+    lab.charts.push(measured.chart(title, "echo"));
+    Ok(goals)
+}
+
+/// G7: beats at 80 % of the highest rate without loss.
+pub(super) fn under_load(lab: &mut Lab) -> Result<Vec<Goal>, String> {
+    let (mut bed, mut beats) = population(lab)?;
+    let found = machine::pinned(lab.generator_cpu, || flood::search(&mut bed, &mut beats, Duration::from_secs(1)))?;
+    let rate = 0.8 * found.rate;
+    let measured = measure(lab, &mut bed, &RefCell::new(beats), rate)?;
+    let limit = if found.by_generator { "what one CPU can send" } else { "the highest rate without loss" };
+    let goal = measured.goal("G7", "discovery under beats", 1, 1.25).against("echo beside a sink").note(format!(
+        "{rate:.0} datagrams of 50 beats a second, 80 % of {limit}, at which the engine uses {:.0} % of a core",
+        found.share * 100.0
+    ));
+    let title =
+        format!("Under {:.1} M beats a second, discovery p99 is {} times an echo beside a sink", rate * 50.0 / 1e6, digits(goal.ratio));
+    lab.charts.push(measured.chart(title, "echo beside a sink"));
+    Ok(vec![goal])
+}

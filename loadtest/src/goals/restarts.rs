@@ -1,0 +1,90 @@
+//! What comes back after a restart and how fast, and what snapshots cost meanwhile.
+
+use super::Lab;
+use crate::bed::Bed;
+use crate::drive::{Drive, Rates};
+use crate::machine;
+use crate::population::{Beats, Wanted, cookie, register};
+use crate::report::Goal;
+use crate::restart;
+use heartline::wire::Stat;
+use std::cell::RefCell;
+use std::time::Duration;
+
+/// G15: a million leases, attached to and loaded.
+pub(super) fn restart(lab: &mut Lab) -> Result<Vec<Goal>, String> {
+    let times = restart::measure(lab.pairs.min(3))?;
+    let attach = Goal::bound("G15", "killed to ready again, a million leases", "ms", times.ready_ms, 250.0);
+    Ok(vec![
+        attach,
+        Goal::ratio("G15", "snapshot of a million leases loaded", "ms", &times.loads_ms, 2.0).against("read() of as many bytes"),
+    ])
+}
+
+/// G16: beats, questions and registrations with a snapshot every second, and without.
+pub(super) fn snapshots(lab: &mut Lab) -> Result<Vec<Goal>, String> {
+    let file = std::env::temp_dir().join(format!("heartline-goals-{}.snapshot", std::process::id()));
+    let path = file.to_str().ok_or("the temporary directory has a strange name")?.to_owned();
+    let result = compare_snapshots(lab, &path);
+    let _ = std::fs::remove_file(file);
+    result
+}
+
+fn compare_snapshots(lab: &mut Lab, path: &str) -> Result<Vec<Goal>, String> {
+    let (with, without) = (Side::new(lab, &["--snapshot", path])?, Side::new(lab, &[])?);
+    let (with, without) = (RefCell::new(with), RefCell::new(without));
+    let cpu = lab.generator_cpu;
+    let mut p99s = (Vec::new(), Vec::new());
+    let costs = lab.pairs(
+        || {
+            let side = &mut *with.borrow_mut();
+            machine::pinned(cpu, || side.run(&mut p99s.0))
+        },
+        || {
+            let side = &mut *without.borrow_mut();
+            machine::pinned(cpu, || side.run(&mut p99s.1))
+        },
+    )?;
+    let p99s: Vec<(f64, f64)> = p99s.0.into_iter().zip(p99s.1).collect();
+    let side = with.into_inner();
+    let written = format!("{} snapshots were written, every second one", side.snapshots);
+    Ok(vec![
+        Goal::ratio("G16", "CPU a beat with snapshots", "ns", &costs, 1.05).against("without").note(written),
+        Goal::ratio("G16", "discovery p99 with snapshots", "µs", &p99s, 1.1).against("without"),
+        Goal::bound("G16", "page faults of the loops under snapshots", "", side.faults as f64, 0.0),
+    ])
+}
+
+/// An engine and its load.
+struct Side {
+    bed: Bed,
+    beats: Beats,
+    drive: Drive,
+    faults: u64,
+    snapshots: u64,
+}
+
+impl Side {
+    fn new(lab: &Lab, flags: &[&str]) -> Result<Self, String> {
+        let mut bed = Bed::start(131_072, lab.engine_cpu, flags)?;
+        let wanted = Wanted { instances: 100_000, services: 1000, ttl: Duration::from_secs(3600), prefix: "g16" };
+        let leases = machine::pinned(lab.generator_cpu, || register(&mut bed, &wanted))?;
+        let beats = Beats::new(bed.target, leases, 50)?;
+        let drive = Drive::new(bed.target, cookie(&mut bed)?, "svc-0", 10, Duration::from_secs(3600))?;
+        Ok(Self { bed, beats, drive, faults: 0, snapshots: 0 })
+    }
+
+    /// Nanoseconds of the engine's CPU for each beat.
+    fn run(&mut self, p99s: &mut Vec<f64>) -> Result<f64, String> {
+        let pid = self.bed.pid()?;
+        let faults = || machine::tasks(pid).iter().filter(|task| task.is_loop()).map(|task| task.faults).sum::<u64>();
+        let (before, faults_before) = (self.bed.counters()?, faults());
+        let rates = Rates { beats: 50_000.0, discovers: 1000.0, churn: 1000.0 };
+        self.drive.run(Duration::from_secs(3), rates, Some(&mut self.beats))?;
+        let after = self.bed.counters()?;
+        self.faults += faults() - faults_before;
+        self.snapshots += after.since(&before, Stat::Snapshot);
+        p99s.push(self.drive.take_discovers().value_at_quantile(0.99) as f64 / 1e3);
+        Ok(after.since(&before, Stat::CpuNs) as f64 / after.since(&before, Stat::BeatsAccepted).max(1) as f64)
+    }
+}

@@ -1,0 +1,100 @@
+//! A million leases: what beats cost, what memory they take, what idling costs, how fast they are registered.
+
+use super::Lab;
+use super::beats::{RUN, engine_cost, sink_cost};
+use crate::bed::Bed;
+use crate::floors::{LineWalk, Responder};
+use crate::machine;
+use crate::population::{Beats, Wanted, register};
+use crate::report::{Goal, median};
+use heartline::wire::Stat;
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+const MILLION: u32 = 1_000_000;
+/// How long idling is watched.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// G2, G3, G13, G14 with beats, G17: all on one engine with a million leases.
+pub(super) fn million(lab: &mut Lab) -> Result<Vec<Goal>, String> {
+    let mut bed = Bed::start(MILLION, lab.engine_cpu, &[])?;
+    let (cpu, engine_cpu) = (lab.generator_cpu, lab.engine_cpu);
+    let wanted = Wanted { instances: MILLION, services: 1000, ttl: Duration::from_secs(30), prefix: "g2" };
+    let begin = Instant::now();
+    let leases = machine::pinned(cpu, || register(&mut bed, &wanted))?;
+    let rate = f64::from(MILLION) / begin.elapsed().as_secs_f64();
+    let mut goals = vec![
+        Goal::bound("G17", "registrations a second, acknowledged and distinct", "", rate, 200_000.0)
+            .at_least()
+            .note("one registrar, one client with 1,024 registrations under way"),
+    ];
+    let beats = RefCell::new(Beats::new(bed.target, leases, 50)?);
+    let sink = Responder::start(lab.engine_cpu, None)?;
+    let mut walk = machine::pinned(lab.engine_cpu, || LineWalk::new(MILLION as usize))?;
+    let mut accepted = Vec::new();
+    let pairs = lab.pairs(
+        || {
+            let beats = &mut *beats.borrow_mut();
+            let cost = machine::pinned(cpu, || engine_cost(&mut bed, beats, RUN))?;
+            accepted.push(cost.beats_per_second);
+            Ok(cost.per_datagram)
+        },
+        || {
+            let stores = 50.0 * machine::pinned(engine_cpu, || walk.walk(true));
+            let beats = &mut *beats.borrow_mut();
+            Ok(stores + machine::pinned(cpu, || sink_cost(&sink, beats, RUN))?)
+        },
+    )?;
+    goals.push(
+        Goal::ratio("G2", "CPU a datagram with 50 beats for random ones of a million leases", "ns", &pairs, 1.25)
+            .against("recvmmsg sink + 50 prefetched line stores"),
+    );
+    beats.borrow_mut().set_batch(1);
+    let mut turn = accepted.iter().cycle();
+    let gains = lab.pairs(
+        || Ok(*turn.next().expect("there was at least one pair")),
+        || {
+            let beats = &mut *beats.borrow_mut();
+            machine::pinned(cpu, || engine_cost(&mut bed, beats, RUN)).map(|cost| cost.beats_per_second)
+        },
+    )?;
+    beats.borrow_mut().set_batch(50);
+    goals.push(Goal::ratio("G3", "beats a CPU second, 50 a datagram", "", &gains, 20.0).at_least().against("one a datagram"));
+    let resident = machine::resident_bytes(bed.pid()?) as f64 / f64::from(MILLION);
+    let counted = bed.counters()?.get(Stat::MemoryBytes) as f64 / f64::from(MILLION);
+    goals.push(
+        Goal::bound("G13", "memory a lease, all of the process", "B", resident, 512.0)
+            .note(format!("resident memory of the process; its tables and buffers alone: {counted:.1} B")),
+    );
+    goals.push(idle_million(lab, &mut bed, &mut beats.borrow_mut())?);
+    Ok(goals)
+}
+
+/// CPU time of the threads that are no loops, while a million leases beat four times in 30 s.
+fn idle_million(lab: &Lab, bed: &mut Bed, beats: &mut Beats) -> Result<Goal, String> {
+    let pid = bed.pid()?;
+    let others = |pid| machine::tasks(pid).iter().filter(|task| !task.is_loop()).map(|task| task.cpu_ns).sum::<u64>();
+    beats.aim(bed.target)?;
+    let rate = beats.rate(Duration::from_millis(7500));
+    let downs = bed.counters()?.get(Stat::Downs);
+    let before = (others(pid), machine::process_cpu_ns(pid));
+    machine::pinned(lab.generator_cpu, || beats.run(IDLE, Some(rate)))?;
+    let after = (others(pid), machine::process_cpu_ns(pid));
+    let percent = |ns: u64| 100.0 * ns as f64 / IDLE.as_nanos() as f64;
+    let all = percent(after.1 - before.1);
+    let lost = bed.counters()?.get(Stat::Downs) - downs;
+    Ok(Goal::bound("G14", "CPU beside the loops, a million leases at TTL 30 s", "% of a core", percent(after.0 - before.0), 3.0)
+        .note(format!("all threads: {all:.2} % for 133,333 beats a second in batches of 50; {lost} declared down")))
+}
+
+/// G14 for an engine without anybody.
+pub(super) fn empty(lab: &mut Lab) -> Result<Vec<Goal>, String> {
+    let bed = Bed::start(65_536, lab.engine_cpu, &[])?;
+    let mut shares = Vec::new();
+    for _ in 0..2 {
+        let before = machine::process_cpu_ns(bed.pid()?);
+        std::thread::sleep(IDLE / 2);
+        shares.push(100.0 * (machine::process_cpu_ns(bed.pid()?) - before) as f64 / (IDLE / 2).as_nanos() as f64);
+    }
+    Ok(vec![Goal::bound("G14", "CPU of an empty engine", "% of a core", median(&mut shares), 0.1)])
+}
