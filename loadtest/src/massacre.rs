@@ -70,7 +70,7 @@ pub(crate) fn measure(bed: &mut Bed, instances: u32, ttl: Duration) -> Result<Ou
 pub(crate) fn run(options: &Options) -> Result<(), String> {
     options.outputs.check()?;
     let steal = Steal::read();
-    let mut bed = options.target.bed(options.instances, &["--hold", "false"])?;
+    let mut bed = options.target.bed(options.instances, &["--hold", "off"])?;
     machine::pin(options.target.generator_cpu()?);
     let outcome = measure(&mut bed, options.instances, options.ttl)?;
     Report {

@@ -181,7 +181,7 @@ impl AsFd for Socket {
     }
 }
 
-fn set_option(udp: &UdpSocket, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+pub(super) fn set_option(udp: &impl AsRawFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
     let length = size_of_val(&value) as libc::socklen_t;
     // SAFETY: the kernel reads `length` bytes of `value`.
     let result = unsafe { libc::setsockopt(udp.as_raw_fd(), level, name, (&raw const value).cast(), length) };

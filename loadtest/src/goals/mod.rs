@@ -130,10 +130,14 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     let bar = ProgressBar::new(groups.len() as u64);
     bar.set_style(ProgressStyle::with_template("{msg:24} [{bar:40}] {pos}/{len} {elapsed}").map_err(|error| error.to_string())?);
     bar.enable_steady_tick(Duration::from_secs(1));
-    let mut goals = Vec::new();
+    let (mut goals, mut failed) = (Vec::new(), Vec::new());
     for (ids, measure) in groups {
         bar.set_message(ids.join(" "));
-        goals.extend(measure(&mut lab)?.into_iter().filter(|goal| wanted(goal.id)));
+        match measure(&mut lab) {
+            Ok(measured) => goals.extend(measured.into_iter().filter(|goal| wanted(goal.id))),
+            // The others can be measured all the same.
+            Err(reason) => failed.push(format!("{}: {reason}", ids.join(" "))),
+        }
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -149,5 +153,6 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         goals,
         charts: lab.charts,
     }
-    .finish(&options.outputs)
+    .finish(&options.outputs)?;
+    if failed.is_empty() { Ok(()) } else { Err(format!("not measured: {}", failed.join("; "))) }
 }

@@ -125,7 +125,11 @@ fn node_json(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     let server = node_json::Node::start(lab.engine_cpu)?;
     let gives = "beats that a person can read";
     let with = |what, batch, goal| Match { id: "P4", name: server.version.clone(), what, batch, ours: batch, goal, gives };
-    let matches = [with("JSON beats into a Map, one a datagram", 1, 2.0), with("JSON beats into a Map, 50 a datagram", 50, 50.0)];
+    // As for tokio: the second goal is ours with 50 beats a datagram beside theirs with one, as such registries speak.
+    let matches = [
+        with("JSON beats into a Map, one a datagram", 1, 2.0),
+        Match { ours: 50, ..with("JSON beats into a Map, one a datagram, beside ours with 50", 1, 50.0) },
+    ];
     compete(lab, server, &matches)
 }
 
