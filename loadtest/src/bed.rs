@@ -1,13 +1,14 @@
 //! An engine to measure: one in a process of its own, or one elsewhere.
 
 use crate::machine;
-use heartline::Config;
 use heartline::client::{ClientError, Session};
 use heartline::region::Place;
 use heartline::wire::Stat;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 /// The engine under test. A process of our own ends with this value, or with this program, whatever ends it.
@@ -16,6 +17,8 @@ pub(crate) struct Bed {
     pub(crate) target: SocketAddr,
     child: Option<Child>,
     session: Session,
+    /// Its memory files, which go with it.
+    state: Option<PathBuf>,
 }
 
 /// The engine's counters at one moment.
@@ -36,7 +39,11 @@ impl Counters {
 
 /// What `heartline-loadtest engine` is: an engine that ends when its standard input does.
 pub(crate) fn serve(options: heartline::config::Options) -> Result<(), String> {
-    let config = Config { state: Place::Scratch, ..options.check().map_err(|error| error.to_string())? };
+    let named = options.state.is_some();
+    let mut config = options.check().map_err(|error| error.to_string())?;
+    if !named {
+        config.state = Place::Scratch;
+    }
     let engine = heartline::Engine::start(&config).map_err(|error| error.to_string())?;
     println!("{}", engine.addresses()[0]);
     let _ = std::io::stdin().read(&mut [0]);
@@ -66,23 +73,25 @@ impl Bed {
     pub(crate) fn start(capacity: u32, cpu: usize, more: &[&str]) -> Result<Self, String> {
         let (capacity, cpu_text) = (capacity.max(1024).to_string(), cpu.to_string());
         let mut arguments = vec!["engine", "--listen", "127.0.0.1:0", "--capacity", &capacity, "--cores", &cpu_text];
-        if !more.contains(&"--snapshot") {
-            arguments.extend(["--snapshot", "off"]);
-        }
+        // Only memory that has a name has a snapshot.
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let place = format!("/dev/shm/heartline-loadtest-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
+        let state = more.contains(&"--snapshot").then(|| PathBuf::from(&place));
+        arguments.extend(if state.is_some() { ["--state", &place] } else { ["--snapshot", "off"] });
         arguments.extend(more);
         let (child, target) = spawn(cpu, &arguments)?;
-        Self::connect(target, Some(child))
+        Self::connect(target, Some(child), state)
     }
 
     /// An engine that runs already.
     pub(crate) fn elsewhere(target: SocketAddr) -> Result<Self, String> {
-        Self::connect(target, None)
+        Self::connect(target, None, None)
     }
 
-    fn connect(target: SocketAddr, child: Option<Child>) -> Result<Self, String> {
+    fn connect(target: SocketAddr, child: Option<Child>, state: Option<PathBuf>) -> Result<Self, String> {
         let mut session = Session::connect(target).map_err(|error| error.to_string())?;
         session.set_patience(Duration::from_secs(5));
-        let mut bed = Self { target, child, session };
+        let mut bed = Self { target, child, session, state };
         bed.counters()?;
         Ok(bed)
     }
@@ -114,6 +123,9 @@ impl Drop for Bed {
         if let Some(child) = &mut self.child {
             drop(child.stdin.take());
             let _ = child.wait();
+        }
+        if let Some(state) = &self.state {
+            let _ = std::fs::remove_dir_all(state);
         }
     }
 }

@@ -92,7 +92,8 @@ fn respond(sockets: &mut [Socket], answer: Option<usize>, counts: &Counts) -> st
                         let Ok((header, _)) = Header::ref_from_prefix(bytes) else { continue };
                         if header.kind != Kind::Beat as u8 {
                             let to = Requester { peer: message.peer, tag: header.tag, budget: FRAME_BYTES_MAX as u16 };
-                            let reply = Header::reply(Kind::Discover, Status::Ok, 0, header.tag);
+                            let kind = Kind::from_u8(header.kind).unwrap_or(Kind::Discover);
+                            let reply = Header::reply(kind, Status::Ok, 0, header.tag);
                             replies.put(&to, reply, &[&body[..length - HEADER_BYTES]]);
                             if replies.is_full() {
                                 send.send(&mut replies, sockets, &mut sent);

@@ -196,8 +196,9 @@ impl<'a> Restart<'a> {
             std::thread::sleep(Duration::from_millis(100));
             stop.store(true, Relaxed);
             let silence = listening.join().map_err(|_| "the listener failed")???;
+            let next = next?;
             old.child.wait()?;
-            Ok((next?, silence))
+            Ok((next, silence))
         })
     }
 
@@ -270,5 +271,5 @@ fn longest_silence(target: SocketAddr, leases: &[Lease], stop: &AtomicBool) -> R
             last = Instant::now();
         }
     }
-    Ok(longest)
+    Ok(longest.max(last.elapsed()))
 }

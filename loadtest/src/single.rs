@@ -120,10 +120,13 @@ pub(crate) fn detect(options: &DetectOptions) -> Result<(), String> {
     let steal = Steal::read();
     let mut bed: Bed = options.target.bed(options.instances, &[])?;
     let cpu = options.target.generator_cpu()?;
-    let late = machine::pinned(cpu, || live::lateness(&mut bed, options.instances, options.ttl))?;
+    let (late, deafness) = machine::pinned(cpu, || live::lateness(&mut bed, options.instances, options.ttl))?;
     drop(bed);
     let timer = timer_lateness(machine::two_cpus()?.0, Duration::from_secs(2))?;
-    let mut rows = vec![Row::count("leases", options.instances.into())];
+    let mut rows = vec![
+        Row::count("leases", options.instances.into()),
+        Row::count("times that the engine stood still or lost datagrams, and put verdicts off", deafness),
+    ];
     rows.extend(Row::percentiles("from the deadline to being found down", &late));
     rows.extend(Row::percentiles("bare timer", &timer));
     let charts = vec![latencies("a verdict after its deadline", &[("verdict", &late), ("bare timer", &timer)])];

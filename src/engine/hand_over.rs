@@ -12,7 +12,7 @@ use crate::clock::{self, Nanos};
 use crate::config::Config;
 use crate::error::StartError;
 use crate::net::Socket;
-use crate::region::{Geometry, Place, Region};
+use crate::region::{Geometry, Place, Region, RegionError};
 use crate::snapshot::{Reader, Sizes, Writer};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -22,7 +22,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 /// How long the other side may take for a word that needs no work.
@@ -186,14 +186,18 @@ impl Engine {
         config.validate()?;
         let Place::Directory(path) = &config.state else { return Self::start_on(config, inherited, cancelled) };
         let failed = |source: io::Error| StartError::HandOver { path: path.clone(), source };
+        let mut again = true;
         let patience = clock::now() + PROMPT.as_nanos() as Nanos;
         loop {
             if let Some(channel) = Channel::connect(path).map_err(failed)? {
                 match Self::succeed(config, path, &channel, cancelled) {
                     // The running engine ended meanwhile, or another successor was first: then the lock tells.
-                    Err(StartError::HandOver { source, .. }) if is_gone(&source) => {}
+                    Err(StartError::HandOver { source, .. }) if is_gone(&source) && std::mem::take(&mut again) => {}
                     other => return other,
                 }
+            }
+            if cancelled.load(Relaxed) {
+                return Err(RegionError::Cancelled.into());
             }
             // Looked at only: a start takes it itself.
             let free = StateDirectory::take(&config.state).map(drop);

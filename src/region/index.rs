@@ -70,7 +70,8 @@ impl HashIndex {
                     false
                 })
             };
-            // What is found was compared with its key, and needs no other proof; that nothing was found needs one that nothing moved.
+            // What is found was compared with its key, and needs no other proof where slots rest until every reader has passed (the engine's
+            // loops, and the writer itself); that nothing was found needs one that nothing moved.
             let seen = self.moves[0].enter();
             if let Some((_, value)) = self.probe(hash, &mut look) {
                 return Ok(Some(value));

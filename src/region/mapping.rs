@@ -226,7 +226,8 @@ struct Pages {
 
 impl Pages {
     fn map(file: &File, bytes: usize) -> io::Result<Self> {
-        let reserved = MmapRaw::from(MmapOptions::new().len(bytes + HUGE_PAGE_BYTES).no_reserve_swap().map_anon()?);
+        // A mapping of the file that is longer than the file: it takes addresses and no memory, and what lies behind the file can't be touched.
+        let reserved = MmapOptions::new().len(bytes + HUGE_PAGE_BYTES).map_raw(file)?;
         let start = reserved.as_ptr().align_offset(HUGE_PAGE_BYTES);
         let pages = Self { reserved, start, bytes };
         if bytes > 0 {

@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 /// How long each run of a pair takes.
-pub(super) const RUN: Duration = Duration::from_millis(1200);
+pub(super) const RUN: Duration = Duration::from_millis(700);
 
 /// CPU time of one run of an engine.
 #[derive(Clone, Copy, Debug)]

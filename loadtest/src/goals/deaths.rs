@@ -24,23 +24,30 @@ const TRIES: usize = 3;
 /// G9: how late verdicts come.
 pub(super) fn lateness(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     let (mut timers, mut few, mut many) = (Vec::new(), Vec::new(), Vec::new());
+    let mut deaf = 0;
     for _ in 0..ROUNDS {
-        few.push(of_population(lab, 10_000, Duration::from_secs(2))?);
+        for (instances, seconds, all) in [(10_000, 2, &mut few), (1_000_000, 8, &mut many)] {
+            let (late, was_deaf) = of_population(lab, instances, Duration::from_secs(seconds))?;
+            deaf += u32::from(was_deaf);
+            all.push(late);
+        }
         timers.push(timer_lateness(lab.engine_cpu, Duration::from_secs(2))?);
-        many.push(of_population(lab, 1_000_000, Duration::from_secs(8))?);
     }
+    let note = format!("in {deaf} of {} runs the machine stood still for 20 ms or more, and verdicts were put off", 2 * ROUNDS);
     let p99 = |histogram: &Histogram<u64>| histogram.value_at_quantile(0.99) as f64 / 1e3;
     let tick = |histogram: &Histogram<u64>| p99(histogram) + TICK_US;
     let pairs = |ours: &[Histogram<u64>], floor: &[Histogram<u64>], of: &dyn Fn(&Histogram<u64>) -> f64| {
         ours.iter().zip(floor).map(|(ours, floor)| (p99(ours), of(floor))).collect::<Vec<_>>()
     };
     let what = "lateness of verdicts p99, a million leases";
-    let goals = vec![
+    let goals = [
         Goal::ratio("G9", "lateness of verdicts p99, 10,000 leases", "µs", &pairs(&few, &timers, &tick), 1.5)
             .against("bare timer p99 + 1 tick"),
         Goal::ratio("G9", what, "µs", &pairs(&many, &timers, &tick), 1.5).against("bare timer p99 + 1 tick"),
         Goal::ratio("G9", what, "µs", &pairs(&many, &few, &p99), 1.5).against("10,000 leases"),
-    ];
+    ]
+    .map(|goal| goal.note(note.clone()))
+    .to_vec();
     let merged = |name: &str, histograms: &[Histogram<u64>]| {
         let mut all = Histogram::new(3).expect("three digits are possible");
         histograms.iter().for_each(|one| all.add(one).expect("they are alike"));
@@ -54,16 +61,17 @@ pub(super) fn lateness(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     Ok(goals)
 }
 
-/// Nanoseconds from deadline to verdict, as a client sees them.
-fn of_population(lab: &Lab, instances: u32, ttl: Duration) -> Result<Histogram<u64>, String> {
-    for _ in 0..TRIES {
+/// Nanoseconds from deadline to verdict, as a client sees them. Whether the engine was deaf meanwhile in each try.
+fn of_population(lab: &Lab, instances: u32, ttl: Duration) -> Result<(Histogram<u64>, bool), String> {
+    let mut tries = 1;
+    loop {
         let mut bed = Bed::start(instances, lab.engine_cpu, &[])?;
-        let late = machine::pinned(lab.generator_cpu, || live::lateness(&mut bed, instances, ttl))?;
-        if bed.counters()?.get(Stat::Deafness) == 0 {
-            return Ok(late);
+        let (late, deafness) = machine::pinned(lab.generator_cpu, || live::lateness(&mut bed, instances, ttl))?;
+        if deafness == 0 || tries == TRIES {
+            return Ok((late, deafness > 0));
         }
+        tries += 1;
     }
-    Err(format!("the machine stood still, or datagrams were lost, in each of {TRIES} runs: verdicts are put off then"))
 }
 
 /// G10: a million fall silent at once.
@@ -111,25 +119,32 @@ fn under_loss(lab: &Lab, percent: u32, instances: u32, count: u32) -> Result<Goa
     let interval = Duration::from_millis(200);
     let mut bed = Bed::start(instances, lab.engine_cpu, &["--hold", "off"])?;
     let loss = f64::from(percent) / 100.0;
-    let downs = machine::pinned(lab.generator_cpu, || {
+    let (downs, count) = machine::pinned(lab.generator_cpu, || {
         // Three intervals fit into a TTL and a half of one is left.
         let leases = register(&mut bed, &Wanted { instances, services: 1000, ttl: interval * 7 / 2, prefix: "g11" })?;
         let mut beats = Beats::new(bed.target, leases, 50)?;
         let rate = beats.rate(interval);
         beats.run(interval * 5, Some(rate))?;
         let before = bed.counters()?.get(Stat::Downs);
+        let sent = beats.sent;
         beats.lose(loss);
         beats.run(interval * count, Some(rate))?;
         beats.lose(0.0);
+        // What was sent, not what should have been: a generator that can't keep up sends less.
+        let count = ((beats.sent - sent) as f64 * 50.0 / f64::from(instances)).max(3.0);
         beats.run(interval * 5, Some(rate))?;
-        Ok::<_, String>(bed.counters()?.get(Stat::Downs) - before)
+        Ok::<_, String>((bed.counters()?.get(Stat::Downs) - before, count))
     })?;
     // A run of at least three losses begins at a beat that is lost, and is followed by two more, after one that was not.
-    let expected = f64::from(instances) * loss.powi(3) * (1.0 + f64::from(count - 3) * (1.0 - loss));
+    let expected = f64::from(instances) * loss.powi(3) * (1.0 + (count - 3.0) * (1.0 - loss));
     // What chance adds to few events: two standard deviations of a Poisson distribution.
     let chance = 2.0 / expected.sqrt();
     let what = format!("downs under {percent} % loss, TTL of 3.5 beats");
     let goal = Goal::ratio("G11", what, "", &[(downs as f64, expected)], 1.2).against("binomial expectation");
-    Ok(goal
-        .note(format!("{instances} instances, {count} beats each; two standard deviations of the expectation are {:.0} %", chance * 100.0)))
+    // Too few say that the engine was deaf, and that nothing was measured.
+    let goal = Goal { met: goal.met && goal.ratio >= 1.0 - chance.max(0.2), ..goal };
+    Ok(goal.note(format!(
+        "{instances} instances, {count:.0} beats each; two standard deviations of the expectation are {:.0} %",
+        chance * 100.0
+    )))
 }

@@ -13,13 +13,16 @@ use heartline::limits::FRAME_BYTES_MAX;
 use std::cell::RefCell;
 use std::time::Duration;
 
-const RUN: Duration = Duration::from_secs(2);
+const RUN: Duration = Duration::from_secs(1);
 /// Requests a second.
 const RATE: f64 = 5000.0;
 /// Endpoints in an answer: a full frame.
 const ENDPOINTS: u16 = 25;
 /// The percentiles that have goals.
 const QUANTILES: [(f64, &str); 3] = [(0.5, "p50"), (0.99, "p99"), (0.999, "p99.9")];
+
+/// Round trips of ours and of the floor.
+type Pair = (Histogram<u64>, Histogram<u64>);
 
 /// Histograms of ours and the floor's, pair by pair.
 struct Measured {
@@ -44,31 +47,39 @@ fn quantiles(histogram: &Histogram<u64>) -> [f64; 3] {
     QUANTILES.map(|(quantile, _)| histogram.value_at_quantile(quantile) as f64 / 1e3)
 }
 
-/// Round trips of an engine and of an echo in turns, while beats come at a rate to either.
+/// Round trips of an engine and of an echo in turns, while beats come at a rate to either. A run that lost an answer, or in which the generator
+/// did not keep its rate, says nothing.
 fn measure(lab: &mut Lab, bed: &mut Bed, beats: &RefCell<Beats>, beat_rate: f64) -> Result<Measured, String> {
     let echo = Responder::start(lab.engine_cpu, Some(FRAME_BYTES_MAX))?;
     let drive = RefCell::new(Drive::new(bed.target, cookie(bed)?, "svc-0", ENDPOINTS, Duration::from_secs(3600))?);
-    let histogram = || Histogram::new(3).expect("three digits are possible");
-    let (ours, floor) = (RefCell::new(histogram()), RefCell::new(histogram()));
-    let (ours_seen, floor_seen) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
     let (target, cpu) = (bed.target, lab.generator_cpu);
     let rates = Rates { beats: beat_rate, discovers: RATE, churn: 0.0 };
-    let one = |target, all: &RefCell<Histogram<u64>>, seen: &RefCell<Vec<[f64; 3]>>| {
+    let one = |target| {
         let (drive, beats) = (&mut *drive.borrow_mut(), &mut *beats.borrow_mut());
         drive.aim(target)?;
         beats.aim(target)?;
+        let before = (drive.asked, drive.answered, beats.sent);
         machine::pinned(cpu, || drive.run(RUN, rates, Some(beats)))?;
-        let histogram = drive.take_discovers();
-        if drive.refused > 0 {
-            return Err("discovery was refused".to_owned());
+        let (asked, answered, sent) = (drive.asked - before.0, drive.answered - before.1, beats.sent - before.2);
+        if drive.refused > 0 || answered != asked || (sent as f64) < 0.98 * beat_rate * RUN.as_secs_f64() {
+            let refused = drive.refused;
+            return Err(format!(
+                "{answered} of {asked} answers came, {refused} refused; {sent} frames of beats of {beat_rate:.0} a second went out"
+            ));
         }
-        all.borrow_mut().add(&histogram).expect("they are alike");
-        seen.borrow_mut().push(quantiles(&histogram));
-        Ok(0.0)
+        Ok(drive.take_discovers())
     };
-    lab.pairs(|| one(target, &ours, &ours_seen), || one(echo.target, &floor, &floor_seen))?;
-    let pairs = ours_seen.into_inner().into_iter().zip(floor_seen.into_inner()).map(|(ours, floor)| [ours, floor]).collect();
-    Ok(Measured { pairs, ours: ours.into_inner(), floor: floor.into_inner() })
+    let pairs = lab.pairs(|| one(target), || one(echo.target))?;
+    let all = |of: fn(&Pair) -> &Histogram<u64>| {
+        let mut all = Histogram::new(3).expect("three digits are possible");
+        pairs.iter().for_each(|pair| all.add(of(pair)).expect("they are alike"));
+        all
+    };
+    Ok(Measured {
+        pairs: pairs.iter().map(|(ours, floor)| [quantiles(ours), quantiles(floor)]).collect(),
+        ours: all(|pair| &pair.0),
+        floor: all(|pair| &pair.1),
+    })
 }
 
 fn population(lab: &Lab) -> Result<(Bed, Beats), String> {

@@ -7,12 +7,12 @@ use crate::report::Goal;
 use crossbeam::queue::ArrayQueue;
 use dashmap::DashMap;
 use hashbrown::HashMap;
-use heartline::clock::from_ms;
+use heartline::clock::{Nanos, from_ms};
 use heartline::dataplane::{Cookies, Datagram, Dataplane};
 use heartline::exchange::{Attributes, Command, Peer, Replies, Requester};
 use heartline::limits::{COMMAND_QUEUE, FRAME_BYTES_MAX};
 use heartline::region::{Geometry, Place, Region};
-use heartline::registrar::{DenyList, Registrar, Settings};
+use heartline::registrar::{DenyList, Observed, Registrar, Settings};
 use heartline::wire::{Beat, Header, Kind, Lease, Name, Register, Reply, ReplyBody, service_id};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
@@ -31,6 +31,8 @@ const ROUNDS: usize = 400;
 /// Entries of the tables that are looked up in.
 const ENTRIES: u32 = 1_000_000;
 const SERVICES: u32 = 1000;
+/// Time between two writes, each of which adds an entry and removes it.
+const WRITE_GAP: Duration = Duration::from_micros(5);
 /// Lookups in a run.
 const LOOKUPS: usize = 1 << 19;
 
@@ -177,10 +179,13 @@ fn while_writing(cpu: usize, mut write: impl FnMut(u32) + Send, measure: impl Fn
     std::thread::scope(|scope| {
         scope.spawn(|| {
             machine::pin(cpu);
-            let mut number = 0;
+            let (begin, mut number) = (Instant::now(), 0);
             while !stop.load(Relaxed) {
-                write(number);
-                number += 1;
+                // At one pace for all tables: otherwise the slower writer would disturb its readers less.
+                if begin.elapsed() >= number * WRITE_GAP {
+                    write(number);
+                    number += 1;
+                }
             }
         });
         std::thread::sleep(Duration::from_millis(10));
@@ -196,6 +201,7 @@ struct Directory {
     registrar: Registrar,
     replies: Replies,
     random: SmallRng,
+    now: Nanos,
 }
 
 impl Directory {
@@ -205,7 +211,7 @@ impl Directory {
         let region = Arc::new(region);
         let settings = Settings { quota: u32::MAX, hold: true, tombstone_min: 0, deny: DenyList::default(), epoch: 7 };
         let registrar = Registrar::new(Arc::clone(&region), writer, settings, 1);
-        let mut directory = Self { region, registrar, replies: Replies::default(), random: SmallRng::seed_from_u64(9) };
+        let mut directory = Self { region, registrar, replies: Replies::default(), random: SmallRng::seed_from_u64(9), now: 2 };
         for (number, key) in (0..).zip(all_keys()) {
             directory.register(number, &key.1).ok_or("a registration was refused")?;
         }
@@ -221,21 +227,24 @@ impl Directory {
         let random = &mut self.random;
         self.replies.clear();
         let command = Command::Register { from, request, attributes: Attributes::new(&[]) };
-        self.registrar.handle(2, &command, &mut || random.next_u64(), &mut self.replies);
+        self.registrar.handle(self.now, &command, &mut || random.next_u64(), &mut self.replies);
         match Reply::decode(self.replies.iter().next()?.1).ok()?.body {
             ReplyBody::Granted(granted) => Some(granted.lease),
             _ => None,
         }
     }
 
-    /// One instance comes and goes.
+    /// One instance comes and goes. Slots that it had are free again once the registrar has looked.
     fn come_and_go(&mut self, number: u32) {
         let (_, name) = extra_key(number);
-        if let Some(lease) = self.register(number % 4096, &name) {
-            let from = Requester { peer: Peer::default(), tag: U64::ZERO, budget: FRAME_BYTES_MAX as u16 };
-            let random = &mut self.random;
-            self.replies.clear();
-            self.registrar.handle(2, &Command::Deregister { from, lease }, &mut || random.next_u64(), &mut self.replies);
+        let lease = self.register(number % 4096, &name).expect("there is room");
+        let from = Requester { peer: Peer::default(), tag: U64::ZERO, budget: FRAME_BYTES_MAX as u16 };
+        let random = &mut self.random;
+        self.replies.clear();
+        self.registrar.handle(self.now, &Command::Deregister { from, lease }, &mut || random.next_u64(), &mut self.replies);
+        if number.is_multiple_of(64) {
+            self.now += 1000;
+            self.registrar.tick(&Observed { now: self.now, drained: self.now, drops: 0, stall: 0 });
         }
     }
 }

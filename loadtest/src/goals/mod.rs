@@ -22,7 +22,7 @@ pub(crate) struct Options {
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Pairs of runs for each ratio
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=100))]
     pairs: u32,
     #[command(flatten)]
     outputs: Outputs,
@@ -47,30 +47,30 @@ const TRIES: u32 = 3;
 
 impl Lab {
     /// Measures ours and a floor in turns: A B, B A, A B ... Pairs in which the machine was taken away are measured again.
-    pub(crate) fn pairs(
+    pub(crate) fn pairs<T>(
         &mut self,
-        mut ours: impl FnMut() -> Result<f64, String>,
-        mut floor: impl FnMut() -> Result<f64, String>,
-    ) -> Result<Vec<(f64, f64)>, String> {
-        let mut pairs = Vec::new();
-        for pair in 0..self.pairs {
-            let mut measured = (0.0, 0.0);
-            for _ in 0..TRIES {
-                let steal = Steal::read();
-                if pair % 2 == 0 {
-                    let first = ours()?;
-                    measured = (first, floor()?);
-                } else {
-                    let first = floor()?;
-                    measured = (ours()?, first);
+        mut ours: impl FnMut() -> Result<T, String>,
+        mut floor: impl FnMut() -> Result<T, String>,
+    ) -> Result<Vec<(T, T)>, String> {
+        (0..self.pairs)
+            .map(|pair| {
+                let mut tries = 1;
+                loop {
+                    let steal = Steal::read();
+                    let measured = if pair % 2 == 0 {
+                        let first = ours()?;
+                        (first, floor()?)
+                    } else {
+                        let first = floor()?;
+                        (ours()?, first)
+                    };
+                    if steal.percent() <= STEAL_MAX || tries == TRIES {
+                        return Ok(measured);
+                    }
+                    tries += 1;
                 }
-                if steal.percent() <= STEAL_MAX {
-                    break;
-                }
-            }
-            pairs.push(measured);
-        }
-        Ok(pairs)
+            })
+            .collect()
     }
 }
 

@@ -12,32 +12,37 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 const MILLION: u32 = 1_000_000;
-/// How long idling is watched.
-const IDLE: Duration = Duration::from_secs(10);
+/// How long idling is watched: a whole TTL, as timers of leases that were registered together are looked at together.
+const IDLE: Duration = Duration::from_secs(30);
+/// How long an engine without anybody is.
+const EMPTY: Duration = Duration::from_secs(5);
 
 /// G2, G3, G13, G14 with beats, G17: all on one engine with a million leases.
 pub(super) fn million(lab: &mut Lab) -> Result<Vec<Goal>, String> {
-    let mut bed = Bed::start(MILLION, lab.engine_cpu, &[])?;
     let (cpu, engine_cpu) = (lab.generator_cpu, lab.engine_cpu);
     let wanted = Wanted { instances: MILLION, services: 1000, ttl: Duration::from_secs(30), prefix: "g2" };
-    let begin = Instant::now();
-    let leases = machine::pinned(cpu, || register(&mut bed, &wanted))?;
-    let rate = f64::from(MILLION) / begin.elapsed().as_secs_f64();
+    let fill = || {
+        let mut bed = Bed::start(MILLION, engine_cpu, &[])?;
+        let begin = Instant::now();
+        let leases = machine::pinned(cpu, || register(&mut bed, &wanted))?;
+        Ok::<_, String>((f64::from(MILLION) / begin.elapsed().as_secs_f64(), bed, leases))
+    };
+    let mut rates = vec![fill()?.0, fill()?.0];
+    let (rate, mut bed, leases) = fill()?;
+    rates.push(rate);
+    let spread = format!("from {:.0} to {:.0}", rates.iter().copied().fold(f64::MAX, f64::min), rates.iter().copied().fold(0.0, f64::max));
     let mut goals = vec![
-        Goal::bound("G17", "registrations a second, acknowledged and distinct", "", rate, 200_000.0)
+        Goal::bound("G17", "registrations a second, acknowledged and distinct", "", median(&mut rates), 200_000.0)
             .at_least()
-            .note("one registrar, one client with 1,024 registrations under way"),
+            .note(format!("a million three times, {spread}; one registrar, one client with 1,024 registrations under way")),
     ];
     let beats = RefCell::new(Beats::new(bed.target, leases, 50)?);
     let sink = Responder::start(lab.engine_cpu, None)?;
     let mut walk = machine::pinned(lab.engine_cpu, || LineWalk::new(MILLION as usize))?;
-    let mut accepted = Vec::new();
     let pairs = lab.pairs(
         || {
             let beats = &mut *beats.borrow_mut();
-            let cost = machine::pinned(cpu, || engine_cost(&mut bed, beats, RUN))?;
-            accepted.push(cost.beats_per_second);
-            Ok(cost.per_datagram)
+            machine::pinned(cpu, || engine_cost(&mut bed, beats, RUN)).map(|cost| cost.per_datagram)
         },
         || {
             let stores = 50.0 * machine::pinned(engine_cpu, || walk.walk(true));
@@ -49,15 +54,13 @@ pub(super) fn million(lab: &mut Lab) -> Result<Vec<Goal>, String> {
         Goal::ratio("G2", "CPU a datagram with 50 beats for random ones of a million leases", "ns", &pairs, 1.25)
             .against("recvmmsg sink + 50 prefetched line stores"),
     );
-    beats.borrow_mut().set_batch(1);
-    let mut turn = accepted.iter().cycle();
-    let gains = lab.pairs(
-        || Ok(*turn.next().expect("there was at least one pair")),
-        || {
-            let beats = &mut *beats.borrow_mut();
-            machine::pinned(cpu, || engine_cost(&mut bed, beats, RUN)).map(|cost| cost.beats_per_second)
-        },
-    )?;
+    let bed_cell = RefCell::new(&mut bed);
+    let per_second = |batch| {
+        let (bed, beats) = (&mut *bed_cell.borrow_mut(), &mut *beats.borrow_mut());
+        beats.set_batch(batch);
+        machine::pinned(cpu, || engine_cost(bed, beats, RUN)).map(|cost| cost.beats_per_second)
+    };
+    let gains = lab.pairs(|| per_second(50), || per_second(1))?;
     beats.borrow_mut().set_batch(50);
     goals.push(Goal::ratio("G3", "beats a CPU second, 50 a datagram", "", &gains, 20.0).at_least().against("one a datagram"));
     let resident = machine::resident_bytes(bed.pid()?) as f64 / f64::from(MILLION);
@@ -93,8 +96,8 @@ pub(super) fn empty(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     let mut shares = Vec::new();
     for _ in 0..2 {
         let before = machine::process_cpu_ns(bed.pid()?);
-        std::thread::sleep(IDLE / 2);
-        shares.push(100.0 * (machine::process_cpu_ns(bed.pid()?) - before) as f64 / (IDLE / 2).as_nanos() as f64);
+        std::thread::sleep(EMPTY);
+        shares.push(100.0 * (machine::process_cpu_ns(bed.pid()?) - before) as f64 / (EMPTY).as_nanos() as f64);
     }
     Ok(vec![Goal::bound("G14", "CPU of an empty engine", "% of a core", median(&mut shares), 0.1)])
 }

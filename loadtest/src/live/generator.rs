@@ -32,7 +32,6 @@ const NAP_NS: Nanos = 200_000;
 /// The load generator.
 pub(super) struct Generator<'a> {
     options: &'a Options,
-    machine: String,
     session: Session,
     fleet: Fleet,
     watch: Watch,
@@ -57,7 +56,7 @@ pub(super) struct Generator<'a> {
 }
 
 impl<'a> Generator<'a> {
-    pub(super) fn new(options: &'a Options, machine: String, target: SocketAddr, now: Nanos) -> Result<Self, Box<dyn std::error::Error>> {
+    pub(super) fn new(options: &'a Options, target: SocketAddr, now: Nanos) -> Result<Self, Box<dyn std::error::Error>> {
         let mut session = Session::connect(target)?;
         let welcome = session.hello()?;
         let capacity = welcome.capacity.get();
@@ -85,7 +84,6 @@ impl<'a> Generator<'a> {
             lag: Histogram::new(3)?,
             killed: 0,
             started: now,
-            machine,
             options,
         })
     }
@@ -140,7 +138,7 @@ impl<'a> Generator<'a> {
             return Err("the engine has accepted no beat of this run".into());
         }
         self.give_back()?;
-        Ok(Report::new(self.options, self.machine.clone(), registered_ns, &Window { before, after }, &self.watch, &self.lag, listed))
+        Ok(Report::new(self.options, registered_ns, &Window { before, after }, &self.watch, &self.lag, listed))
     }
 
     /// The engine's counters and ours at one moment.

@@ -99,15 +99,7 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn new(
-        options: &Options,
-        machine: String,
-        registered_ns: u64,
-        window: &Window,
-        watch: &Watch,
-        lag: &Histogram<u64>,
-        listed: u64,
-    ) -> Self {
+    pub(super) fn new(options: &Options, registered_ns: u64, window: &Window, watch: &Watch, lag: &Histogram<u64>, listed: u64) -> Self {
         let sent = window.after.beats - window.before.beats;
         let frames = window.after.frames - window.before.frames;
         let (accepted, old) = (window.engine(Stat::BeatsAccepted), window.engine(Stat::BeatsOld));
@@ -119,7 +111,7 @@ impl Report {
         let unsent_frames = window.after.unsent - window.before.unsent;
         let memory_bytes = window.after.engine[Stat::MemoryBytes as usize];
         Self {
-            machine,
+            machine: String::new(),
             instances: options.instances,
             services: options.services,
             batch: options.batch,
@@ -161,6 +153,16 @@ impl Report {
                 holds: window.engine(Stat::Holds),
             },
         }
+    }
+
+    /// Says where it ran.
+    pub(super) fn on(self, machine: String) -> Self {
+        Self { machine, ..self }
+    }
+
+    /// Times that the engine counted itself deaf: it stood still or lost datagrams, and put verdicts off.
+    pub(super) fn deafness(&self) -> u64 {
+        self.engine.deafness
     }
 
     /// Refuses a run whose deaths were not all found, or in which others were.

@@ -18,14 +18,14 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long each run of a pair takes.
-const RUN: Duration = Duration::from_millis(1500);
+const RUN: Duration = Duration::from_millis(700);
 /// Instances that beat.
 const INSTANCES: u32 = 10_000;
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
     /// Pairs of runs for each ratio
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=100))]
     pairs: u32,
     #[command(flatten)]
     outputs: Outputs,

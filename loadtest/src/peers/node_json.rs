@@ -17,6 +17,7 @@ socket.on('message', (message, from) => {
   if (Array.isArray(beats)) beats.forEach(take); else take(beats);
 });
 setInterval(() => { const now = Date.now(); for (const [key, beat] of seen) if (now - beat.at > beat.ttl) seen.delete(key); }, 1000);
+process.stdin.on('end', () => process.exit()).resume();
 socket.bind(0, '127.0.0.1', () => console.log(socket.address().port));
 "#;
 
