@@ -141,21 +141,24 @@ const LINE_WORDS: usize = 8;
 pub(crate) struct LineWalk {
     memory: MmapMut,
     order: Vec<u32>,
+    random: SmallRng,
 }
 
 impl LineWalk {
     /// As many lines as a heart file for so many leases has, each touched once.
     pub(crate) fn new(lines: usize) -> Result<Self, String> {
-        let mut random = SmallRng::seed_from_u64(3);
         let mut memory = MmapMut::map_anon(lines * LINE_WORDS * 8).map_err(|error| error.to_string())?;
         // Advice: without huge pages the walk takes the longer.
         let _ = memory.advise(Advice::HugePage);
         memory.fill(1);
-        Ok(Self { memory, order: (0..1 << 20).map(|_| random.random_range(0..lines as u32)).collect() })
+        Ok(Self { memory, order: vec![0; 1 << 21], random: SmallRng::seed_from_u64(3) })
     }
 
     /// Nanoseconds a store: random lines, prefetched in groups as the engine does or not.
     pub(crate) fn walk(&mut self, prefetched: bool) -> f64 {
+        let lines = (self.memory.len() / (LINE_WORDS * 8)) as u32;
+        // Another order each time: lines that were stored to before may still be in a cache.
+        self.order.iter_mut().for_each(|at| *at = self.random.random_range(0..lines));
         let words: &[AtomicU64] = <[AtomicU64]>::mut_from_bytes(&mut self.memory).expect("a mapping is aligned");
         let line = |at: u32| &words[at as usize * LINE_WORDS];
         let begin = Instant::now();

@@ -64,7 +64,7 @@ enum Scenario {
     Etcd(peers::Options),
     /// Peer: a Node.js server that keeps JSON beats in a Map
     NodeJson(peers::Options),
-    /// Peer: a tokio server that keeps beats in a Mutex<HashMap>
+    /// Peer: a tokio server that keeps beats in a locked HashMap
     TokioMap(peers::Options),
     /// Everything of docs/PERFORMANCE.md: goal, ours, floor, ratio, met or not
     Goals(goals::Options),

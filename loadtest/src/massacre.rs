@@ -45,7 +45,7 @@ pub(crate) fn measure(bed: &mut Bed, instances: u32, ttl: Duration) -> Result<Ou
     let frames = beats.leases().div_ceil(50);
     while beats.sent < frames as u64 {
         // Half of what an engine takes, so that none is lost.
-        beats.run(Duration::from_millis(5), Some(200_000.0))?;
+        beats.send_for(Duration::from_millis(5), Some(200_000.0))?;
     }
     let survivors = instances / 100;
     let before = bed.counters()?;
@@ -54,12 +54,16 @@ pub(crate) fn measure(bed: &mut Bed, instances: u32, ttl: Duration) -> Result<Ou
     let (rate, dead) = (beats.rate(ttl / 8), u64::from(instances - survivors));
     let deadline = first_deadline + Duration::from_secs(60);
     loop {
-        beats.run(Duration::from_millis(5), Some(rate))?;
+        beats.send_for(Duration::from_millis(20), Some(rate))?;
         let now = Instant::now();
-        // Asking costs the engine a little: not before it begins.
+        // Asking costs the engine a little: not before it begins. What is under way arrives meanwhile.
         let after = if now < first_deadline { continue } else { bed.counters()? };
         let downs = after.since(&before, Stat::Downs);
         if downs >= dead || now > deadline {
+            let alive = after.get(Stat::Up) + after.get(Stat::Suspect);
+            if (downs, alive) != (dead, u64::from(survivors)) {
+                return Err(format!("{downs} were declared down and {alive} live, instead of {dead} and {survivors}"));
+            }
             let arrived = after.since(&before, Stat::BeatsAccepted) + after.since(&before, Stat::BeatsOld);
             let sent = beats.beats - beats_before;
             return Ok(Outcome { took: first_deadline.elapsed(), downs, lost: sent.saturating_sub(arrived), beats: sent });

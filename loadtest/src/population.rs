@@ -214,8 +214,16 @@ impl Beats {
         Ok(())
     }
 
-    /// Sends for a time at a rate of datagrams a second, or as fast as it goes. Returns how many were sent.
+    /// Sends for a time at a rate of datagrams a second, or as fast as it goes, and waits until all have arrived. Returns how many were sent.
     pub(crate) fn run(&mut self, time: Duration, rate: Option<f64>) -> Result<u64, String> {
+        let sent = self.send_for(time, rate);
+        // What is under way arrives before anybody counts.
+        std::thread::sleep(Duration::from_millis(20));
+        sent
+    }
+
+    /// The same without waiting.
+    pub(crate) fn send_for(&mut self, time: Duration, rate: Option<f64>) -> Result<u64, String> {
         let (start, first) = (Instant::now(), self.sent);
         while start.elapsed() < time {
             let due = rate.map_or(u64::MAX, |rate| (start.elapsed().as_secs_f64() * rate) as u64 + 1);
@@ -224,8 +232,6 @@ impl Beats {
                 due => self.send(due.min(DEPTH as u64) as usize)?,
             }
         }
-        // What is under way arrives before anybody counts.
-        std::thread::sleep(Duration::from_millis(20));
         Ok(self.sent - first)
     }
 }

@@ -195,10 +195,14 @@ impl Goal {
     }
 }
 
-/// The middle one; sorts the values.
+/// The middle one, or the mean of the two in the middle; sorts the values.
 pub(crate) fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    match (values.get(values.len() / 2), values.len() % 2) {
+        (None, _) => f64::NAN,
+        (Some(&upper), 0) => f64::midpoint(values[values.len() / 2 - 1], upper),
+        (Some(&middle), _) => middle,
+    }
 }
 
 /// Three significant digits for small numbers, none after the point for large ones.

@@ -17,7 +17,7 @@ const RUN: Duration = Duration::from_secs(2);
 /// G15: a million leases, attached to and loaded.
 pub(super) fn restart(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     let times = restart::measure(lab.pairs.min(3))?;
-    let attach = Goal::bound("G15", "killed to ready again, a million leases", "ms", times.ready_ms, 250.0);
+    let attach = Goal::bound("G15", "start after a kill to ready, a million leases", "ms", times.ready_ms, 250.0);
     Ok(vec![
         attach,
         Goal::ratio("G15", "snapshot of a million leases loaded", "ms", &times.loads_ms, 2.0).against("read() of as many bytes"),

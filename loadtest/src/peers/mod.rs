@@ -101,7 +101,7 @@ fn redis(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     let server = stores::Redis::start(lab.engine_cpu)?;
     let gives = "replication, persistence (off here), any data, authentication";
     let with = |what, batch, goal| Match { id: "P1", name: server.version.clone(), what, batch, ours: batch.min(50), goal, gives };
-    let matches = [with("SET PX, 64 in a pipeline", 64, 50.0), with("SET PX, one at a time", 1, 10.0)];
+    let matches = [with("SET PX, 64 in a pipeline", 64, 50.0), with("SET PX, 50 connections with one command each", 1, 10.0)];
     compete(lab, server, &matches)
 }
 

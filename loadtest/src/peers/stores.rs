@@ -19,9 +19,12 @@ pub(super) struct Memcached {
     pipeline: Pipeline,
 }
 
-/// A connection, the commands in turn, and the length of one answer.
+/// Connections that have one command under way each, when commands go one at a time: as many as redis-benchmark has by default.
+const CONNECTIONS: usize = 50;
+
+/// Connections, the commands in turn, and what one answer is.
 struct Pipeline {
-    stream: TcpStream,
+    streams: Vec<TcpStream>,
     commands: Vec<Vec<u8>>,
     answer: &'static [u8],
     at: usize,
@@ -38,7 +41,8 @@ impl Redis {
             let key = format!("svc-{}/i-{number}", number % 100);
             format!("*5\r\n$3\r\nSET\r\n${}\r\n{key}\r\n$1\r\n1\r\n$2\r\nPX\r\n$5\r\n30000\r\n", key.len()).into_bytes()
         };
-        let pipeline = Pipeline { stream: connect(port)?, commands: (0..INSTANCES).map(command).collect(), answer: b"+OK\r\n", at: 0 };
+        let streams = (0..CONNECTIONS).map(|_| connect(port)).collect::<Result<_, _>>()?;
+        let pipeline = Pipeline { streams, commands: (0..INSTANCES).map(command).collect(), answer: b"+OK\r\n", at: 0 };
         Ok(Self { process, version, pipeline })
     }
 }
@@ -58,7 +62,7 @@ impl Memcached {
             expect(&mut stream, b"STORED\r\n", 1)?;
         }
         let commands = (0..INSTANCES).map(|number| format!("touch {} 30\r\n", key(number)).into_bytes()).collect();
-        Ok(Self { process, version, pipeline: Pipeline { stream, commands, answer: b"TOUCHED\r\n", at: 0 } })
+        Ok(Self { process, version, pipeline: Pipeline { streams: vec![stream], commands, answer: b"TOUCHED\r\n", at: 0 } })
     }
 }
 
@@ -83,18 +87,23 @@ impl Server for Memcached {
 }
 
 impl Pipeline {
-    /// One batch after the other, each written at once and its answers awaited.
+    /// One batch after the other, each written at once and its answers awaited; single commands on all connections at once.
     fn load(&mut self, time: Duration, batch: usize) -> Result<u64, String> {
+        let connections = if batch == 1 { self.streams.len() } else { 1 };
         let (begin, mut done, mut buffer) = (Instant::now(), 0, Vec::new());
         while begin.elapsed() < time {
-            buffer.clear();
-            for _ in 0..batch {
-                buffer.extend_from_slice(&self.commands[self.at]);
-                self.at = (self.at + 1) % self.commands.len();
+            for stream in &mut self.streams[..connections] {
+                buffer.clear();
+                for _ in 0..batch {
+                    buffer.extend_from_slice(&self.commands[self.at]);
+                    self.at = (self.at + 1) % self.commands.len();
+                }
+                stream.write_all(&buffer).map_err(|error| error.to_string())?;
             }
-            self.stream.write_all(&buffer).map_err(|error| error.to_string())?;
-            expect(&mut self.stream, self.answer, batch)?;
-            done += batch as u64;
+            for stream in &mut self.streams[..connections] {
+                expect(stream, self.answer, batch)?;
+                done += batch as u64;
+            }
         }
         Ok(done)
     }
