@@ -1,6 +1,6 @@
 //! One thread that beats, asks and registers at intended times, and counts every answer's time from when it was to be asked.
 
-use crate::population::{Beats, DEPTH, Wanted, hello_frame, open_socket, send_all};
+use crate::population::{Beats, DEPTH, Wanted, hello_frame, open_socket, receive, send_all};
 use hdrhistogram::Histogram;
 use heartline::clock::{self, NANOS_PER_SECOND, Nanos};
 use heartline::limits::FRAME_BYTES_MAX;
@@ -180,12 +180,7 @@ impl Drive {
     /// Takes the answers that have come.
     fn listen(&mut self) -> io::Result<()> {
         let mut frame = [0; FRAME_BYTES_MAX];
-        loop {
-            let length = match self.socket.recv(&mut frame) {
-                Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
-            };
+        while let Some(length) = receive(&self.socket, &mut frame)? {
             let now = clock::now();
             let Ok((header, _)) = Header::read_from_prefix(&frame[..length]) else { continue };
             if header.kind & 0x7F == Kind::Hello as u8 {
@@ -208,5 +203,6 @@ impl Drive {
                 }
             }
         }
+        Ok(())
     }
 }

@@ -35,6 +35,15 @@ pub(crate) fn open_socket(target: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
+/// The length of a datagram that has come; `None`: none waits.
+pub(crate) fn receive(socket: &UdpSocket, frame: &mut [u8]) -> io::Result<Option<usize>> {
+    match socket.recv(frame) {
+        Ok(length) => Ok(Some(length)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Sends frames in one system call. Returns how many the kernel took.
 pub(crate) fn send_all<F: AsRef<[u8]>>(socket: &UdpSocket, frames: &[F]) -> io::Result<usize> {
     let slices: Vec<[IoSlice<'_>; 1]> = frames.iter().map(|frame| [IoSlice::new(frame.as_ref())]).collect();

@@ -11,6 +11,7 @@ use clap::Args;
 use hdrhistogram::Histogram;
 use heartline::wire::Stat;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Which mixture a scenario is, where no option says otherwise.
@@ -85,10 +86,16 @@ struct Slice {
 
 pub(crate) fn run(profile: Profile, options: &Options) -> Result<(), String> {
     options.outputs.check()?;
+    let snapshot = std::env::temp_dir().join(format!("heartline-loadtest-{}.snapshot", std::process::id()));
+    let result = drive(profile, options, &snapshot);
+    let _ = std::fs::remove_file(snapshot);
+    result
+}
+
+fn drive(profile: Profile, options: &Options, snapshot: &Path) -> Result<(), String> {
     let steal = Steal::read();
     let instances = options.instances.unwrap_or(profile.instances);
     let load = options.load.unwrap_or(profile.load);
-    let snapshot = std::env::temp_dir().join(format!("heartline-loadtest-{}.snapshot", std::process::id()));
     let flags =
         if profile.snapshots { vec!["--snapshot", snapshot.to_str().ok_or("the temporary directory has a strange name")?] } else { vec![] };
     let mut bed = options.target.bed(instances.saturating_mul(2), &flags)?;
@@ -106,10 +113,7 @@ pub(crate) fn run(profile: Profile, options: &Options) -> Result<(), String> {
     let before = (bed.counters()?, beats.beats);
     let slices = go_on(options.seconds.unwrap_or(profile.seconds), rates, &mut bed, &mut drive, &mut beats)?;
     let after = (bed.counters()?, beats.beats);
-    let result = report(profile, &drive, &slices, [&before.0, &after.0], after.1 - before.1, &steal).finish(&options.outputs);
-    drop(bed);
-    let _ = std::fs::remove_file(snapshot);
-    result
+    report(profile, &drive, &slices, [&before.0, &after.0], after.1 - before.1, &steal).finish(&options.outputs)
 }
 
 fn go_on(seconds: u64, rates: Rates, bed: &mut Bed, drive: &mut Drive, beats: &mut Beats) -> Result<Vec<Slice>, String> {

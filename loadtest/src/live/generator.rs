@@ -4,7 +4,7 @@ use super::Options;
 use super::fleet::Fleet;
 use super::report::{Report, Window};
 use super::watch::Watch;
-use crate::population::open_socket;
+use crate::population::{open_socket, receive};
 use hdrhistogram::Histogram;
 use heartline::client::Session;
 use heartline::clock::{self, NANOS_PER_SECOND, Nanos};
@@ -275,12 +275,7 @@ impl<'a> Generator<'a> {
 
     fn take_grants(&mut self, now: Nanos) -> io::Result<()> {
         let mut frame = [0; FRAME_BYTES_MAX];
-        loop {
-            let length = match self.register.recv(&mut frame) {
-                Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
-            };
+        while let Some(length) = receive(&self.register, &mut frame)? {
             let Ok(reply) = Reply::decode(&frame[..length]) else { continue };
             match (reply.kind, reply.status, reply.body) {
                 (Kind::Register, Status::Ok, ReplyBody::Granted(granted)) => {
@@ -305,6 +300,7 @@ impl<'a> Generator<'a> {
                 _ => {}
             }
         }
+        Ok(())
     }
 
     /// Where in the interval a batch beats: evenly spread by the golden ratio.

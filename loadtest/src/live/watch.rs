@@ -1,6 +1,7 @@
 //! Watching the engine: each dead instance is asked for, most often from its deadline on, and every service is read again and again.
 
 use super::fleet::Fleet;
+use crate::population::receive;
 use hdrhistogram::Histogram;
 use heartline::clock::Nanos;
 use heartline::limits::FRAME_BYTES_MAX;
@@ -114,12 +115,7 @@ impl Watch {
     /// Takes the answers that have come.
     pub(super) fn listen(&mut self, clock: impl Fn() -> Nanos) -> io::Result<()> {
         let mut frame = [0; FRAME_BYTES_MAX];
-        loop {
-            let length = match self.socket.recv(&mut frame) {
-                Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
-            };
+        while let Some(length) = receive(&self.socket, &mut frame)? {
             let now = clock();
             let Ok(reply) = Reply::decode(&frame[..length]) else { continue };
             match (reply.kind, reply.body) {
@@ -143,6 +139,7 @@ impl Watch {
                 _ => {}
             }
         }
+        Ok(())
     }
 
     fn found(&mut self, at: usize, now: Nanos) {
