@@ -22,8 +22,8 @@ use rand::{Rng, SeedableRng};
 use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 /// How the registrar begins.
@@ -64,6 +64,9 @@ pub(super) struct Threads {
     pub(super) shared: Arc<Shared>,
     loops: Vec<JoinHandle<()>>,
     registrar: JoinHandle<Registrar>,
+    /// Where they said that they serve. Kept, for the last to leave a channel frees it, and a loop must not.
+    #[expect(dead_code)]
+    started: crossbeam::channel::Receiver<u32>,
 }
 
 impl Prepared {
@@ -103,10 +106,10 @@ impl Prepared {
     /// Starts the threads and returns when they serve; with the number of leases there are.
     pub(super) fn start(self, writer: Writer, begin: Begin) -> Result<(Threads, u32), StartError> {
         let Self { shared, region, settings, cores, loops, registrar } = self;
-        let (ready, wait) = mpsc::channel();
         // No loop takes a datagram before all threads are there: if one can't be, what waits at the sockets is the old engine's.
         let (open, gate) = crossbeam::channel::bounded::<()>(0);
         let count = loops.len() + 1;
+        let (ready, started) = crossbeam::channel::bounded(count);
         let now = clock::now();
         let early = match begin {
             Begin::Empty => Ok(Registrar::new(Arc::clone(&region), writer, settings, now)),
@@ -144,8 +147,8 @@ impl Prepared {
         for _ in &threads {
             let _ = open.send(());
         }
-        let leases = wait.iter().take(count).sum();
-        Ok((Threads { shared, loops: threads, registrar }, leases))
+        let leases = started.iter().take(count).sum();
+        Ok((Threads { shared, loops: threads, registrar, started }, leases))
     }
 }
 
