@@ -1,11 +1,13 @@
 //! One loop: receive, apply, reply, publish, idle.
 
+use super::doze::Doze;
 use super::shared::{LoopStatus, Shared};
 use crate::clock::{self, Nanos};
 use crate::dataplane::{Datagram, Dataplane};
 use crate::exchange::Replies;
-use crate::limits::{RECEIVE_BATCH, STALL_NS_MIN, STOP_DRAIN_NS_MAX};
+use crate::limits::{DOZE_NS, RECEIVE_BATCH, STALL_NS_MIN, STOP_DRAIN_NS_MAX};
 use crate::net::{ReceiveBatch, SendBatch, Sent, Socket};
+use rustix::event::{Timespec, poll};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -29,6 +31,7 @@ struct Port {
 pub(super) struct Prepared {
     ports: Vec<Port>,
     events: mio::Events,
+    doze: Doze,
 }
 
 /// A loop, before and while it runs on its thread.
@@ -55,12 +58,13 @@ impl EventLoop {
         Prepared {
             ports: sockets.iter().map(|socket| Port::new(now, socket)).collect(),
             events: mio::Events::with_capacity(sockets.len() + 1),
+            doze: Doze::new(now, sockets.iter().map(Socket::queue_messages_max).min().unwrap_or(0)),
         }
     }
 
     /// Runs until the engine stops.
     pub(super) fn run(mut self, prepared: Prepared) {
-        let Prepared { mut ports, mut events } = prepared;
+        let Prepared { mut ports, mut events, mut doze } = prepared;
         let shared = Arc::clone(&self.shared);
         let sockets = &shared.sockets[self.number];
         let mut sent = Sent::default();
@@ -80,6 +84,7 @@ impl EventLoop {
             self.publish(&ports, &sent);
             if self.dataplane.take_commanded() {
                 shared.wake_registrar();
+                doze.note_asked(last);
             }
             self.report_drain(&mut reported);
             if shared.rendezvous.is_stopping() {
@@ -93,7 +98,12 @@ impl EventLoop {
                 idle_since = last;
                 continue;
             }
-            last = self.idle(&mut events, &mut ports, last, idle_since, &mut reported);
+            let messages = ports.iter().map(|port| port.messages).sum();
+            last = if last - idle_since >= self.spin && doze.is_due(last, messages, sent.replies) {
+                sleep_regardless(&mut ports)
+            } else {
+                self.idle(&mut events, &mut ports, last, idle_since, &mut reported)
+            };
         }
         shared.ended.fetch_add(1, SeqCst);
         shared.wake_registrar();
@@ -186,6 +196,16 @@ impl EventLoop {
         }
         clock::now()
     }
+}
+
+/// Sleeps for [`DOZE_NS`], whatever arrives, and then looks everywhere. Returns a clock reading.
+///
+/// For the registrar the loop is a busy one meanwhile: it does not wake it, and what it asks for is seen afterwards.
+fn sleep_regardless(ports: &mut [Port]) -> Nanos {
+    // Interrupted: a shorter sleep.
+    let _ = poll(&mut [], Some(&Timespec { tv_sec: 0, tv_nsec: DOZE_NS as i64 }));
+    ports.iter_mut().for_each(|port| port.ready = true);
+    clock::now()
 }
 
 impl Port {

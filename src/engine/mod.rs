@@ -3,6 +3,7 @@
 //! An [`Engine`] owns everything it uses; several live in one process without knowing of one another.
 
 mod channel;
+mod doze;
 mod event_loop;
 mod hand_over;
 mod memory;

@@ -19,7 +19,9 @@ use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 use rand::rngs::{SmallRng, StdRng};
 use rand::{Rng, SeedableRng};
+use rustix::thread::set_current_timer_slack;
 use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
+use std::num::NonZeroU64;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
@@ -122,6 +124,8 @@ impl Prepared {
             let run = move || {
                 // A core that was taken away since the start leaves the loop unpinned, not dead.
                 core_affinity::set_for_current(core_affinity::CoreId { id: core });
+                // The kernel may else prolong each short sleep by 50 µs (prctl(2), `PR_SET_TIMERSLACK`).
+                let _ = set_current_timer_slack(NonZeroU64::new(1));
                 event_loop.shared.loops[event_loop.number].tid.store(tid(), Relaxed);
                 if gate.recv().is_ok() {
                     let prepared = event_loop.prepare();
