@@ -122,11 +122,8 @@ impl Dataplane {
                 Ok(request) => {
                     if let Request::Beat(_, beats) = request {
                         beats_taken += beats.len();
-                        for beat in beats {
-                            if let Some(line) = lines.get(beat.lease.slot.get() as usize) {
-                                prefetch(line);
-                            }
-                        }
+                        // Slots that don't exist are found out later: asking for what is not there does nothing.
+                        beats.iter().for_each(|beat| prefetch(lines.as_ptr().wrapping_add(beat.lease.slot.get() as usize)));
                     }
                     group.push((datagram.peer, request, datagram.bytes.len() as u16));
                 }
@@ -148,8 +145,7 @@ impl Dataplane {
 
     #[inline]
     fn beats(&mut self, now: Nanos, peer: &Peer, header: &Header, beats: &[Beat], replies: &mut Replies) {
-        let (mut accepted, mut old) = (0_u16, 0_u16);
-        let mut refused: SmallVec<[Nak; BEATS_PER_FRAME_MAX]> = SmallVec::new();
+        let mut others = Others::default();
         let lines = self.region.lines();
         for beat in beats {
             let slot = beat.lease.slot.get();
@@ -157,22 +153,17 @@ impl Dataplane {
                 Some(line) => line.apply(beat, now),
                 None => Applied::Refused(Status::Unknown),
             };
-            match applied {
-                Applied::Accepted => accepted += 1,
-                Applied::Old => old += 1,
-                Applied::Attention => {
-                    self.commanded = true;
-                    accepted += u16::from(ask_attention(&self.region, &self.commands, beat));
-                }
-                Applied::Refused(status) => {
-                    refused.push(Nak { slot: beat.lease.slot, generation: beat.lease.generation, reason: status as u8, reserved: [0; 7] });
-                }
+            if applied != Applied::Accepted {
+                self.commanded |= applied == Applied::Attention;
+                others.add(applied, beat, &self.region, &self.commands);
             }
         }
+        let Others { old, again, ref refused } = others;
+        let accepted = beats.len() as u16 - old - again - refused.len() as u16;
         self.tally.accepted += u64::from(accepted);
         self.tally.old += u64::from(old);
         if !refused.is_empty() {
-            self.nak(now, peer, header, &refused, replies);
+            self.nak(now, peer, header, refused, replies);
         } else if header.flags & header_flags::ACK_WANTED != 0 {
             self.ack(now, peer, header, &beats[0], accepted, old, replies);
         }
@@ -306,6 +297,29 @@ impl Dataplane {
         }
         let command = Command::Update { from: *from, request: *body, attributes: Attributes::new(tail) };
         self.command(from, Kind::Update, command, replies);
+    }
+}
+
+/// The beats of a frame that did not simply count.
+#[derive(Default)]
+struct Others {
+    old: u16,
+    /// Farewells that must be sent again.
+    again: u16,
+    refused: SmallVec<[Nak; BEATS_PER_FRAME_MAX]>,
+}
+
+impl Others {
+    #[cold]
+    #[inline(never)]
+    fn add(&mut self, applied: Applied, beat: &Beat, region: &Region, commands: &ArrayQueue<Command>) {
+        let Lease { slot, generation, .. } = beat.lease;
+        match applied {
+            Applied::Accepted => {}
+            Applied::Old => self.old += 1,
+            Applied::Attention => self.again += u16::from(!ask_attention(region, commands, beat)),
+            Applied::Refused(status) => self.refused.push(Nak { slot, generation, reason: status as u8, reserved: [0; 7] }),
+        }
     }
 }
 

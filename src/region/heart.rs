@@ -89,7 +89,7 @@ impl HeartState {
     }
 }
 
-/// What the loops keep of the last beat in one word.
+/// What the loops keep of the last beat in one word, as the wire has it: the last of [`Beat::words`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct BeatWord(u64);
 
@@ -139,20 +139,18 @@ impl HeartLine {
     /// Applies a beat that was received at `now`.
     #[inline]
     pub fn apply(&self, beat: &Beat, now: Nanos) -> Applied {
+        let [lease, secret, new] = beat.words();
         // Acquire: pairs with the release store of `lease_to`, so that the secret belongs to this generation.
         let head = self.head.load(Acquire);
-        if head != u64::from(beat.lease.generation.get()) << 32 | HeartState::Up as u64
-            || self.secret.load(Relaxed) != beat.lease.secret.get()
-        {
+        if head != (lease & !u64::from(u32::MAX) | HeartState::Up as u64) || self.secret.load(Relaxed) != secret {
             return self.apply_rare(beat, now, head);
         }
-        let word = BeatWord(self.beat.load(Relaxed));
-        if !is_newer(beat.sequence.get(), word.sequence()) {
+        let (old, new) = (BeatWord(self.beat.load(Relaxed)), BeatWord(new));
+        if !is_newer(new.sequence(), old.sequence()) {
             return Applied::Old;
         }
-        let declared = u64::from(beat.flags.get() & Beat::FLAGS);
-        self.store(beat, now, declared);
-        if declared == word.declared() { Applied::Accepted } else { Applied::Attention }
+        self.store(new, now);
+        if new.declared() == old.declared() { Applied::Accepted } else { Applied::Attention }
     }
 
     #[cold]
@@ -164,20 +162,20 @@ impl HeartLine {
         if !is_newer(beat.sequence.get(), BeatWord(self.beat.load(Relaxed)).sequence()) {
             return Applied::Old;
         }
-        self.store(beat, now, u64::from(beat.flags.get() & Beat::FLAGS));
+        self.store(BeatWord(beat.words()[2]), now);
         Applied::Attention
     }
 
     /// Relaxed stores: who draws a conclusion from silence first acquires the drain time that this loop releases after them.
     #[inline]
-    fn store(&self, beat: &Beat, now: Nanos, declared: u64) {
+    fn store(&self, beat: BeatWord, now: Nanos) {
         let before = self.last_beat.load(Relaxed);
-        let gap = now.saturating_sub(before);
-        let on_time = u64::from(gap <= self.ttl.load(Relaxed) / 2);
-        self.history.store(self.history.load(Relaxed) << 1 | on_time, Relaxed);
-        self.beat.store(BeatWord::new(beat.sequence.get(), beat.load.get(), declared).0, Relaxed);
         // A loop that was held up applies what it received before another loop did: the time never goes back.
-        self.last_beat.store(now.max(before), Relaxed);
+        let at = now.max(before);
+        let on_time = u64::from(at - before <= self.ttl.load(Relaxed) / 2);
+        self.history.store(self.history.load(Relaxed) << 1 | on_time, Relaxed);
+        self.beat.store(beat.0, Relaxed);
+        self.last_beat.store(at, Relaxed);
     }
 
     /// Takes back the declared state of a beat whose [`Applied::Attention`] could not be passed on, so that the next beat asks again.
@@ -357,14 +355,12 @@ impl RestoredLine {
 /// RFC 1982 serial number order on 32 bits; a difference of exactly 2^31 counts as old.
 #[inline]
 fn is_newer(sequence: u32, than: u32) -> bool {
-    let ahead = sequence.wrapping_sub(than);
-    ahead != 0 && ahead < 1 << 31
+    sequence.wrapping_sub(than) as i32 > 0
 }
 
-/// Asks for the cache line of something that will be touched soon. Does nothing where no instruction for it is known.
+/// Asks for the cache line of something that will be touched soon, wherever it is. Does nothing where no instruction for it is known.
 #[inline]
-pub fn prefetch<T>(line: &T) {
-    let line: *const T = line;
+pub fn prefetch<T>(line: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint; it reads nothing, and every address is allowed.
     unsafe {

@@ -49,6 +49,13 @@ impl Declared {
 impl Beat {
     /// Bits of [`Beat::flags`] that have a meaning.
     pub const FLAGS: u16 = 3;
+
+    /// All of it as three numbers: slot below generation; secret; sequence below load below flags.
+    #[inline]
+    pub fn words(&self) -> [u64; 3] {
+        let words: &[U64; 3] = zerocopy::transmute_ref!(self);
+        words.map(U64::get)
+    }
 }
 
 /// The body of an ack.
