@@ -21,6 +21,9 @@ const ENDPOINTS: u16 = 25;
 /// The percentiles that have goals.
 const QUANTILES: [(f64, &str); 3] = [(0.5, "p50"), (0.99, "p99"), (0.999, "p99.9")];
 
+/// Shares of the highest rate of beats, of which the first is taken that the generator keeps.
+const SHARES: [f64; 3] = [0.8, 0.7, 0.6];
+
 /// Round trips of ours and of the floor.
 type Pair = (Histogram<u64>, Histogram<u64>);
 
@@ -108,11 +111,18 @@ pub(super) fn alone(lab: &mut Lab) -> Result<Vec<Goal>, String> {
 pub(super) fn under_load(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     let (mut bed, mut beats) = population(lab)?;
     let found = machine::pinned(lab.generator_cpu, || flood::search(&mut bed, &mut beats, Duration::from_secs(1)))?;
-    let rate = 0.8 * found.rate;
-    let measured = measure(lab, &mut bed, &RefCell::new(beats), rate)?;
+    let beats = RefCell::new(beats);
+    // A generator that is the limit itself may not be able to ask as well at that rate.
+    let mut last = String::new();
+    let kept = SHARES.into_iter().find_map(|share| {
+        let rate = share * found.rate;
+        measure(lab, &mut bed, &beats, rate).inspect_err(|reason| last.clone_from(reason)).ok().map(|measured| (share, rate, measured))
+    });
+    let (share, rate, measured) = kept.ok_or(last)?;
     let limit = if found.by_generator { "what one CPU can send" } else { "the highest rate without loss" };
     let goal = measured.goal("G7", "discovery under beats", 1, 1.25).against("echo beside a sink").note(format!(
-        "{rate:.0} datagrams of 50 beats a second, 80 % of {limit}, at which the engine uses {:.0} % of a core",
+        "{rate:.0} datagrams of 50 beats a second, {:.0} % of {limit}, at which the engine uses {:.0} % of a core",
+        share * 100.0,
         found.share * 100.0
     ));
     let title =

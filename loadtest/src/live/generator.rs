@@ -119,7 +119,8 @@ impl<'a> Generator<'a> {
         let mut shown = 0;
         loop {
             let elapsed = clock::now() - start;
-            if elapsed >= run_for && (self.watch.all_found() || elapsed >= run_for + grace) {
+            let all_found = self.killed == self.options.kill as usize && self.watch.all_found();
+            if elapsed >= run_for && (all_found || elapsed >= run_for + grace) {
                 break;
             }
             self.turn(|generator, now| generator.kill_due(now, start))?;
@@ -316,11 +317,12 @@ impl<'a> Generator<'a> {
         self.schedule.insert(at, batch);
     }
 
-    /// Kills the instances whose time has come: evenly over one interval, after a quarter of the run.
+    /// Kills the instances whose time has come: evenly over one interval, after a quarter of the run, and after an interval in which all have
+    /// beaten (when the engine granted a lease is not known here as exactly as when a beat was sent).
     fn kill_due(&mut self, now: Nanos, start: Nanos) -> io::Result<Nanos> {
         self.take_grants(now)?;
         let kills = self.options.kill as usize;
-        let first = start + self.options.seconds * NANOS_PER_SECOND / 4;
+        let first = start + (self.options.seconds * NANOS_PER_SECOND / 4).max(self.interval);
         while self.killed < kills {
             let at = first + self.interval * self.killed as u64 / kills as u64;
             if at > now {

@@ -13,8 +13,10 @@ use zerocopy::{FromZeros, IntoBytes};
 
 /// Time between two questions for one dead instance before its deadline: a verdict that comes early is to be seen.
 const EARLY_POLL_NS: Nanos = 100_000_000;
-/// The same from its deadline on.
+/// The same from its deadline on, and this part of the time that has passed since: an engine that puts verdicts off, as it does when it was
+/// deaf, must not be made deaf by thousands who ask why.
 const POLL_NS: Nanos = 50_000;
+const POLL_SHARE: Nanos = 16;
 /// Questions sent in one turn.
 const POLLS_PER_TURN: usize = 64;
 
@@ -88,7 +90,8 @@ impl Watch {
             if dead.found {
                 continue;
             }
-            let due = (dead.deadline.saturating_sub(2 * POLL_NS)).min(dead.asked_at + EARLY_POLL_NS).max(dead.asked_at + POLL_NS);
+            let gap = POLL_NS.max(now.saturating_sub(dead.deadline) / POLL_SHARE);
+            let due = (dead.deadline.saturating_sub(2 * POLL_NS)).min(dead.asked_at + EARLY_POLL_NS).max(dead.asked_at + gap);
             if due <= now && asked < POLLS_PER_TURN {
                 dead.asked_at = now;
                 asked += 1;
