@@ -105,16 +105,18 @@ pub const LISTEN_MAX: usize = 16;
 pub const DENY_MAX: usize = 4096;
 /// Longest time a loop spins before it sleeps.
 pub const SPIN_US_MAX: u64 = 1_000_000;
-/// How long a loop that dozes lets datagrams gather. Answers are at most this much later, and lateness of verdicts grows by it.
+/// How long a loop that dozes lets datagrams gather.
 pub const DOZE_NS: u64 = 100_000;
 /// A loop dozes if at least this many messages are to be expected meanwhile.
 pub const DOZE_MESSAGES_MIN: u64 = 4;
-/// And at most this part of its shortest receive queue, counted in the smallest messages.
+/// And at most this part of the smallest messages that its shortest receive queue can hold.
 pub const DOZE_QUEUE_SHARE: u64 = 16;
 /// Over this time, or a longer one, messages are counted to know what is to be expected.
 pub const DOZE_WINDOW_NS: u64 = 1_000_000;
 /// A loop does not doze for this time after somebody waited for an answer.
 pub const DOZE_QUIET_NS: u64 = 10_000_000;
+/// And not for this time after the kernel dropped a datagram at its sockets.
+pub const DOZE_DROPS_NS: u64 = 1_000_000_000;
 /// Receive buffer asked of the kernel for each socket.
 pub const RECEIVE_QUEUE_BYTES_DEFAULT: usize = 16 << 20;
 /// Largest receive buffer that can be asked for: half of the kernel's `int`, which it doubles.
@@ -150,4 +152,7 @@ const _: () = {
     assert!(GROUP_BEATS >= BEATS_PER_FRAME_MAX);
     assert!(RECEIVE_BATCH <= GROUP_FRAMES);
     assert!(COMMANDS_PER_STEP <= GROUP_FRAMES);
+    // The nanoseconds of a `timespec`; and what is expected of a doze is counted over a longer time.
+    assert!(DOZE_NS < 1_000_000_000 && DOZE_NS <= DOZE_WINDOW_NS && DOZE_WINDOW_NS <= DOZE_QUIET_NS);
+    assert!(DOZE_NS < STALL_NS_MIN);
 };

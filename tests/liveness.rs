@@ -56,6 +56,31 @@ fn mass_silence_is_held_visible_and_bounded() {
     }
 }
 
+/// Beats that come so densely that loops doze: they all count, who is silent is found, who asks is answered, and the engine stops.
+#[test]
+fn a_loop_that_dozes_is_still_there() {
+    let (engine, mut session) = start(&config());
+    let lease = register_all(&mut session, 1, 60_000)[0];
+    let silent = session.register(&instance("s", "silent", 300)).unwrap().lease;
+    let (begin, mut sent) = (Instant::now(), 0);
+    // Nobody asks anything meanwhile: not even whether it is down.
+    while begin.elapsed() < Duration::from_millis(600) {
+        for _ in 0..10 {
+            sent += 1;
+            session.send_beats(&[beat(lease, sent)]).unwrap();
+        }
+        std::thread::sleep(Duration::from_micros(20));
+    }
+    let asked = Instant::now();
+    let facts = session.describe(Target::Slot(silent.slot.get(), silent.generation.get())).unwrap().facts;
+    assert_eq!(facts.endpoint.state(), Some(State::Down), "silent for two TTLs");
+    assert!(asked.elapsed() < Duration::from_millis(50), "answered after {:?}", asked.elapsed());
+    assert_eq!(stat(&mut session, Stat::BeatsAccepted), u64::from(sent));
+    let stopped = Instant::now();
+    drop(engine);
+    assert!(stopped.elapsed() < Duration::from_secs(2));
+}
+
 #[test]
 fn who_comes_back_from_a_hold_was_never_down() {
     let (_engine, mut session) = start(&config());

@@ -1,7 +1,7 @@
 //! The two decode gates.
 
 use heartline::limits::{BEATS_PER_FRAME_MAX, FRAME_BYTES_MAX, HEADER_BYTES};
-use heartline::wire::{Reply, ReplyBody, Request, check_attributes};
+use heartline::wire::{Beat, Reply, ReplyBody, Request, check_attributes};
 use zerocopy::IntoBytes;
 
 /// A length that fits the field, and zeros behind the text: so that two texts are equal exactly if their fields are.
@@ -19,6 +19,7 @@ pub fn decode(data: &[u8]) {
             Request::Beat(header, beats) => {
                 assert_eq!(beats.len(), usize::from(header.count.get()));
                 assert!((1..=BEATS_PER_FRAME_MAX).contains(&beats.len()));
+                assert!(beats.iter().all(|beat| beat.flags.get() & !Beat::FLAGS == 0));
             }
             Request::Register(_, body, tail) => {
                 assert!([body.service.as_bytes(), body.instance.as_bytes(), body.zone.as_bytes()].into_iter().all(is_text));

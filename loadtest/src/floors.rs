@@ -3,7 +3,9 @@
 use crate::machine;
 use hdrhistogram::Histogram;
 use heartline::exchange::{Replies, Requester};
-use heartline::limits::{FRAME_BYTES_MAX, GROUP_BEATS, HEADER_BYTES, RECEIVE_BATCH, RECEIVE_QUEUE_BYTES_DEFAULT};
+use heartline::limits::{
+    DOZE_MESSAGES_MIN, DOZE_NS, FRAME_BYTES_MAX, GROUP_BEATS, HEADER_BYTES, RECEIVE_BATCH, RECEIVE_QUEUE_BYTES_DEFAULT,
+};
 use heartline::net::{ReceiveBatch, SendBatch, Sent, Socket, bind_group};
 use heartline::region::prefetch;
 use heartline::wire::{Header, Kind, Status};
@@ -11,9 +13,11 @@ use memmap2::{Advice, MmapMut};
 use mio::unix::SourceFd;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use rustix::thread::set_current_timer_slack;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
 use std::hint::black_box;
 use std::net::{SocketAddr, UdpSocket};
+use std::num::NonZeroU64;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -21,7 +25,18 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use zerocopy::FromBytes;
 
-/// A thread that receives as the engine does and forgets (*sink*), or also answers what is no beat with a reply of a fixed length (*echo*).
+/// What a [`Responder`] does with what it receives, always with the engine's socket, batches and buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Floor {
+    /// Counts and forgets; epoll wakes it for whatever comes.
+    Sink,
+    /// The same, but sleeps for a set time after each receive that brought several, as an engine that dozes.
+    DozingSink,
+    /// Answers what is no beat with a reply of so many bytes.
+    Echo(usize),
+}
+
+/// A thread that receives, and does little else.
 pub(crate) struct Responder {
     /// Where it listens.
     pub(crate) target: SocketAddr,
@@ -37,8 +52,8 @@ struct Counts {
 }
 
 impl Responder {
-    /// Starts one on a CPU; `answer` is the length of its replies.
-    pub(crate) fn start(cpu: usize, answer: Option<usize>) -> Result<Self, String> {
+    /// Starts one on a CPU.
+    pub(crate) fn start(cpu: usize, floor: Floor) -> Result<Self, String> {
         let mut group = bind_group(SocketAddr::from(([127, 0, 0, 1], 0)), 1, RECEIVE_QUEUE_BYTES_DEFAULT, &mut Vec::new())
             .map_err(|error| error.to_string())?;
         let target = group[0].local_addr().map_err(|error| error.to_string())?;
@@ -47,7 +62,7 @@ impl Responder {
         let thread = std::thread::spawn(move || {
             machine::pin(cpu);
             counts.tid.store(machine::thread_id(), Relaxed);
-            respond(&mut group, answer, &counts)
+            respond(&mut group, floor, &counts)
         });
         while shared.tid.load(Relaxed) == 0 {
             std::thread::sleep(Duration::from_millis(1));
@@ -73,7 +88,7 @@ impl Drop for Responder {
 }
 
 /// Poll, recvmmsg, count, answer with sendmmsg.
-fn respond(sockets: &mut [Socket], answer: Option<usize>, counts: &Counts) -> std::io::Result<()> {
+fn respond(sockets: &mut [Socket], floor: Floor, counts: &Counts) -> std::io::Result<()> {
     let mut poll = mio::Poll::new()?;
     let fd = sockets[0].as_raw_fd();
     poll.registry().register(&mut SourceFd(&fd), mio::Token(0), mio::Interest::READABLE)?;
@@ -81,12 +96,15 @@ fn respond(sockets: &mut [Socket], answer: Option<usize>, counts: &Counts) -> st
     let (mut replies, mut send, mut sent) = (Replies::default(), SendBatch::default(), Sent::default());
     let body = [0; FRAME_BYTES_MAX];
     let mut datagrams = 0;
+    if floor == Floor::DozingSink {
+        set_current_timer_slack(NonZeroU64::new(1))?;
+    }
     while !counts.stop.load(Relaxed) {
         let received = batch.receive(&sockets[0])?;
         for message in batch.messages(0) {
-            match answer {
-                None => datagrams += message.bytes.len().div_ceil(message.segment.max(1)).max(1) as u64,
-                Some(length) => {
+            match floor {
+                Floor::Sink | Floor::DozingSink => datagrams += message.bytes.len().div_ceil(message.segment.max(1)).max(1) as u64,
+                Floor::Echo(length) => {
                     for bytes in message.datagrams() {
                         datagrams += 1;
                         let Ok((header, _)) = Header::ref_from_prefix(bytes) else { continue };
@@ -107,7 +125,12 @@ fn respond(sockets: &mut [Socket], answer: Option<usize>, counts: &Counts) -> st
             send.send(&mut replies, sockets, &mut sent);
         }
         counts.datagrams.store(datagrams, Relaxed);
-        if received < RECEIVE_BATCH {
+        if received == RECEIVE_BATCH {
+            continue;
+        }
+        if floor == Floor::DozingSink && received as u64 >= DOZE_MESSAGES_MIN {
+            let _ = rustix::event::poll(&mut [], Some(&Timespec { tv_sec: 0, tv_nsec: DOZE_NS as i64 }));
+        } else {
             let _ = poll.poll(&mut events, None);
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::bed::Bed;
 use crate::drive::{Drive, Rates};
-use crate::floors::{LineWalk, Responder, timer_lateness};
+use crate::floors::{Floor, LineWalk, Responder, timer_lateness};
 use crate::live;
 use crate::machine::{self, Machine, Steal};
 use crate::population::Beats;
@@ -52,7 +52,7 @@ impl FloorOptions {
 pub(crate) fn sink(options: &FloorOptions) -> Result<(), String> {
     options.outputs.check()?;
     let (steal, (receiver, sender)) = (Steal::read(), machine::two_cpus()?);
-    let sink = Responder::start(receiver, None)?;
+    let sink = Responder::start(receiver, Floor::Sink)?;
     let mut beats = Beats::new(sink.target, vec![Lease::new_zeroed(); 10_000], options.batch.into())?;
     let sent = machine::pinned(sender, || beats.run(options.time(), None))?;
     let (datagrams, cpu) = sink.counts();
@@ -69,7 +69,7 @@ pub(crate) fn sink(options: &FloorOptions) -> Result<(), String> {
 pub(crate) fn echo(options: &FloorOptions) -> Result<(), String> {
     options.outputs.check()?;
     let (steal, (receiver, sender)) = (Steal::read(), machine::two_cpus()?);
-    let echo = Responder::start(receiver, Some(options.answer.into()))?;
+    let echo = Responder::start(receiver, Floor::Echo(options.answer.into()))?;
     let mut drive = Drive::new(echo.target, U64::ZERO, "echo", 1, Duration::from_secs(1))?;
     let rates = Rates { discovers: options.rate, ..Rates::default() };
     machine::pinned(sender, || drive.run(options.time(), rates, None))?;

@@ -122,7 +122,7 @@ impl Dataplane {
                 Ok(request) => {
                     if let Request::Beat(_, beats) = request {
                         beats_taken += beats.len();
-                        // Slots that don't exist are found out later: asking for what is not there does nothing.
+                        // Slots that don't exist are found out later: asking for what is not there changes nothing.
                         beats.iter().for_each(|beat| prefetch(lines.as_ptr().wrapping_add(beat.lease.slot.get() as usize)));
                     }
                     group.push((datagram.peer, request, datagram.bytes.len() as u16));

@@ -4,7 +4,7 @@
 //! [`DOZE_NS`] whatever arrives, and then takes all of it at once.
 
 use crate::clock::Nanos;
-use crate::limits::{DOZE_MESSAGES_MIN, DOZE_NS, DOZE_QUEUE_SHARE, DOZE_QUIET_NS, DOZE_WINDOW_NS};
+use crate::limits::{DOZE_DROPS_NS, DOZE_MESSAGES_MIN, DOZE_NS, DOZE_QUEUE_SHARE, DOZE_QUIET_NS, DOZE_WINDOW_NS};
 
 /// What a loop remembers of its traffic.
 #[derive(Debug)]
@@ -12,31 +12,42 @@ pub(super) struct Doze {
     /// When messages were last counted, and how many there had been.
     since: Nanos,
     messages: u64,
-    /// Messages that may come in a doze.
+    /// Messages that may be expected in a doze.
     room: u64,
-    /// When somebody was last seen waiting for an answer, and how many answers there had been.
-    asked: Nanos,
+    /// Answers and drops so far.
     answers: u64,
-    /// Messages come close together, but not so close that the shortest queue could overflow.
+    drops: u64,
+    /// No doze before this time.
+    awake_until: Nanos,
+    /// As many messages are to be expected as make a doze worth while, and no more than there is room for.
     dense: bool,
 }
 
 impl Doze {
     /// `queue` is how many messages can wait at the socket with the shortest queue.
     pub(super) fn new(now: Nanos, queue: u64) -> Self {
-        Self { since: now, messages: 0, room: queue / DOZE_QUEUE_SHARE, asked: now, answers: 0, dense: false }
+        let awake_until = now + DOZE_QUIET_NS;
+        Self { since: now, messages: 0, room: queue / DOZE_QUEUE_SHARE, answers: 0, drops: 0, awake_until, dense: false }
     }
 
     /// Somebody waits for an answer of the registrar.
     pub(super) fn note_asked(&mut self, now: Nanos) {
-        self.asked = now;
+        self.awake_until = self.awake_until.max(now + DOZE_QUIET_NS);
     }
 
-    /// Whether a loop that has nothing to do should doze. `messages` and `answers` are all that it has received and sent so far.
-    pub(super) fn is_due(&mut self, now: Nanos, messages: u64, answers: u64) -> bool {
-        if answers != self.answers {
-            self.asked = now;
-            self.answers = answers;
+    /// Never again: this kernel does not let a thread sleep so.
+    pub(super) fn give_up(&mut self) {
+        self.awake_until = Nanos::MAX;
+    }
+
+    /// Decides whether a loop that has nothing to do dozes. `messages` and `answers` are all that it has received and sent so far, `drops` what
+    /// the kernel has dropped at its sockets.
+    pub(super) fn decide(&mut self, now: Nanos, messages: u64, answers: u64, drops: u64) -> bool {
+        if answers != std::mem::replace(&mut self.answers, answers) {
+            self.note_asked(now);
+        }
+        if drops != std::mem::replace(&mut self.drops, drops) {
+            self.awake_until = self.awake_until.max(now + DOZE_DROPS_NS);
         }
         let window = now - self.since;
         if window >= DOZE_WINDOW_NS {
@@ -45,7 +56,7 @@ impl Doze {
             self.since = now;
             self.messages = messages;
         }
-        self.dense && now - self.asked >= DOZE_QUIET_NS
+        self.dense && now >= self.awake_until
     }
 }
 
@@ -67,13 +78,22 @@ mod tests {
 
         /// Messages come one by one, and the loop wants to rest after each: how many times of a thousand it dozes.
         fn dozes(&mut self, gap: Nanos) -> usize {
-            self.doze.is_due(self.now, self.messages, 0);
-            let due = |_: &i32| {
-                self.now += gap;
-                self.messages += 1;
-                self.doze.is_due(self.now, self.messages, 0)
-            };
-            (0..1000).filter(due).count()
+            self.decide(0, 0, 0);
+            (0..1000).filter(|_| self.decide(gap, 0, 0)).count()
+        }
+
+        /// A while later, in which messages came as densely as they must.
+        fn later(&mut self, time: Nanos, answers: u64, drops: u64) -> bool {
+            self.messages += 2 * time / GAP;
+            self.now += time;
+            self.doze.decide(self.now, self.messages, answers, drops)
+        }
+
+        /// One message more.
+        fn decide(&mut self, gap: Nanos, answers: u64, drops: u64) -> bool {
+            self.messages += u64::from(gap > 0);
+            self.now += gap;
+            self.doze.decide(self.now, self.messages, answers, drops)
         }
     }
 
@@ -91,18 +111,28 @@ mod tests {
     #[test]
     fn who_asks_is_not_kept_waiting() {
         let mut traffic = Traffic::new(1 << 16);
-        traffic.dozes(GAP / 2);
-        let Traffic { mut doze, now, messages } = traffic;
-        assert!(doze.is_due(now, messages, 0));
-        assert!(!doze.is_due(now, messages, 1), "an answer was sent");
-        assert!(!doze.is_due(now + DOZE_WINDOW_NS - 1, messages, 1));
-        assert!(doze.is_due(now + DOZE_QUIET_NS, messages + 1_000_000 / GAP * 20, 1));
-        doze.note_asked(now + DOZE_QUIET_NS);
-        assert!(!doze.is_due(now + DOZE_QUIET_NS, messages, 1), "the registrar was asked");
+        assert!(traffic.later(DOZE_QUIET_NS, 0, 0));
+        assert!(!traffic.later(DOZE_WINDOW_NS, 1, 0), "an answer was sent");
+        assert!(!traffic.later(DOZE_QUIET_NS - 1, 1, 0));
+        assert!(traffic.later(1, 1, 0), "nobody has asked for a while");
+        traffic.doze.note_asked(traffic.now);
+        assert!(!traffic.later(DOZE_QUIET_NS - 1, 1, 0), "the registrar was asked");
+        assert!(traffic.later(1, 1, 0));
     }
 
     #[test]
-    fn a_short_queue_is_not_left_to_overflow() {
+    fn a_loop_that_lost_something_stays_awake() {
+        let mut traffic = Traffic::new(1 << 16);
+        assert!(traffic.later(DOZE_QUIET_NS, 0, 0));
+        assert!(!traffic.later(DOZE_WINDOW_NS, 0, 1));
+        assert!(!traffic.later(DOZE_DROPS_NS - 1, 0, 1));
+        assert!(traffic.later(1, 0, 1));
+        traffic.doze.give_up();
+        assert!(!traffic.later(DOZE_DROPS_NS, 1, 2));
+    }
+
+    #[test]
+    fn a_short_queue_is_not_filled() {
         let mut traffic = Traffic::new(DOZE_QUEUE_SHARE * DOZE_MESSAGES_MIN);
         assert!(traffic.dozes(GAP * 9 / 10) > 800, "as many as there is room for");
         assert!(traffic.dozes(GAP / 3) < 200);
@@ -111,7 +141,7 @@ mod tests {
     #[test]
     fn a_burst_after_a_rest_is_not_dense() {
         let mut doze = Doze::new(0, 1 << 16);
-        assert!(!doze.is_due(60_000_000_000, 100, 0));
-        assert!(!doze.is_due(60_000_000_000 + DOZE_WINDOW_NS, 101, 0));
+        assert!(!doze.decide(60_000_000_000, 100, 0, 0));
+        assert!(!doze.decide(60_000_000_000 + DOZE_WINDOW_NS, 101, 0, 0));
     }
 }

@@ -8,6 +8,7 @@ use crate::exchange::Replies;
 use crate::limits::{DOZE_NS, RECEIVE_BATCH, STALL_NS_MIN, STOP_DRAIN_NS_MAX};
 use crate::net::{ReceiveBatch, SendBatch, Sent, Socket};
 use rustix::event::{Timespec, poll};
+use rustix::io::Errno;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -98,9 +99,11 @@ impl EventLoop {
                 idle_since = last;
                 continue;
             }
-            let messages = ports.iter().map(|port| port.messages).sum();
-            last = if last - idle_since >= self.spin && doze.is_due(last, messages, sent.replies) {
-                sleep_regardless(&mut ports)
+            // Whoever lets it spin wants answers at once.
+            last = if self.spin == 0
+                && doze.decide(last, total(&ports, |port| port.messages), sent.replies, total(&ports, |port| port.drops))
+            {
+                self.sleep_regardless(&mut doze, &mut ports, last)
             } else {
                 self.idle(&mut events, &mut ports, last, idle_since, &mut reported)
             };
@@ -163,7 +166,7 @@ impl EventLoop {
 
     fn publish(&self, ports: &[Port], sent: &Sent) {
         let status = self.status();
-        status.publish_drops(ports.iter().map(|port| port.drops).sum());
+        status.publish_drops(total(ports, |port| port.drops));
         status.publish_counters(self.dataplane.tally(), sent);
         self.shared.rendezvous.publish_drained(self.number, ports.iter().map(|port| port.drained).min().unwrap_or(0));
     }
@@ -196,16 +199,27 @@ impl EventLoop {
         }
         clock::now()
     }
+
+    /// Sleeps for [`DOZE_NS`], whatever arrives, and then looks everywhere. Returns a clock reading.
+    ///
+    /// To the registrar the loop is a busy one meanwhile: the registrar does not wake it, and the loop sees afterwards what is asked of it.
+    fn sleep_regardless(&self, doze: &mut Doze, ports: &mut [Port], last: Nanos) -> Nanos {
+        // Interrupted: a shorter sleep.
+        if poll(&mut [], Some(&Timespec { tv_sec: 0, tv_nsec: DOZE_NS as i64 })).is_err_and(|error| error != Errno::INTR) {
+            doze.give_up();
+        }
+        ports.iter_mut().for_each(|port| port.ready = true);
+        let now = clock::now();
+        let late = (now - last).saturating_sub(DOZE_NS);
+        if late >= STALL_NS_MIN {
+            self.status().note_stall(late);
+        }
+        now
+    }
 }
 
-/// Sleeps for [`DOZE_NS`], whatever arrives, and then looks everywhere. Returns a clock reading.
-///
-/// For the registrar the loop is a busy one meanwhile: it does not wake it, and what it asks for is seen afterwards.
-fn sleep_regardless(ports: &mut [Port]) -> Nanos {
-    // Interrupted: a shorter sleep.
-    let _ = poll(&mut [], Some(&Timespec { tv_sec: 0, tv_nsec: DOZE_NS as i64 }));
-    ports.iter_mut().for_each(|port| port.ready = true);
-    clock::now()
+fn total(ports: &[Port], count: fn(&Port) -> u64) -> u64 {
+    ports.iter().map(count).sum()
 }
 
 impl Port {

@@ -67,7 +67,7 @@ pub(super) struct Threads {
     loops: Vec<JoinHandle<()>>,
     registrar: JoinHandle<Registrar>,
     /// Where they said that they serve. Kept, for the last to leave a channel frees it, and a loop must not.
-    #[expect(dead_code)]
+    #[expect(dead_code, reason = "only its end matters")]
     started: crossbeam::channel::Receiver<u32>,
 }
 

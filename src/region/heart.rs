@@ -412,6 +412,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_kept_of_a_beat_is_what_it_said() {
+        let (line, writer) = (HeartLine::default(), Writer(()));
+        line.lease_to(&writer, 10, 100, 7, 1);
+        let mut beat = beat(&line, 0x2122_2324);
+        (beat.load, beat.flags) = (U16::new(0x3132), U16::new(2));
+        assert_eq!(BeatWord(beat.words()[2]), BeatWord::new(0x2122_2324, 0x3132, 2));
+        assert_eq!(line.apply(&beat, 20), Applied::Attention, "it declares another state");
+        assert_eq!(line.last(), LastBeat { at: 20, load: 0x3132, declared: Declared::Maintenance });
+        assert_eq!(line.sequence(), 0x2122_2324);
+    }
+
+    #[test]
     fn sequence_numbers_wrap() {
         assert!(is_newer(0, u32::MAX) && is_newer(5, u32::MAX - 5));
         assert!(!is_newer(u32::MAX, 0) && !is_newer(1 << 31, 0));

@@ -101,7 +101,7 @@ fn decode_beats<'a>(header: &'a Header, body: &'a [u8]) -> Result<Request<'a>, R
         return Err(Reject::Count);
     }
     let beats = <[Beat]>::ref_from_bytes_with_elems(body, count).map_err(|_| Reject::Count)?;
-    // All at once: the loop has no way out. Flags are the highest bits of a beat's last word.
+    // All of them at once, without an early exit. Flags are the highest bits of a beat's last word.
     let all = beats.iter().fold(0, |all, beat| all | beat.words()[2]);
     if (all >> 48) as u16 & !Beat::FLAGS != 0 {
         return Err(Reject::Reserved);

@@ -2,7 +2,7 @@
 
 use super::Lab;
 use crate::bed::Bed;
-use crate::floors::Responder;
+use crate::floors::{Floor, Responder};
 use crate::machine;
 use crate::population::{Beats, Wanted, register};
 use crate::report::Goal;
@@ -12,6 +12,9 @@ use std::time::Duration;
 
 /// How long each run of a pair takes.
 pub(super) const RUN: Duration = Duration::from_millis(700);
+
+/// The floor that is woken for whatever comes, and the one that sleeps as the engine does.
+pub(super) const SINKS: [(Floor, &str); 2] = [(Floor::Sink, "recvmmsg sink"), (Floor::DozingSink, "recvmmsg sink that dozes")];
 
 /// CPU time of one run of an engine.
 #[derive(Clone, Copy, Debug)]
@@ -47,17 +50,22 @@ pub(super) fn single(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     let wanted = Wanted { instances: 10_000, services: 100, ttl: Duration::from_secs(3600), prefix: "g1" };
     let leases = register(&mut bed, &wanted)?;
     let beats = RefCell::new(Beats::new(bed.target, leases, 1)?);
-    let sink = Responder::start(lab.engine_cpu, None)?;
     let cpu = lab.generator_cpu;
-    let pairs = lab.pairs(
-        || {
-            let beats = &mut *beats.borrow_mut();
-            machine::pinned(cpu, || engine_cost(&mut bed, beats, RUN)).map(|cost| cost.per_datagram)
-        },
-        || {
-            let beats = &mut *beats.borrow_mut();
-            machine::pinned(cpu, || sink_cost(&sink, beats, RUN))
-        },
-    )?;
-    Ok(vec![Goal::ratio("G1", "CPU a datagram, one beat in each", "ns", &pairs, 1.10).against("recvmmsg sink")])
+    SINKS
+        .into_iter()
+        .map(|(floor, name)| {
+            let sink = Responder::start(lab.engine_cpu, floor)?;
+            let pairs = lab.pairs(
+                || {
+                    let beats = &mut *beats.borrow_mut();
+                    machine::pinned(cpu, || engine_cost(&mut bed, beats, RUN)).map(|cost| cost.per_datagram)
+                },
+                || {
+                    let beats = &mut *beats.borrow_mut();
+                    machine::pinned(cpu, || sink_cost(&sink, beats, RUN))
+                },
+            )?;
+            Ok(Goal::ratio("G1", "CPU a datagram, one beat in each", "ns", &pairs, 1.10).against(name))
+        })
+        .collect()
 }

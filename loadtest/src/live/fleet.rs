@@ -30,7 +30,7 @@ pub(super) struct Batch {
     missing: usize,
     /// Intended time of the next frame; 0 while an instance is not registered yet.
     pub(super) due: Nanos,
-    /// When the last frame was handed to the kernel.
+    /// When the last frame was handed to the kernel; 0 before the first.
     pub(super) sent_at: Nanos,
 }
 
@@ -96,10 +96,11 @@ impl Fleet {
         (self.batches[batch].missing == 0).then_some(batch)
     }
 
-    /// Stops an instance; returns when it last beat.
-    pub(super) fn kill(&mut self, instance: usize) -> Nanos {
-        self.dead[instance] = true;
-        self.batches[instance / self.batch].sent_at
+    /// Stops an instance; returns when it last beat. `None`: it has not yet, and goes on.
+    pub(super) fn kill(&mut self, instance: usize) -> Option<Nanos> {
+        let sent_at = self.batches[instance / self.batch].sent_at;
+        self.dead[instance] = sent_at != 0;
+        self.dead[instance].then_some(sent_at)
     }
 
     /// Writes the next frame of a batch; returns its length and its beats. No beats: all of them are dead.

@@ -286,8 +286,6 @@ impl<'a> Generator<'a> {
                     }
                     self.registered += 1;
                     if let Some(batch) = self.fleet.grant(instance, granted.lease) {
-                        // A lease counts as having beaten when it is granted.
-                        self.fleet.batches[batch].sent_at = now;
                         self.fleet.batches[batch].due = now + self.offset(batch);
                         self.insert(batch);
                     }
@@ -317,8 +315,8 @@ impl<'a> Generator<'a> {
         self.schedule.insert(at, batch);
     }
 
-    /// Kills the instances whose time has come: evenly over one interval, after a quarter of the run, and after an interval in which all have
-    /// beaten (when the engine granted a lease is not known here as exactly as when a beat was sent).
+    /// Kills the instances whose time has come: evenly over one interval, after a quarter of the run and after an interval in which all should
+    /// have beaten. Who has not is waited for: when a lease was granted is not known here as exactly as when a beat was sent.
     fn kill_due(&mut self, now: Nanos, start: Nanos) -> io::Result<Nanos> {
         self.take_grants(now)?;
         let kills = self.options.kill as usize;
@@ -329,7 +327,7 @@ impl<'a> Generator<'a> {
                 return Ok(at);
             }
             let instance = self.killed * self.fleet.len() / kills;
-            let last_beat = self.fleet.kill(instance);
+            let Some(last_beat) = self.fleet.kill(instance) else { return Ok(now) };
             self.watch.died(self.fleet.lease(instance), last_beat, self.options.ttl.as_nanos() as Nanos);
             self.killed += 1;
         }
