@@ -1,9 +1,9 @@
 //! A million leases: what beats cost, what memory they take, what idling costs, how fast they are registered.
 
 use super::Lab;
-use super::beats::{RUN, SINKS, engine_cost, sink_cost};
+use super::beats::{RUN, beside_sinks, engine_cost};
 use crate::bed::Bed;
-use crate::floors::{LineWalk, Responder};
+use crate::floors::LineWalk;
 use crate::machine;
 use crate::population::{Beats, Wanted, register};
 use crate::report::{Goal, median};
@@ -38,19 +38,8 @@ pub(super) fn million(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     ];
     let beats = RefCell::new(Beats::new(bed.target, leases, 50)?);
     let mut walk = machine::pinned(lab.engine_cpu, || LineWalk::new(MILLION as usize))?;
-    for (floor, name) in SINKS {
-        let sink = Responder::start(lab.engine_cpu, floor)?;
-        let pairs = lab.pairs(
-            || {
-                let beats = &mut *beats.borrow_mut();
-                machine::pinned(cpu, || engine_cost(&mut bed, beats, RUN)).map(|cost| cost.per_datagram)
-            },
-            || {
-                let stores = 50.0 * machine::pinned(engine_cpu, || walk.walk(true));
-                let beats = &mut *beats.borrow_mut();
-                Ok(stores + machine::pinned(cpu, || sink_cost(&sink, beats, RUN))?)
-            },
-        )?;
+    let stores = || 50.0 * machine::pinned(engine_cpu, || walk.walk(true));
+    for (name, pairs) in beside_sinks(lab, &mut bed, &beats, stores)? {
         goals.push(
             Goal::ratio("G2", "CPU a datagram with 50 beats for random ones of a million leases", "ns", &pairs, 1.25)
                 .against(format!("{name} + 50 prefetched line stores")),
