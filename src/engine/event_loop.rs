@@ -1,6 +1,7 @@
 //! One loop: receive, apply, reply, publish, idle.
 
 use super::doze::Doze;
+use super::port::Port;
 use super::shared::{LoopStatus, Shared};
 use crate::clock::{self, Nanos};
 use crate::dataplane::{Datagram, Dataplane};
@@ -11,22 +12,6 @@ use rustix::event::{Timespec, poll};
 use rustix::io::Errno;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-
-/// What a loop remembers of one of its sockets.
-#[derive(Debug)]
-struct Port {
-    /// Something may wait there.
-    ready: bool,
-    /// Whatever had arrived before this time has been received.
-    drained: Nanos,
-    /// At `mark_time`, `mark_messages` had been received: once a whole queue more has been, all that had arrived by then has been, too.
-    mark_time: Nanos,
-    mark_messages: u64,
-    messages: u64,
-    /// The kernel's 32-bit drop count, and the drops it stands for.
-    drops_raw: u32,
-    drops: u64,
-}
 
 /// What a loop allocates on its thread before it runs.
 pub(super) struct Prepared {
@@ -57,7 +42,7 @@ impl EventLoop {
         let sockets = &self.shared.sockets[self.number];
         let now = clock::now();
         Prepared {
-            ports: sockets.iter().map(|socket| Port::new(now, socket)).collect(),
+            ports: sockets.iter().map(|socket| Port::new(socket.drops_at_start())).collect(),
             events: mio::Events::with_capacity(sockets.len() + 1),
             doze: Doze::new(now, sockets.iter().map(Socket::queue_messages_max).min().unwrap_or(0)),
         }
@@ -78,6 +63,9 @@ impl EventLoop {
             let wanted = shared.rendezvous.drain_wanted();
             let mut busy = false;
             for (number, (port, socket)) in ports.iter_mut().zip(sockets).enumerate() {
+                if port.drained < wanted {
+                    port.aim(wanted, shared.rendezvous.waiting(self.number));
+                }
                 if port.ready || port.drained < wanted || stop_at != Nanos::MAX {
                     busy |= self.serve(number as u16, port, socket, &mut last, &mut sent);
                 }
@@ -125,14 +113,17 @@ impl EventLoop {
         let now = clock::now();
         *last = now;
         port.ready = count == RECEIVE_BATCH;
-        if !port.ready {
-            port.drained = before;
-        }
         if count == 0 {
+            port.note_empty(before);
             return false;
         }
         self.handle(now, number, port, sent);
-        port.note_messages(count as u64, socket, before);
+        port.messages += count as u64;
+        if port.ready {
+            port.note_progress();
+        } else {
+            port.note_empty(before);
+        }
         let done = clock::now();
         if done - before >= STALL_NS_MIN {
             self.status().note_stall(done - before);
@@ -220,33 +211,4 @@ impl EventLoop {
 
 fn total(ports: &[Port], count: fn(&Port) -> u64) -> u64 {
     ports.iter().map(count).sum()
-}
-
-impl Port {
-    fn new(now: Nanos, socket: &Socket) -> Self {
-        let drops_raw = socket.drops_at_start();
-        Self { ready: true, drained: 0, mark_time: now, mark_messages: 0, messages: 0, drops_raw, drops: 0 }
-    }
-
-    /// Counts messages, so that a socket that never runs empty is known to be drained up to a time all the same.
-    fn note_messages(&mut self, count: u64, socket: &Socket, before: Nanos) {
-        self.messages += count;
-        if !self.ready {
-            self.mark_time = before;
-            self.mark_messages = self.messages;
-        } else if self.messages - self.mark_messages >= socket.queue_messages_max() {
-            self.drained = self.drained.max(self.mark_time);
-            self.mark_time = before;
-            self.mark_messages = self.messages;
-        }
-    }
-
-    fn note_drops(&mut self, raw: u32) {
-        let more = raw.wrapping_sub(self.drops_raw);
-        // The counts come in order; a huge step would be a step back.
-        if more < 1 << 31 {
-            self.drops += u64::from(more);
-            self.drops_raw = raw;
-        }
-    }
 }

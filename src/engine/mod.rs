@@ -7,6 +7,7 @@ mod doze;
 mod event_loop;
 mod hand_over;
 mod memory;
+mod port;
 mod registrar_thread;
 mod rendezvous;
 mod shared;

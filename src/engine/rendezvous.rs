@@ -15,6 +15,8 @@ struct Signal {
     /// Whatever had arrived at the loop's sockets before this time has been applied.
     drained: AtomicU64,
     sleeping: AtomicBool,
+    /// Messages that waited at most at one of its sockets when the drain was asked for. The registrar writes it.
+    waiting: AtomicU64,
 }
 
 /// Shared by the loops and the registrar thread.
@@ -48,15 +50,28 @@ impl Rendezvous {
     /// The drain that the registrar waits for; 0 for none.
     #[inline]
     pub(super) fn drain_wanted(&self) -> Nanos {
-        self.drain_wanted.load(Relaxed)
+        // Acquire: pairs with the release store in `want_drain`.
+        self.drain_wanted.load(Acquire)
     }
 
-    /// The registrar asks every loop to drain after `time`; `wake` wakes those that sleep.
-    pub(super) fn want_drain(&self, time: Nanos, mut wake: impl FnMut(usize)) {
+    /// Messages that waited at most at any one socket of a loop after the drain that it has seen to be wanted.
+    pub(super) fn waiting(&self, number: usize) -> u64 {
+        self.loops[number].waiting.load(Relaxed)
+    }
+
+    /// The registrar asks every loop to drain after `time`, which has passed; `waiting` tells how many messages wait at most at any one socket of a
+    /// loop now, `wake` wakes those that sleep.
+    pub(super) fn want_drain(&self, time: Nanos, waiting: impl Fn(usize) -> u64, mut wake: impl FnMut(usize)) {
         if self.drain_wanted.load(Relaxed) == time {
             return;
         }
-        self.drain_wanted.store(time, Relaxed);
+        if time != 0 {
+            for (number, signal) in self.loops.iter().enumerate() {
+                signal.waiting.store(waiting(number), Relaxed);
+            }
+        }
+        // Release: pairs with the acquire load in `drain_wanted`; whoever sees this wish sees these numbers or later ones.
+        self.drain_wanted.store(time, Release);
         if time == 0 {
             return;
         }

@@ -4,10 +4,10 @@
 
 use super::SocketTable;
 use super::rendezvous::Rendezvous;
-use crate::clock::Nanos;
+use crate::clock::{self, Nanos};
 use crate::dataplane::Tally;
 use crate::exchange::Command;
-use crate::net::Sent;
+use crate::net::{Sent, Socket};
 use crate::registrar::DenyList;
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
@@ -127,7 +127,14 @@ impl Shared {
 
     /// Asks every loop to drain after `time`, and wakes those that sleep.
     pub(super) fn want_drain(&self, time: Nanos) {
-        self.rendezvous.want_drain(time, |number| self.wake_loop(number));
+        // Times of verdicts are rounded up to microseconds: what waits is counted when this one has passed.
+        let waiting = |number: usize| {
+            while clock::now() <= time {
+                std::hint::spin_loop();
+            }
+            self.sockets[number].iter().map(Socket::waiting_messages_max).max().unwrap_or(0)
+        };
+        self.rendezvous.want_drain(time, waiting, |number| self.wake_loop(number));
     }
 
     fn wake_loop(&self, number: usize) {

@@ -10,8 +10,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// `SO_MEMINFO` of `asm-generic/socket.h`.
 const SO_MEMINFO: libc::c_int = 55;
-/// Numbers in a `SO_MEMINFO` answer, and the one that counts drops (`linux/sock_diag.h`).
+/// Numbers in a `SO_MEMINFO` answer, and those of the bytes that wait and of the drops (`linux/sock_diag.h`).
 const MEMINFO_NUMBERS: usize = 9;
+const SK_MEMINFO_RMEM_ALLOC: usize = 0;
 const SK_MEMINFO_DROPS: usize = 8;
 /// `UDP_GRO` of `linux/udp.h`.
 const UDP_GRO: libc::c_int = 104;
@@ -148,6 +149,14 @@ impl Socket {
         (self.queue_bytes / DATAGRAM_CHARGE_MIN) as u64 + 1
     }
 
+    /// More messages than this do not wait at the socket now. The kernel also counts some that have been received lately.
+    pub fn waiting_messages_max(&self) -> u64 {
+        match self.memory() {
+            Ok(numbers) => u64::from(numbers[SK_MEMINFO_RMEM_ALLOC]) / DATAGRAM_CHARGE_MIN as u64,
+            Err(_) => self.queue_messages_max(),
+        }
+    }
+
     /// Whether a reply can go to this address family.
     pub(super) fn reaches(&self, ip: &[u8; 16]) -> bool {
         self.ipv6 || unmap(ip).is_some()
@@ -160,12 +169,17 @@ impl Socket {
 
     /// Datagrams that the kernel has dropped at this socket so far (a 32-bit count that wraps).
     pub fn drops(&self) -> io::Result<u32> {
+        self.memory().map(|numbers| numbers[SK_MEMINFO_DROPS])
+    }
+
+    /// What the kernel tells of the socket's memory.
+    fn memory(&self) -> io::Result<[u32; MEMINFO_NUMBERS]> {
         let mut numbers = [0_u32; MEMINFO_NUMBERS];
         let mut length = size_of_val(&numbers) as libc::socklen_t;
         // SAFETY: the kernel writes at most `length` bytes, the size of `numbers`, and the new length.
         let result =
             unsafe { libc::getsockopt(self.as_raw_fd(), libc::SOL_SOCKET, SO_MEMINFO, numbers.as_mut_ptr().cast(), &raw mut length) };
-        if result == 0 { Ok(numbers[SK_MEMINFO_DROPS]) } else { Err(io::Error::last_os_error()) }
+        if result == 0 { Ok(numbers) } else { Err(io::Error::last_os_error()) }
     }
 }
 

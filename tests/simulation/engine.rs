@@ -43,7 +43,10 @@ struct Loop {
     drops_told: u64,
     stalled_until: Nanos,
     messages: u64,
-    mark: (Nanos, u64),
+    /// Packets that waited when the drain was asked for.
+    waiting: u64,
+    /// A drain that is wanted, and after how many messages it has come.
+    goal: Option<(Nanos, u64)>,
 }
 
 #[derive(Debug)]
@@ -110,7 +113,8 @@ impl Engine {
                 drops_told: 0,
                 stalled_until: 0,
                 messages: 0,
-                mark: (now, 0),
+                waiting: 0,
+                goal: None,
             })
             .collect();
         Self {
@@ -192,6 +196,8 @@ impl World {
         }
         self.oracle.arrived(number, now, &bytes);
         one.queue.push_back(Packet { number, peer, bytes });
+        // The registrar counts what waits when the time that it asks for has passed, a microsecond or two later.
+        one.waiting += u64::from(now <= engine.drain_wanted);
         if std::mem::take(&mut one.asleep) {
             let latency = engine.random.random_range(500..40_000);
             self.schedule(now + latency, Happening::Receive(which));
@@ -203,6 +209,9 @@ impl World {
         let Some(engine) = &mut self.engine else { return };
         let one = &mut engine.loops[which];
         one.before = now;
+        if one.goal.is_none() && one.drained < engine.drain_wanted && engine.drain_wanted < now {
+            one.goal = Some((engine.drain_wanted, one.messages + one.waiting));
+        }
         let count = one.queue.len().min(RECEIVE_BATCH);
         one.batch = one.queue.drain(..count).collect();
         if count > 0 {
@@ -241,12 +250,13 @@ impl World {
             one.stall = one.stall.max(now - one.before);
         }
         if batch.len() < RECEIVE_BATCH {
-            one.drained = one.before;
-            one.mark = (one.before, one.messages);
-        } else if one.messages - one.mark.1 >= self.plan.socket_queue as u64 + RECEIVE_BATCH as u64 {
-            // A whole queue more has been read: all that had arrived by the mark is among it.
-            one.drained = one.drained.max(one.mark.0);
-            one.mark = (one.before, one.messages);
+            one.drained = one.drained.max(one.before);
+            one.goal = None;
+        } else if let Some((wanted, messages)) = one.goal
+            && one.messages >= messages
+        {
+            one.drained = one.drained.max(wanted);
+            one.goal = None;
         }
         let commanded = one.dataplane.take_commanded();
         if !one.queue.is_empty() || one.drained < engine.drain_wanted || batch.len() == RECEIVE_BATCH {
@@ -413,6 +423,7 @@ impl World {
         }
         let mut woken = Vec::new();
         for (which, one) in engine.loops.iter_mut().enumerate() {
+            one.waiting = one.queue.len() as u64;
             if one.asleep {
                 one.asleep = false;
                 woken.push((which, engine.random.random_range(500..40_000)));

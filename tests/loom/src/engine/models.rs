@@ -124,7 +124,7 @@ fn drain(loops: usize) {
             thread::spawn(move || engine.idle(number, WANTED))
         })
         .collect();
-    engine.rendezvous.want_drain(WANTED, |number| engine.bells[number].ring());
+    engine.rendezvous.want_drain(WANTED, |_| 0, |number| engine.bells[number].ring());
     loop {
         engine.rendezvous.registrar_sleeps();
         if engine.rendezvous.drained() >= WANTED {
@@ -165,6 +165,22 @@ pub fn drained_means_applied() {
         assert_eq!(engine.beat.load(Relaxed), 3, "judged without a beat that was applied");
     }
     threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+/// Who sees that a drain is wanted sees how much waited then, or later.
+pub fn a_wish_comes_with_its_queue() {
+    let engine = Engine::new(1);
+    let of_loop = {
+        let engine = Arc::clone(&engine);
+        thread::spawn(move || {
+            let wanted = engine.rendezvous.drain_wanted();
+            assert!(engine.rendezvous.waiting(0) >= wanted, "a drain would count too few messages");
+        })
+    };
+    for time in [5, 6] {
+        engine.rendezvous.want_drain(time, |_| time, |_| {});
+    }
+    of_loop.join().unwrap();
 }
 
 /// A stop reaches a loop that goes to sleep.

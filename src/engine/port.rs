@@ -1,0 +1,112 @@
+//! What a loop remembers of one of its sockets: how far it has been drained, and what was dropped there.
+
+use crate::clock::Nanos;
+
+/// What a loop remembers of one of its sockets.
+#[derive(Debug)]
+pub(super) struct Port {
+    /// Something may wait there.
+    pub(super) ready: bool,
+    /// Whatever had arrived before this time has been received.
+    pub(super) drained: Nanos,
+    pub(super) messages: u64,
+    /// A drain that is wanted, and after how many messages it has come even if the socket never runs empty.
+    goal: Option<(Nanos, u64)>,
+    /// The kernel's 32-bit drop count, and the drops it stands for.
+    drops_raw: u32,
+    pub(super) drops: u64,
+}
+
+impl Port {
+    /// `drops_raw` is the kernel's count to start from.
+    pub(super) fn new(drops_raw: u32) -> Self {
+        Self { ready: true, drained: 0, messages: 0, goal: None, drops_raw, drops: 0 }
+    }
+
+    /// A drain is wanted; since its time at most `waiting` messages have waited here at once. One that is wanted later waits for this one: put off
+    /// for each new one, none would come.
+    pub(super) fn aim(&mut self, wanted: Nanos, waiting: u64) {
+        if self.goal.is_none() {
+            self.goal = Some((wanted, self.messages + waiting));
+        }
+    }
+
+    /// What waited when the drain was asked for has been received, though the socket is not empty?
+    pub(super) fn note_progress(&mut self) {
+        if let Some((wanted, messages)) = self.goal
+            && self.messages >= messages
+        {
+            self.drained = self.drained.max(wanted);
+            self.goal = None;
+        }
+    }
+
+    /// Whatever had arrived before this time has been received.
+    pub(super) fn note_empty(&mut self, before: Nanos) {
+        self.drained = self.drained.max(before);
+        self.goal = None;
+    }
+
+    /// The kernel's count, as it came with a datagram.
+    pub(super) fn note_drops(&mut self, raw: u32) {
+        let more = raw.wrapping_sub(self.drops_raw);
+        // The counts come in order; a huge step would be a step back.
+        if more < 1 << 31 {
+            self.drops += u64::from(more);
+            self.drops_raw = raw;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A socket at which there is always more than is received.
+    fn never_empty(messages: u64) -> Port {
+        Port { messages, ..Port::new(0) }
+    }
+
+    fn receive(port: &mut Port, messages: u64) -> Nanos {
+        port.messages += messages;
+        port.note_progress();
+        port.drained
+    }
+
+    #[test]
+    fn a_socket_that_never_runs_empty_is_drained_all_the_same() {
+        let mut port = never_empty(1000);
+        port.aim(50, 96);
+        assert_eq!(receive(&mut port, 32), 0);
+        assert_eq!(receive(&mut port, 63), 0, "one is missing");
+        assert_eq!(receive(&mut port, 1), 50);
+        assert_eq!(receive(&mut port, 1000), 50, "nobody has asked for more");
+    }
+
+    #[test]
+    fn a_later_wish_does_not_put_the_first_off() {
+        let mut port = never_empty(0);
+        for wish in 1..=4 {
+            port.aim(wish * 10, 100);
+            receive(&mut port, 25);
+        }
+        assert_eq!(port.drained, 10);
+        port.aim(50, 100);
+        assert_eq!(receive(&mut port, 99), 10);
+        assert_eq!(receive(&mut port, 1), 50);
+    }
+
+    #[test]
+    fn an_empty_socket_is_drained_at_once_and_never_less_than_before() {
+        let mut port = never_empty(0);
+        port.aim(50, 0);
+        assert_eq!(receive(&mut port, 32), 50, "nothing waited when it was asked for");
+        port.note_empty(40);
+        assert_eq!(port.drained, 50);
+        port.aim(70, 1000);
+        port.note_empty(60);
+        assert_eq!(port.drained, 60);
+        port.aim(70, 32);
+        assert_eq!(receive(&mut port, 32), 70, "what was asked for before is forgotten");
+    }
+}
