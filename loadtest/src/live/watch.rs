@@ -15,10 +15,9 @@ use zerocopy::{FromZeros, IntoBytes};
 const EARLY_POLL_NS: Nanos = 100_000_000;
 /// The same from its deadline on.
 const POLL_NS: Nanos = 50_000;
-/// Nobody is found so late by an engine that was not deaf. One that was puts verdicts off, and thousands who ask why must not make it deaf again.
-const LATE_NS: Nanos = 4_000_000;
-/// From then on the time between two questions is this part of what has passed since.
-const LATE_SHARE: Nanos = 4;
+/// Or this part of the time that has passed since, which is how exactly lateness is known: if all who are late were asked for every 50 µs, the
+/// questions would keep the engine from its verdicts, and more and more be late.
+const LATE_SHARE: Nanos = 16;
 /// Questions sent in one turn.
 const POLLS_PER_TURN: usize = 64;
 
@@ -92,7 +91,7 @@ impl Watch {
             if dead.found {
                 continue;
             }
-            let gap = POLL_NS.max(now.saturating_sub(dead.deadline + LATE_NS) / LATE_SHARE);
+            let gap = POLL_NS.max(now.saturating_sub(dead.deadline) / LATE_SHARE);
             let due = (dead.deadline.saturating_sub(2 * POLL_NS)).min(dead.asked_at + EARLY_POLL_NS).max(dead.asked_at + gap);
             if due <= now && asked < POLLS_PER_TURN {
                 dead.asked_at = now;
