@@ -64,7 +64,7 @@ impl EventLoop {
             let mut busy = false;
             for (number, (port, socket)) in ports.iter_mut().zip(sockets).enumerate() {
                 if port.drained < wanted {
-                    port.aim(wanted, shared.rendezvous.waiting(self.number));
+                    port.aim(shared.rendezvous.waiting(self.number));
                 }
                 if port.ready || port.drained < wanted || stop_at != Nanos::MAX {
                     busy |= self.serve(number as u16, port, socket, &mut last, &mut sent);

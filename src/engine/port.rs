@@ -10,7 +10,7 @@ pub(super) struct Port {
     /// Whatever had arrived before this time has been received.
     pub(super) drained: Nanos,
     pub(super) messages: u64,
-    /// A drain that is wanted, and after how many messages it has come even if the socket never runs empty.
+    /// A time, and after how many messages the socket is drained up to it even if it never runs empty.
     goal: Option<(Nanos, u64)>,
     /// The kernel's 32-bit drop count, and the drops it stands for.
     drops_raw: u32,
@@ -23,20 +23,20 @@ impl Port {
         Self { ready: true, drained: 0, messages: 0, goal: None, drops_raw, drops: 0 }
     }
 
-    /// A drain is wanted; since its time at most `waiting` messages have waited here at once. One that is wanted later waits for this one: put off
-    /// for each new one, none would come.
-    pub(super) fn aim(&mut self, wanted: Nanos, waiting: u64) {
+    /// A drain is wanted, and at most `waiting` messages waited here at the time `counted` or later, but before now. What is counted anew waits for
+    /// the goal that there is: put off for each new one, none would be reached.
+    pub(super) fn aim(&mut self, (counted, waiting): (Nanos, u64)) {
         if self.goal.is_none() {
-            self.goal = Some((wanted, self.messages + waiting));
+            self.goal = Some((counted, self.messages + waiting));
         }
     }
 
-    /// What waited when the drain was asked for has been received, though the socket is not empty?
+    /// Messages have been received, and the socket may not be empty: is the goal reached?
     pub(super) fn note_progress(&mut self) {
-        if let Some((wanted, messages)) = self.goal
+        if let Some((counted, messages)) = self.goal
             && self.messages >= messages
         {
-            self.drained = self.drained.max(wanted);
+            self.drained = self.drained.max(counted);
             self.goal = None;
         }
     }
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn a_socket_that_never_runs_empty_is_drained_all_the_same() {
         let mut port = never_empty(1000);
-        port.aim(50, 96);
+        port.aim((50, 96));
         assert_eq!(receive(&mut port, 32), 0);
         assert_eq!(receive(&mut port, 63), 0, "one is missing");
         assert_eq!(receive(&mut port, 1), 50);
@@ -87,26 +87,34 @@ mod tests {
     fn a_later_wish_does_not_put_the_first_off() {
         let mut port = never_empty(0);
         for wish in 1..=4 {
-            port.aim(wish * 10, 100);
+            port.aim((wish * 10, 100));
             receive(&mut port, 25);
         }
         assert_eq!(port.drained, 10);
-        port.aim(50, 100);
+        port.aim((50, 100));
         assert_eq!(receive(&mut port, 99), 10);
         assert_eq!(receive(&mut port, 1), 50);
     }
 
     #[test]
+    fn one_round_is_for_all_that_was_due_when_it_began() {
+        let mut port = never_empty(0);
+        // Drains after 10, 20 and 30 are wanted; the first brings a count made at 35.
+        port.aim((35, 64));
+        assert_eq!(receive(&mut port, 64), 35);
+    }
+
+    #[test]
     fn an_empty_socket_is_drained_at_once_and_never_less_than_before() {
         let mut port = never_empty(0);
-        port.aim(50, 0);
+        port.aim((50, 0));
         assert_eq!(receive(&mut port, 32), 50, "nothing waited when it was asked for");
         port.note_empty(40);
         assert_eq!(port.drained, 50);
-        port.aim(70, 1000);
+        port.aim((70, 1000));
         port.note_empty(60);
         assert_eq!(port.drained, 60);
-        port.aim(70, 32);
+        port.aim((70, 32));
         assert_eq!(receive(&mut port, 32), 70, "what was asked for before is forgotten");
     }
 }

@@ -9,13 +9,13 @@ use crate::sync::{AtomicBool, AtomicU64, fence};
 use crossbeam::utils::CachePadded;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
-/// What one loop tells the others. Only it writes its own.
+/// What one loop tells the others, and is told. Only it writes its own, but for `waiting`.
 #[derive(Debug, Default)]
 struct Signal {
     /// Whatever had arrived at the loop's sockets before this time has been applied.
     drained: AtomicU64,
     sleeping: AtomicBool,
-    /// Messages that waited at most at one of its sockets when the drain was asked for. The registrar writes it.
+    /// No socket of the loop had more messages than this waiting at the time `counted`, or at a later one. The registrar writes it.
     waiting: AtomicU64,
 }
 
@@ -25,6 +25,8 @@ pub(super) struct Rendezvous {
     loops: Box<[CachePadded<Signal>]>,
     /// The registrar waits until every loop has drained after this time; 0 when it does not wait.
     drain_wanted: CachePadded<AtomicU64>,
+    /// When it counted what waits at their sockets, after the time of the drain.
+    counted: AtomicU64,
     registrar_sleeping: CachePadded<AtomicBool>,
     stop: AtomicBool,
 }
@@ -54,23 +56,35 @@ impl Rendezvous {
         self.drain_wanted.load(Acquire)
     }
 
-    /// Messages that waited at most at any one socket of a loop after the drain that it has seen to be wanted.
-    pub(super) fn waiting(&self, number: usize) -> u64 {
-        self.loops[number].waiting.load(Relaxed)
+    /// A time, not before that of a drain that the loop has seen to be wanted, and how many messages waited then or later at any one of its
+    /// sockets at most.
+    pub(super) fn waiting(&self, number: usize) -> (Nanos, u64) {
+        // Acquire: pairs with the release store in `want_drain`. A later number with an earlier time is as true.
+        let counted = self.counted.load(Acquire);
+        (counted, self.loops[number].waiting.load(Relaxed))
     }
 
-    /// The registrar asks every loop to drain after `time`, which has passed; `waiting` tells how many messages wait at most at any one socket of a
-    /// loop now, `wake` wakes those that sleep.
-    pub(super) fn want_drain(&self, time: Nanos, waiting: impl Fn(usize) -> u64, mut wake: impl FnMut(usize)) {
+    /// The registrar asks every loop to drain after `time`. `counted` tells a time that is not before that one, `waiting` how many messages wait
+    /// after that at any one socket of a loop at most, and `wake` wakes those that sleep.
+    pub(super) fn want_drain(
+        &self,
+        time: Nanos,
+        counted: impl FnOnce() -> Nanos,
+        waiting: impl Fn(usize) -> u64,
+        mut wake: impl FnMut(usize),
+    ) {
         if self.drain_wanted.load(Relaxed) == time {
             return;
         }
         if time != 0 {
+            let counted = counted();
             for (number, signal) in self.loops.iter().enumerate() {
                 signal.waiting.store(waiting(number), Relaxed);
             }
+            // Release: pairs with the acquire load in `waiting`; whoever sees this time sees these numbers or later ones.
+            self.counted.store(counted, Release);
         }
-        // Release: pairs with the acquire load in `drain_wanted`; whoever sees this wish sees these numbers or later ones.
+        // Release: pairs with the acquire load in `drain_wanted`; whoever sees this wish sees that time or a later one.
         self.drain_wanted.store(time, Release);
         if time == 0 {
             return;

@@ -127,14 +127,17 @@ impl Shared {
 
     /// Asks every loop to drain after `time`, and wakes those that sleep.
     pub(super) fn want_drain(&self, time: Nanos) {
-        // Times of verdicts are rounded up to microseconds: what waits is counted when this one has passed.
-        let waiting = |number: usize| {
-            while clock::now() <= time {
-                std::hint::spin_loop();
+        let counted = || {
+            // Slots that were freed just now rest until up to two microseconds from now.
+            loop {
+                match clock::now() {
+                    now if now > time => return now,
+                    _ => std::hint::spin_loop(),
+                }
             }
-            self.sockets[number].iter().map(Socket::waiting_messages_max).max().unwrap_or(0)
         };
-        self.rendezvous.want_drain(time, waiting, |number| self.wake_loop(number));
+        let waiting = |number: usize| self.sockets[number].iter().map(Socket::waiting_messages_max).max().unwrap_or(0);
+        self.rendezvous.want_drain(time, counted, waiting, |number| self.wake_loop(number));
     }
 
     fn wake_loop(&self, number: usize) {

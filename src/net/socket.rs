@@ -153,7 +153,8 @@ impl Socket {
     pub fn waiting_messages_max(&self) -> u64 {
         match self.memory() {
             Ok(numbers) => u64::from(numbers[SK_MEMINFO_RMEM_ALLOC]) / DATAGRAM_CHARGE_MIN as u64,
-            Err(_) => self.queue_messages_max(),
+            // Then only a socket that is empty is known to be drained.
+            Err(_) => u64::from(u32::MAX),
         }
     }
 
@@ -200,4 +201,37 @@ pub(super) fn set_option(udp: &impl AsRawFd, level: libc::c_int, name: libc::c_i
     // SAFETY: the kernel reads `length` bytes of `value`.
     let result = unsafe { libc::setsockopt(udp.as_raw_fd(), level, name, (&raw const value).cast(), length) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::RECEIVE_BATCH;
+    use crate::net::ReceiveBatch;
+
+    /// Drains rest on it: a kernel that counted less would have instances declared down whose beats wait.
+    #[test]
+    fn no_more_messages_wait_than_the_kernel_counts() {
+        let mut batch = ReceiveBatch::default();
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let address: SocketAddr = address.parse().unwrap();
+            let Ok(group) = bind_group(address, 1, 1 << 20, &mut Vec::new()) else {
+                println!("skipped: this machine does not have {address}");
+                continue;
+            };
+            let (socket, sender) = (&group[0], UdpSocket::bind(address).unwrap());
+            for length in [0, 40, 1232] {
+                assert_eq!(socket.waiting_messages_max(), 0);
+                for _ in 0..100 {
+                    sender.send_to(&[1; 1232][..length], socket.local_addr().unwrap()).unwrap();
+                }
+                let mut left = 100;
+                while left > 0 {
+                    assert!(socket.waiting_messages_max() >= left, "{left} of {length} bytes wait");
+                    left -= batch.receive(socket).unwrap() as u64;
+                }
+                assert!(batch.receive(socket).unwrap() < RECEIVE_BATCH);
+            }
+        }
+    }
 }

@@ -155,6 +155,30 @@ mod tests {
     }
 
     #[test]
+    fn a_bit_that_flipped_in_a_header_is_refused_or_changes_nothing() {
+        let path = directory("bits");
+        drop(create(&path, 13));
+        let mut refused = 0;
+        for name in ["heart", "public"] {
+            let file = File::options().read(true).write(true).open(path.join(name)).unwrap();
+            for bit in 0..512 {
+                let (mut byte, at) = ([0], bit / 8);
+                file.read_exact_at(&mut byte, at).unwrap();
+                file.write_all_at(&[byte[0] ^ 1 << (bit % 8)], at).unwrap();
+                match Region::attach(&path) {
+                    Ok((region, _)) => assert_eq!(region.geometry(), &Geometry::new(64, 16), "bit {bit} of {name}"),
+                    Err(RegionError::Refused { .. }) => refused += 1,
+                    Err(other) => panic!("bit {bit} of {name}: {other:?}"),
+                }
+                file.write_all_at(&byte, at).unwrap();
+            }
+        }
+        assert!(refused > 2 * 300, "only {refused} were noticed");
+        assert!(Region::attach(&path).is_ok());
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
     fn each_difference_has_its_refusal() {
         let path = directory("refuse");
         let refusal = |at: u64, bytes: &[u8]| {

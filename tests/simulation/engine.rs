@@ -43,9 +43,9 @@ struct Loop {
     drops_told: u64,
     stalled_until: Nanos,
     messages: u64,
-    /// Packets that waited when the drain was asked for.
+    /// Packets that waited when they were counted, or later.
     waiting: u64,
-    /// A drain that is wanted, and after how many messages it has come.
+    /// A time, and after how many messages the socket is drained up to it.
     goal: Option<(Nanos, u64)>,
 }
 
@@ -60,6 +60,7 @@ pub(crate) struct Engine {
     registrar_stalled_until: Nanos,
     registrar_asleep: bool,
     drain_wanted: Nanos,
+    counted: Nanos,
     drops_known: u64,
     /// Number of the timer that is armed; an older one fires in vain.
     timer: u64,
@@ -127,6 +128,7 @@ impl Engine {
             registrar_stalled_until: 0,
             registrar_asleep: true,
             drain_wanted: 0,
+            counted: 0,
             drops_known: 0,
             timer: 0,
             slow: 0,
@@ -196,8 +198,8 @@ impl World {
         }
         self.oracle.arrived(number, now, &bytes);
         one.queue.push_back(Packet { number, peer, bytes });
-        // The registrar counts what waits when the time that it asks for has passed, a microsecond or two later.
-        one.waiting += u64::from(now <= engine.drain_wanted);
+        // The registrar counts when the time that it asks for has passed, a microsecond or two later.
+        one.waiting += u64::from(now <= engine.counted);
         if std::mem::take(&mut one.asleep) {
             let latency = engine.random.random_range(500..40_000);
             self.schedule(now + latency, Happening::Receive(which));
@@ -209,8 +211,8 @@ impl World {
         let Some(engine) = &mut self.engine else { return };
         let one = &mut engine.loops[which];
         one.before = now;
-        if one.goal.is_none() && one.drained < engine.drain_wanted && engine.drain_wanted < now {
-            one.goal = Some((engine.drain_wanted, one.messages + one.waiting));
+        if one.goal.is_none() && one.drained < engine.drain_wanted && engine.counted < now {
+            one.goal = Some((engine.counted, one.messages + one.waiting));
         }
         let count = one.queue.len().min(RECEIVE_BATCH);
         one.batch = one.queue.drain(..count).collect();
@@ -252,10 +254,10 @@ impl World {
         if batch.len() < RECEIVE_BATCH {
             one.drained = one.drained.max(one.before);
             one.goal = None;
-        } else if let Some((wanted, messages)) = one.goal
+        } else if let Some((counted, messages)) = one.goal
             && one.messages >= messages
         {
-            one.drained = one.drained.max(wanted);
+            one.drained = one.drained.max(counted);
             one.goal = None;
         }
         let commanded = one.dataplane.take_commanded();
@@ -421,6 +423,7 @@ impl World {
         if std::mem::replace(&mut engine.drain_wanted, time) == time || time == 0 {
             return;
         }
+        engine.counted = now.max(time);
         let mut woken = Vec::new();
         for (which, one) in engine.loops.iter_mut().enumerate() {
             one.waiting = one.queue.len() as u64;
