@@ -105,7 +105,8 @@ fn nothing_outgrows_its_room() {
             let indent = line.len() - line.trim_start().len();
             let trimmed = line.trim_start();
             if open.is_none()
-                && (trimmed.starts_with("fn ") || trimmed.contains(" fn ") && trimmed.starts_with("pub"))
+                && (trimmed.starts_with("fn ")
+                    || trimmed.contains(" fn ") && ["pub", "const", "unsafe"].iter().any(|word| trimmed.starts_with(word)))
                 && !line.ends_with(';')
             {
                 open = Some((at, indent, trimmed.to_owned()));
@@ -113,7 +114,7 @@ fn nothing_outgrows_its_room() {
                 && indent == *depth
                 && trimmed == "}"
             {
-                if at - start > FUNCTION_LINES_MAX {
+                if at - start >= FUNCTION_LINES_MAX {
                     wrong.push(format!("{}:{}: {} lines: {name}", path.display(), start + 1, at - start));
                 }
                 open = None;
@@ -141,7 +142,7 @@ fn nothing_is_left_over() {
 #[test]
 fn every_layout_is_asserted() {
     let mut wrong = Vec::new();
-    for (path, text) in files("src").into_iter().filter(|(path, _)| matches!(room(path).as_str(), "wire" | "region")) {
+    for (path, text) in files("src").into_iter().filter(|(path, _)| matches!(room(path).as_str(), "wire" | "region" | "snapshot")) {
         let lines: Vec<&str> = text.lines().collect();
         for at in (0..lines.len()).filter(|&at| lines[at].starts_with("#[repr(C")) {
             let Some(start) = (at..lines.len()).find(|&line| lines[line].contains("struct ")) else { continue };

@@ -1,20 +1,23 @@
 //! Processes that are killed, stopped or refused, machines that reboot.
 
 use crate::common::*;
-use crate::program::{Daemon, Scratch, command};
+use crate::program::{Daemon, Scratch, StopOnDrop, command};
 use crate::{honoured, is_root, kill, next_generation, stat, times};
 use heartline::client::Session;
+use heartline::limits::ATTRIBUTES_BYTES_MAX;
 use heartline::region::{HeartLine, Region};
 use heartline::snapshot::Reader;
-use heartline::wire::{Lease, Stat};
+use heartline::wire::{Header, Kind, Lease, Stat};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::{Pid, Signal, kill_process};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+use zerocopy::IntoBytes;
+use zerocopy::byteorder::little_endian::U16;
 
 /// What an engine has acknowledged.
 #[derive(Default)]
@@ -44,6 +47,25 @@ fn churn(address: SocketAddr, round: usize, known: &mut Known, random: &mut Smal
     }
 }
 
+/// Those who beat through all deaths.
+const STEADY_TTL_MS: u64 = 3000;
+
+/// Beats every 50 ms for each, whether or not anybody listens.
+fn keep_beating_through(address: SocketAddr, leases: &[Lease], stop: &AtomicBool) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for sequence in 1.. {
+        if stop.load(Relaxed) {
+            return;
+        }
+        for chunk in leases.chunks(50) {
+            let beats: Vec<_> = chunk.iter().map(|lease| beat(*lease, sequence)).collect();
+            let header = Header { count: U16::new(beats.len() as u16), ..Header::request(Kind::Beat, 0) };
+            let _ = socket.send_to(&[header.as_bytes(), beats.as_bytes()].concat(), address);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// Killed at random moments under load: whatever was acknowledged stands, what was given back does not, and nobody is called dead.
 #[test]
 fn killed_at_random_moments() {
@@ -52,22 +74,36 @@ fn killed_at_random_moments() {
     let (mut known, mut address) = (Known::default(), "127.0.0.1:0".to_owned());
     let snapshot = state.0.join("snapshot");
     let flags = ["--snapshot", snapshot.to_str().unwrap(), "--snapshot-interval", "20ms"];
-    for round in 0..kills {
-        let mut daemon = Daemon::start_on(&state, &flags, &address);
-        address = daemon.address.to_string();
-        let mut session = Session::connect(daemon.address).unwrap();
-        assert_eq!(honoured(&mut session, &known.live, round as u32 + 1), known.live.len(), "round {round}: acknowledged leases");
-        assert_eq!(honoured(&mut session, &known.ended, round as u32 + 1), 0, "round {round}: leases that were given back");
-        assert_eq!((stat(&mut session, Stat::Downs), stat(&mut session, Stat::Suspect)), (0, 0), "round {round}");
-        let moment = Duration::from_micros(random.random_range(500..120_000));
-        std::thread::scope(|scope| {
-            let churning = scope.spawn(|| churn(daemon.address, round, &mut known, &mut random));
-            std::thread::sleep(moment);
-            daemon.signal(Signal::KILL);
-            churning.join().unwrap();
-        });
-        daemon.child.wait().unwrap();
-    }
+    let (mut steady, stop) = (Vec::new(), AtomicBool::new(false));
+    std::thread::scope(|beaters| {
+        let _ending = StopOnDrop(&stop);
+        for round in 0..=kills {
+            let mut daemon = Daemon::start_on(&state, &flags, &address);
+            address = daemon.address.to_string();
+            let mut session = Session::connect(daemon.address).unwrap();
+            if round == 0 {
+                let of = |n| instance("steady", &format!("i{n}"), STEADY_TTL_MS);
+                steady = (0..200).map(|n| session.register(&of(n)).unwrap().lease).collect();
+                let (address, leases, stop) = (daemon.address, steady.clone(), &stop);
+                beaters.spawn(move || keep_beating_through(address, &leases, stop));
+            }
+            assert_eq!(honoured(&mut session, &known.live, round as u32 + 1), known.live.len(), "round {round}: acknowledged leases");
+            assert_eq!(honoured(&mut session, &known.ended, round as u32 + 1), 0, "round {round}: leases that were given back");
+            assert_eq!((stat(&mut session, Stat::Downs), stat(&mut session, Stat::Suspect)), (0, 0), "round {round}");
+            if round == kills {
+                break;
+            }
+            let moment = Duration::from_micros(random.random_range(500..120_000));
+            std::thread::scope(|scope| {
+                let churning = scope.spawn(|| churn(daemon.address, round, &mut known, &mut random));
+                std::thread::sleep(moment);
+                assert_eq!(stat(&mut session, Stat::Downs), 0, "round {round}, before the kill");
+                daemon.signal(Signal::KILL);
+                churning.join().unwrap();
+            });
+            daemon.child.wait().unwrap();
+        }
+    });
     println!("{kills} kills, {} leases stand, {} ended", known.live.len(), known.ended.len());
 }
 
@@ -137,6 +173,7 @@ fn a_second_engine_is_refused_at_once_and_touches_nothing() {
     let other = Scratch::new();
     let refused = command(&other, &flags).args(["--listen", "127.0.0.1:0"]).output().unwrap();
     assert!(String::from_utf8(refused.stderr).unwrap().contains("choose another --snapshot"));
+    assert!(before == bytes_of(&state.0), "files have changed");
     println!("refused after {fastest:?}");
 }
 
@@ -170,6 +207,15 @@ fn a_start_that_does_not_succeed_costs_nothing() {
 /// The words of a heart line that a snapshot keeps.
 fn words(line: &HeartLine) -> impl PartialEq + std::fmt::Debug + use<> {
     (line.head(), line.lease(0).secret, line.nonce(), line.ttl(), line.sequence(), line.history(), line.last().load, line.last().declared)
+}
+
+/// What else it keeps of a member.
+fn record(region: &Region, slot: u32) -> impl PartialEq + std::fmt::Debug + use<> {
+    let (endpoint, record) = (&region.endpoints()[slot as usize], region.records().read(slot).unwrap());
+    let mut buffer = [0; ATTRIBUTES_BYTES_MAX];
+    let attributes = region.records().attributes(slot, &mut buffer).unwrap().to_vec();
+    let service = region.directory()[endpoint.service() as usize].name();
+    (endpoint.entry().as_bytes().to_vec(), service, record.instance, record.source, record.replaced_nonce, attributes)
 }
 
 /// An orderly stop under load: everything is on the disk, and at once.
@@ -223,8 +269,7 @@ fn stopped_in_order_the_snapshot_equals_memory() {
         if old.head().1.is_leased() {
             leases += 1;
             assert_eq!(words(old), words(new), "slot {slot}");
-            let (old, new) = (memory.records().read(slot as u32).unwrap(), loaded.records().read(slot as u32).unwrap());
-            assert_eq!((old.instance, old.source), (new.instance, new.source), "slot {slot}");
+            assert_eq!(record(&memory, slot as u32), record(&loaded, slot as u32), "slot {slot}");
         } else {
             assert!(!new.head().1.is_leased(), "slot {slot}");
         }

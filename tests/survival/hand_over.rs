@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use crate::program::{Daemon, PROGRAM, Scratch, StopOnDrop, command};
-use crate::{honoured, stat, times};
+use crate::{honoured, kill, next_generation, stat, times};
 use heartline::client::Session;
 use heartline::wire::{Header, Kind, Lease, Stat, header_flags};
 use rand::rngs::SmallRng;
@@ -10,6 +10,7 @@ use rand::{RngExt, SeedableRng};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -62,7 +63,8 @@ fn under_load_nothing_is_lost() {
     let mut daemon = Daemon::start(&state, &flags);
     let address = daemon.address;
     let mut session = Session::connect(address).unwrap();
-    let leases: Vec<Lease> = (0..500).map(|n| session.register(&instance("s", &format!("i{n}"), 20_000)).unwrap().lease).collect();
+    // Each beats ten times a second; whoever is not heard for two seconds is down.
+    let leases: Vec<Lease> = (0..500).map(|n| session.register(&instance("s", &format!("i{n}"), 2000)).unwrap().lease).collect();
     let hand_overs = times("HEARTLINE_HAND_OVERS", 6);
     let stop = AtomicBool::new(false);
     let seen = std::thread::scope(|scope| {
@@ -70,6 +72,7 @@ fn under_load_nothing_is_lost() {
         let ending = StopOnDrop(&stop);
         for number in 0..hand_overs {
             std::thread::sleep(Duration::from_millis(50));
+            assert_eq!((stat(&mut session, Stat::KernelDrops), stat(&mut session, Stat::Downs)), (0, 0), "before hand-over {number}");
             // The address is the one that was asked for first: --listen stays as it is.
             let next = Daemon::start(&state, &[&flags[..], &["--replace"]].concat());
             assert!(next.ready.contains("leases go on"), "{}", next.ready);
@@ -204,6 +207,52 @@ fn another_layout_is_moved_into() {
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(said.contains("a lease in slot 499"), "{said}");
     assert_eq!(honoured(&mut session, &leases, 9), 500, "the one before goes on");
+}
+
+/// Makes memory look as if another version of the program had written it: the format, at offset 8 of both files.
+fn make_foreign(state: &Scratch) {
+    for name in ["heart", "public"] {
+        let file = File::options().write(true).open(state.0.join(name)).unwrap();
+        file.write_all_at(&99_u32.to_ne_bytes(), 8).unwrap();
+    }
+}
+
+/// Memory that this version can't read: a snapshot leads from there to here, and it is said; without one nothing is touched.
+#[test]
+fn memory_of_another_version_is_left_by_way_of_a_snapshot() {
+    let (state, disk) = (Scratch::new(), Scratch::new());
+    let (snapshot, said) = (disk.0.join("snapshot"), disk.0.join("said"));
+    let flags = ["--snapshot", snapshot.to_str().unwrap(), "--snapshot-interval", "20ms"];
+    let start = |more: &[&str]| {
+        Daemon::spawn(command(&state, &[&flags[..], &["--listen", "127.0.0.1:0"], more].concat()).stderr(File::create(&said).unwrap()))
+    };
+    let mut daemon = start(&[]);
+    let mut session = Session::connect(daemon.address).unwrap();
+    let leases: Vec<Lease> = (0..300).map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease).collect();
+    let told = || std::fs::read_to_string(&said).unwrap();
+    // While it runs, to one that replaces it.
+    make_foreign(&state);
+    let second = start(&["--replace"]);
+    assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
+    daemon = second;
+    assert_eq!(honoured(&mut session, &leases, 1), 300, "{}", told());
+    assert!(told().contains("could not go on with the memory") && told().contains("all leases were moved"), "{}", told());
+    next_generation(&mut session);
+    // After its death, with the snapshot.
+    kill(&mut daemon);
+    make_foreign(&state);
+    daemon = start(&[]);
+    session = Session::connect(daemon.address).unwrap();
+    assert_eq!(honoured(&mut session, &leases, 2), 300, "{}", told());
+    assert!(told().contains("could not go on with the memory") && told().contains("300 leases from generation"), "{}", told());
+    // And without.
+    kill(&mut daemon);
+    make_foreign(&state);
+    let files = || ["heart", "public"].map(|name| std::fs::read(state.0.join(name)).unwrap());
+    let before = files();
+    let refused = command(&state, &["--listen", "127.0.0.1:0"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(!refused.stderr.is_empty() && files() == before, "refused, and the files are as they were");
 }
 
 /// The worst moment: the old engine has stopped, and the new one can't start its threads. The old one goes on, with all that has arrived.

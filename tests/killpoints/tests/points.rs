@@ -6,6 +6,7 @@
 
 mod world;
 
+use heartline::clock::NANOS_PER_MS;
 use heartline::wire::{Declared, update_fields};
 use heartline_killpoints::sync::kill_at;
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use world::{Member, View, World};
 type Action = (&'static str, fn(&mut World), fn(&mut World));
 
 /// What is there, and what is done to it.
-const ACTIONS: [Action; 20] = [
+const ACTIONS: [Action; 23] = [
     ("the first of a service", |_| {}, |world| world.register("s", "a", 1)),
     ("one more of a service", |world| world.register("s", "a", 1), |world| world.register("s", "b", 1)),
     ("a list that grows", |world| world.register_all("s", 4), |world| world.register("s", "more", 1)),
@@ -60,6 +61,16 @@ const ACTIONS: [Action; 20] = [
         },
         |world| (0..5).for_each(|n| world.beat("s", &format!("i{n}"), 0)),
     ),
+    (
+        "let go after the longest hold",
+        |world| {
+            world.register_all("s", 9);
+            world.pass(102);
+        },
+        |world| world.pass(310),
+    ),
+    ("deafness after drops", |world| world.register_all("s", 2), |world| world.look(1, 0)),
+    ("deafness after a stall", |world| world.register_all("s", 2), |world| world.look(0, 30 * NANOS_PER_MS)),
     (
         "a revival",
         |world| {

@@ -147,10 +147,15 @@ impl World {
         for _ in 0..ms {
             self.now += NANOS_PER_MS;
             for _ in 0..2 {
-                let observed = Observed { now: self.now, drained: self.now, drops: 0, stall: 0 };
-                self.registrar.as_mut().unwrap().tick(&observed);
+                self.look(0, 0);
             }
         }
+    }
+
+    /// One look of the registrar, which is told of so many drops and of a stall of so many nanoseconds.
+    pub(crate) fn look(&mut self, drops: u64, stall: u64) {
+        let observed = Observed { now: self.now, drained: self.now, drops, stall };
+        self.registrar.as_mut().unwrap().tick(&observed);
     }
 
     /// The process ends; what it left, and the right to go on with it.
