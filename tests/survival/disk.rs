@@ -200,14 +200,31 @@ fn percentile(times: &mut [Duration], percent: usize) -> Duration {
     times[times.len() * percent / 100]
 }
 
-fn discovery_p99(session: &mut Session, time: Duration) -> Duration {
-    let (start, mut times) = (Instant::now(), Vec::new());
-    while start.elapsed() < time {
-        let asked = Instant::now();
-        session.discover(&Query::new("s")).unwrap();
-        times.push(asked.elapsed());
+/// p99 of answered beats and of discovery, in turns; the least disturbed of six rounds each. All leases beat before each round.
+fn p99s(session: &mut Session, leases: &[Lease]) -> [Duration; 2] {
+    let round = |session: &mut Session| {
+        let (start, mut times) = (Instant::now(), [const { Vec::new() }; 2]);
+        while start.elapsed() < Duration::from_millis(500) {
+            for (at, times) in times.iter_mut().enumerate() {
+                let asked = Instant::now();
+                match at {
+                    // An old one is answered as well.
+                    0 => drop(session.beat(&[beat(leases[0], 0)]).unwrap()),
+                    _ => drop(session.discover(&Query::new("s")).unwrap()),
+                }
+                times.push(asked.elapsed());
+            }
+        }
+        times.map(|mut times| percentile(&mut times, 99))
+    };
+    let mut least = [Duration::MAX; 2];
+    for _ in 0..6 {
+        let now = (heartline::clock::now() / heartline::clock::NANOS_PER_MS) as u32;
+        assert_eq!(honoured(session, leases, now), leases.len());
+        let p99s = round(session);
+        least = [0, 1].map(|at| least[at].min(p99s[at]));
     }
-    percentile(&mut times, 99)
+    least
 }
 
 /// A disk that takes five seconds for a sync delays snapshots, and nothing else.
@@ -226,26 +243,16 @@ fn a_sync_of_five_seconds_delays_nobody() {
     let stuck = stat(&mut session, Stat::Snapshot);
     leases.push(session.register(&instance("s", "more", 10_000)).unwrap().lease);
     std::thread::sleep(Duration::from_millis(100));
-    let during = (0..6)
-        .map(|round| {
-            assert_eq!(honoured(&mut session, &leases, round + 1), leases.len());
-            discovery_p99(&mut session, Duration::from_millis(500))
-        })
-        .min()
-        .unwrap();
+    let during = p99s(&mut session, &leases);
     assert_eq!(stat(&mut session, Stat::Snapshot), stuck, "it still waits for the disk");
     eventually("the next snapshot", || {
         honoured(&mut session, &leases, (heartline::clock::now() / 1_000_000) as u32);
         stat(&mut session, Stat::Snapshot) > stuck
     });
-    let after = (0..6)
-        .map(|_| {
-            honoured(&mut session, &leases, (heartline::clock::now() / 1_000_000) as u32);
-            discovery_p99(&mut session, Duration::from_millis(500))
-        })
-        .min()
-        .unwrap();
-    println!("discovery p99 during a sync of 5 s {during:?}, without {after:?}: {:.3}", during.as_secs_f64() / after.as_secs_f64());
+    let after = p99s(&mut session, &leases);
+    for (what, (during, after)) in ["answered beats", "discovery"].into_iter().zip(during.into_iter().zip(after)) {
+        println!("{what} p99 during a sync of 5 s {during:?}, without {after:?}: {:.3}", during.as_secs_f64() / after.as_secs_f64());
+    }
     assert_eq!(stat(&mut session, Stat::Downs), 0);
 }
 
