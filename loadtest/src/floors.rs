@@ -165,7 +165,7 @@ fn timer_loop(time: Duration) -> std::io::Result<Histogram<u64>> {
     Ok(lateness)
 }
 
-/// A millisecond and a bit, so that no two times fall alike into the kernel's ticks.
+/// A millisecond and a bit, so that the times fall differently into the kernel's ticks.
 const TIMER_NS: u64 = 1_037_000;
 
 /// Words of a line as large as a heart line.

@@ -90,7 +90,7 @@ impl Wanted {
 
 /// Registers all of them; returns their leases in order.
 pub(crate) fn register(bed: &mut Bed, wanted: &Wanted) -> Result<Vec<Lease>, String> {
-    // The engine's own receive: many in one call, and bundles as they are. What this end takes, a faster engine would not show.
+    // The engine's own receive: many in one call, and bundles as they are. Time that this end takes would hide a faster engine.
     let socket =
         open_socket(bed.target).and_then(|socket| Socket::adopt(socket.into(), SOCKET_BYTES)).map_err(|error| error.to_string())?;
     let mut batch = ReceiveBatch::default();

@@ -61,6 +61,8 @@ pub(crate) struct Figures {
     rows: Vec<Row>,
     /// From the start after a kill to being ready: median.
     pub(crate) ready_ms: f64,
+    /// The longest time without an answer while one replaces another: median.
+    pub(crate) silence_ms: f64,
     /// Loading a snapshot, and reading as many bytes, in turns.
     pub(crate) loads_ms: Vec<(f64, f64)>,
 }
@@ -160,7 +162,7 @@ impl<'a> Restart<'a> {
             silences.push(ms(silence));
             daemon = next;
         }
-        figures.add("replaced: longest time without an answer", &mut silences);
+        figures.silence_ms = figures.add("replaced: longest time without an answer", &mut silences);
         figures.add("replaced: new program ready after", &mut times);
         let mut times = Vec::new();
         let mut stops = Vec::new();
