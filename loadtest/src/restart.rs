@@ -63,8 +63,10 @@ pub(crate) struct Figures {
     pub(crate) ready_ms: f64,
     /// The longest time without an answer while one replaces another: median.
     pub(crate) silence_ms: f64,
-    /// Loading a snapshot, and reading as many bytes, in turns.
+    /// Loading a snapshot with a thread for each CPU, and reading as many bytes with one, in turns.
     pub(crate) loads_ms: Vec<(f64, f64)>,
+    /// The same, both on one CPU.
+    pub(crate) loads_on_one_ms: Vec<(f64, f64)>,
 }
 
 impl Figures {
@@ -179,8 +181,9 @@ impl<'a> Restart<'a> {
         figures.add("stopped, last snapshot included, after", &mut stops);
         figures.add("started from the snapshot, ready after", &mut times);
         drop(daemon);
-        // On one CPU: the loader has several threads where there are several, and reading has one.
-        machine::pinned(self.cpu, || self.load_beside_read(&mut figures).map_err(|error| error.to_string()))?;
+        figures.loads_ms = self.load_beside_read(&mut figures, "")?;
+        let on_one = machine::pinned(self.cpu, || self.load_beside_read(&mut figures, ", on one CPU").map_err(|error| error.to_string()))?;
+        figures.loads_on_one_ms = on_one;
         Ok(figures)
     }
 
@@ -206,7 +209,8 @@ impl<'a> Restart<'a> {
     }
 
     /// Loading the file into a region that is there, beside reading the same bytes with `read`, in interleaved pairs.
-    fn load_beside_read(&self, figures: &mut Figures) -> Result<(), Box<dyn Error>> {
+    fn load_beside_read(&self, figures: &mut Figures, place: &str) -> Result<Vec<(f64, f64)>, Box<dyn Error>> {
+        let mut pairs = Vec::new();
         let file = File::open(&self.snapshot)?;
         let geometry = Geometry::new(self.options.instances.max(1024), heartline::limits::ATTRIBUTES_BYTES_DEFAULT);
         let half = Sizes::new(&geometry).file_bytes() / 2;
@@ -219,13 +223,13 @@ impl<'a> Restart<'a> {
             if loaded.leases != self.options.instances {
                 return Err(format!("{} leases are in the snapshot", loaded.leases).into());
             }
-            figures.loads_ms.push((ms(load), ms(read)));
+            pairs.push((ms(load), ms(read)));
         }
-        figures.add("snapshot loaded into a region in", &mut figures.loads_ms.iter().map(|pair| pair.0).collect::<Vec<_>>());
-        figures.add("as many bytes read in", &mut figures.loads_ms.iter().map(|pair| pair.1).collect::<Vec<_>>());
-        let ratio = median(&mut figures.loads_ms.iter().map(|pair| pair.0 / pair.1).collect::<Vec<_>>());
-        figures.rows.push(Row::new("ratio", ratio, ""));
-        Ok(())
+        figures.add(&format!("snapshot loaded into a region{place}, in"), &mut pairs.iter().map(|pair| pair.0).collect::<Vec<_>>());
+        figures.add(&format!("as many bytes read{place}, in"), &mut pairs.iter().map(|pair| pair.1).collect::<Vec<_>>());
+        let ratio = median(&mut pairs.iter().map(|pair| pair.0 / pair.1).collect::<Vec<_>>());
+        figures.rows.push(Row::new(format!("ratio{place}"), ratio, ""));
+        Ok(pairs)
     }
 }
 
