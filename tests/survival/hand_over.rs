@@ -230,13 +230,15 @@ fn memory_of_another_version_is_left_by_way_of_a_snapshot() {
     let mut session = Session::connect(daemon.address).unwrap();
     let leases: Vec<Lease> = (0..300).map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease).collect();
     let told = || std::fs::read_to_string(&said).unwrap();
+    // It is said after the engine is ready.
+    let tells = |texts: [&str; 2]| eventually(&texts.join(" and "), || texts.iter().all(|text| told().contains(text)));
     // While it runs, to one that replaces it.
     make_foreign(&state);
     let second = start(&["--replace"]);
     assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
     daemon = second;
     assert_eq!(honoured(&mut session, &leases, 1), 300, "{}", told());
-    assert!(told().contains("could not go on with the memory") && told().contains("all leases were moved"), "{}", told());
+    tells(["could not go on with the memory", "all leases were moved"]);
     next_generation(&mut session);
     // After its death, with the snapshot.
     kill(&mut daemon);
@@ -244,7 +246,7 @@ fn memory_of_another_version_is_left_by_way_of_a_snapshot() {
     daemon = start(&[]);
     session = Session::connect(daemon.address).unwrap();
     assert_eq!(honoured(&mut session, &leases, 2), 300, "{}", told());
-    assert!(told().contains("could not go on with the memory") && told().contains("300 leases from generation"), "{}", told());
+    tells(["could not go on with the memory", "300 leases from generation"]);
     // And without.
     kill(&mut daemon);
     make_foreign(&state);
