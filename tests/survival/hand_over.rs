@@ -221,32 +221,35 @@ fn make_foreign(state: &Scratch) {
 #[test]
 fn memory_of_another_version_is_left_by_way_of_a_snapshot() {
     let (state, disk) = (Scratch::new(), Scratch::new());
-    let (snapshot, said) = (disk.0.join("snapshot"), disk.0.join("said"));
-    let flags = ["--snapshot", snapshot.to_str().unwrap(), "--snapshot-interval", "20ms"];
-    let start = |more: &[&str]| {
-        Daemon::spawn(command(&state, &[&flags[..], &["--listen", "127.0.0.1:0"], more].concat()).stderr(File::create(&said).unwrap()))
+    let snapshot = disk.0.join("snapshot");
+    let flags = ["--snapshot", snapshot.to_str().unwrap(), "--snapshot-interval", "20ms", "--listen", "127.0.0.1:0"];
+    // Each has a file for what it says: two that write to one overwrite one another.
+    let start = |said: &str, more: &[&str]| {
+        Daemon::spawn(command(&state, &[&flags[..], more].concat()).stderr(File::create(disk.0.join(said)).unwrap()))
     };
-    let mut daemon = start(&[]);
+    let mut daemon = start("first", &[]);
     let mut session = Session::connect(daemon.address).unwrap();
     let leases: Vec<Lease> = (0..300).map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease).collect();
-    let told = || std::fs::read_to_string(&said).unwrap();
     // It is said after the engine is ready.
-    let tells = |texts: [&str; 2]| eventually(&texts.join(" and "), || texts.iter().all(|text| told().contains(text)));
+    let tells = |said: &str, texts: [&str; 2]| {
+        let told = || std::fs::read_to_string(disk.0.join(said)).unwrap();
+        eventually(&texts.join(" and "), || texts.iter().all(|text| told().contains(text)));
+    };
     // While it runs, to one that replaces it.
     make_foreign(&state);
-    let second = start(&["--replace"]);
+    let second = start("second", &["--replace"]);
     assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
     daemon = second;
-    assert_eq!(honoured(&mut session, &leases, 1), 300, "{}", told());
-    tells(["could not go on with the memory", "all leases were moved"]);
+    assert_eq!(honoured(&mut session, &leases, 1), 300);
+    tells("second", ["could not go on with the memory", "all leases were moved"]);
     next_generation(&mut session);
     // After its death, with the snapshot.
     kill(&mut daemon);
     make_foreign(&state);
-    daemon = start(&[]);
+    daemon = start("third", &[]);
     session = Session::connect(daemon.address).unwrap();
-    assert_eq!(honoured(&mut session, &leases, 2), 300, "{}", told());
-    tells(["could not go on with the memory", "300 leases from generation"]);
+    assert_eq!(honoured(&mut session, &leases, 2), 300);
+    tells("third", ["could not go on with the memory", "300 leases from generation"]);
     // And without.
     kill(&mut daemon);
     make_foreign(&state);
