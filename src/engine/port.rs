@@ -9,6 +9,7 @@ pub(super) struct Port {
     pub(super) ready: bool,
     /// Whatever had arrived before this time has been received.
     pub(super) drained: Nanos,
+    /// Received so far.
     pub(super) messages: u64,
     /// A time, and after how many messages the socket is drained up to it even if it never runs empty.
     goal: Option<(Nanos, u64)>,

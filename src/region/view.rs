@@ -8,6 +8,7 @@ use std::ptr::NonNull;
 ///
 /// # Safety
 /// The implementor consists of atomic integers (and arrays of them) and nothing else.
+// SAFETY: whoever implements it says why; the declaration itself does nothing.
 pub(super) unsafe trait Shared: Sync {}
 
 // SAFETY: an atomic integer.
