@@ -153,6 +153,13 @@ impl Sizes {
         first..(first + each).min(self.slots)
     }
 
+    /// The beat entry of a slot, in beat blocks from `first` on.
+    pub(super) fn beat_in<'a>(&self, blocks: &'a [u8], first: u32, slot: u32) -> Option<&'a BeatEntry> {
+        let block = self.beat_block(slot).checked_sub(first)?;
+        let at = block as usize * PAGE + (slot % BEATS) as usize * size_of::<BeatEntry>();
+        Some(BeatEntry::ref_from_prefix(blocks.get(at..)?).ok()?.0)
+    }
+
     /// Whether a block holds beat entries.
     pub(super) fn is_beats(&self, block: u32) -> bool {
         block < self.beat_blocks(self.slots)

@@ -1,21 +1,22 @@
 //! Reads the newest generation that is whole.
 
 use super::disk::Disk;
-use super::entry::{BeatEntry, EngineTime, MemberHead, Restored};
-use super::layout::{BEATS, HalfHeader, PAGE, Sizes, SnapshotError};
+use super::entry::{EngineTime, MemberHead, Restored};
+use super::layout::{HalfHeader, PAGE, Sizes, SnapshotError};
 use crate::clock::Nanos;
 use crate::region::{ListRef, Region, RestoredLine, ServiceMeta, Writer};
 use crate::wire::{Name, service_id};
 use ahash::AHashMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use zerocopy::byteorder::little_endian::U32;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 /// Versions and event numbers go on this far above the stored ones: more than can have been given out after the generation was written.
 const JUMP: u64 = 1 << 32;
-/// Bytes read at once: they stay in the cache while they are checked and taken apart.
-const READ_BYTES: usize = 64 * PAGE;
+/// Member blocks read at once: they stay in the cache while they are checked and taken apart.
+const PIECE: u32 = 64;
 /// Threads that load at once; memory is no faster for more.
 const THREADS_MAX: usize = 4;
 
@@ -102,36 +103,37 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
         if self.sizes.table_checksum(&table, used) != header.table_checksum.get() {
             return Err(SnapshotError::Damaged("the checksums of its blocks"));
         }
-        let mut beats = vec![BeatEntry::new_zeroed(); (self.sizes.beat_blocks(used) * BEATS) as usize];
-        self.blocks(half, &table, 0..self.sizes.beat_blocks(used), |block, page| {
-            let entries = beats[(block * BEATS) as usize..][..BEATS as usize].as_mut_bytes();
-            entries.copy_from_slice(&page[..entries.len()]);
-            Ok(())
-        })?;
         let (time, written) = (EngineTime::going_on(now, header.time.get()), header.time.get());
         let version = header.feed_head.get() + JUMP;
         let services = Mutex::new(Services { by_name: AHashMap::new(), version });
-        let into = Into { region, writer, services: &services, beats: &beats, time, written };
+        let into = Into { region, writer, services: &services, time, written };
         let first = self.sizes.beat_blocks(self.sizes.slots);
         let end = first + self.sizes.member_blocks(used);
-        let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(THREADS_MAX)) as u32;
-        let each = (end - first).div_ceil(threads).max(1);
-        let parts = (first..end).step_by(each as usize).map(|start| start..(start + each).min(end));
+        let from = Half { half, table: &table, beats_end: self.sizes.beat_blocks(used), members_end: end, next: AtomicU32::new(first) };
+        let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(THREADS_MAX));
         let leases = std::thread::scope(|scope| {
-            let load = |part| scope.spawn(|| self.load_members(half, &table, part, &into));
-            let loading: Vec<_> = parts.map(load).collect();
-            loading.into_iter().map(|part| part.join().expect("loading does not panic")).sum::<Result<u32, SnapshotError>>()
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| self.load_members(&from, &into))).collect();
+            let own = self.load_members(&from, &into);
+            let others = others.into_iter().map(|thread| thread.join().expect("loading does not panic"));
+            std::iter::once(own).chain(others).sum::<Result<u32, SnapshotError>>()
         })?;
         region.feed().start_after(writer, version);
         Ok(Loaded { number: header.number.get(), half, time: written, leases, header: *header })
     }
 
-    /// Puts the members of some blocks where they belong; returns how many there are.
-    fn load_members(&self, half: usize, table: &[U32], blocks: Range<u32>, into: &Into<'_>) -> Result<u32, SnapshotError> {
-        let Into { region, writer, services, beats, time, written } = *into;
+    /// Puts members where they belong, one piece of the half after another, until none is left; returns how many these were.
+    fn load_members(&self, from: &Half<'_>, into: &Into<'_>) -> Result<u32, SnapshotError> {
+        let Into { region, writer, services, time, written } = *into;
         let (mut leases, mut known) = (0, AHashMap::new());
-        self.blocks(half, table, blocks, |block, page| {
-            for (slot, entry) in self.sizes.slots_of(block).zip(page.chunks(self.sizes.member_bytes())) {
+        let (mut members, mut beats) = (Vec::new(), Vec::new());
+        while let Some(piece) = from.take_piece() {
+            let first_beats = self.sizes.beat_block(self.sizes.slots_of(piece.start).start);
+            let last_beats = self.sizes.beat_block(self.sizes.slots_of(piece.end - 1).end - 1);
+            self.read_blocks(from, first_beats..from.beats_end.min(last_beats + 1), &mut beats)?;
+            self.read_blocks(from, piece.clone(), &mut members)?;
+            let slots = piece.flat_map(|block| self.sizes.slots_of(block));
+            let entries = members.chunks_exact(PAGE).flat_map(|page| page.chunks_exact(self.sizes.member_bytes()));
+            for (slot, entry) in slots.zip(entries) {
                 let (head, attributes) = MemberHead::ref_from_prefix(entry).map_err(|_| SnapshotError::Damaged("a block"))?;
                 let Some(state) = head.leased() else {
                     if slot < region.geometry().slots {
@@ -151,36 +153,38 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
                         service
                     }
                 };
-                let beat = beats.get(slot as usize).ok_or(SnapshotError::Damaged("a member"))?;
+                let beat = self.sizes.beat_in(&beats, first_beats, slot).ok_or(SnapshotError::Damaged("a member"))?;
                 head.restore(region, writer, Restored { slot, service, state, beat, attributes, time, written });
                 leases += 1;
             }
-            Ok(())
-        })?;
+        }
         Ok(leases)
     }
 
-    /// Hands each block of a range on, after its checksum has been compared.
-    fn blocks(
-        &self,
-        half: usize,
-        table: &[U32],
-        range: Range<u32>,
-        mut take: impl FnMut(u32, &[u8]) -> Result<(), SnapshotError>,
-    ) -> Result<(), SnapshotError> {
-        let mut buffer = vec![0; READ_BYTES];
-        for start in range.clone().step_by(READ_BYTES / PAGE) {
-            let count = (range.end - start).min((READ_BYTES / PAGE) as u32);
-            let bytes = &mut buffer[..count as usize * PAGE];
-            self.disk.read_at(bytes, self.sizes.block_at(half, start))?;
-            for (block, page) in (start..).zip(bytes.chunks_exact(PAGE)) {
-                if crc32fast::hash(page) != table[block as usize].get() {
-                    return Err(SnapshotError::Damaged("a block"));
-                }
-                take(block, page)?;
-            }
-        }
-        Ok(())
+    /// Reads blocks and compares their checksums.
+    fn read_blocks(&self, from: &Half<'_>, blocks: Range<u32>, buffer: &mut Vec<u8>) -> Result<(), SnapshotError> {
+        buffer.resize(blocks.len() * PAGE, 0);
+        self.disk.read_at(buffer, self.sizes.block_at(from.half, blocks.start))?;
+        let is_sound = |(block, page): (u32, &[u8])| crc32fast::hash(page) == from.table[block as usize].get();
+        if blocks.zip(buffer.chunks_exact(PAGE)).all(is_sound) { Ok(()) } else { Err(SnapshotError::Damaged("a block")) }
+    }
+}
+
+/// What members are read from, by several threads at once: each takes a piece when it is done with the one before.
+struct Half<'a> {
+    half: usize,
+    table: &'a [U32],
+    beats_end: u32,
+    members_end: u32,
+    /// The first member block that nobody has taken.
+    next: AtomicU32,
+}
+
+impl Half<'_> {
+    /// Member blocks that nobody else has.
+    fn take_piece(&self) -> Option<Range<u32>> {
+        let start = self.next.fetch_add(PIECE, Relaxed);
+        (start < self.members_end).then(|| start..self.members_end.min(start + PIECE))
     }
 }
 
@@ -189,7 +193,6 @@ struct Into<'a> {
     region: &'a Region,
     writer: &'a Writer,
     services: &'a Mutex<Services>,
-    beats: &'a [BeatEntry],
     time: EngineTime,
     written: u64,
 }
