@@ -83,7 +83,7 @@ fn discover(repeats: u64, limit: u16) {
 
 fn index_lookup(repeats: u64) {
     let (engine, _) = engine();
-    let names: Vec<String> = (0..LEASES).map(|number| format!("instance-{number}")).collect();
+    let names: Vec<Name> = (0..LEASES).map(|number| Name::new(&format!("instance-{number}")).unwrap()).collect();
     let services: Vec<(u32, u64)> = (0..40)
         .map(|number| service_id(&format!("service-{number}")))
         .map(|id| (engine.region.find_service(id).unwrap().unwrap(), id))
@@ -91,7 +91,7 @@ fn index_lookup(repeats: u64) {
     measured(repeats, |repeat| {
         let number = repeat as usize % names.len();
         let (service, id) = services[number % 40];
-        let found = engine.region.find_instance(service, id, names[number].as_bytes());
+        let found = engine.region.find_instance(service, id, &names[number]);
         assert!(black_box(found).is_ok_and(|slot| slot.is_some()));
     });
 }

@@ -34,6 +34,7 @@ type Key = (u64, Box<str>);
 /// A key, and where its service is in the directory.
 struct Wanted {
     service: u32,
+    name: Name,
     key: Key,
 }
 
@@ -63,34 +64,35 @@ impl Setting {
             .collect();
         let wanted = |number: u32| {
             let (id, service) = services[(number % SERVICES) as usize];
-            Wanted { service, key: (id, instance_name(number).into()) }
+            let name = instance_name(number);
+            Wanted { service, name: Name::new(&name).expect("a name"), key: (id, name.into()) }
         };
         let mut numbers: Vec<u32> = (0..ENTRIES).collect();
         numbers.shuffle(&mut SmallRng::seed_from_u64(4));
         let fresh = (ENTRIES..ENTRIES + FRESH).map(|slot| {
-            let instance = Name::new(&instance_name(slot)).expect("a name");
-            let record = Record { replaced_nonce: 0, source: [0; 16], zone: Label::EMPTY, instance };
-            Fresh { slot, wanted: wanted(slot), record }
+            let wanted = wanted(slot);
+            let record = Record { service: wanted.service, replaced_nonce: 0, source: [0; 16], zone: Label::EMPTY, instance: wanted.name };
+            Fresh { slot, wanted, record }
         });
         let fresh = fresh.collect();
         Self { region, writer, wanted: numbers.into_iter().map(wanted).collect(), fresh }
     }
 
     fn find(&self, wanted: &Wanted) -> Option<u32> {
-        self.region.find_instance(wanted.service, wanted.key.0, wanted.key.1.as_bytes()).expect("nobody disturbs")
+        self.region.find_instance(wanted.service, wanted.key.0, &wanted.name).expect("nobody disturbs")
     }
 
     /// Writes what the key is compared with, then the index entry.
     fn insert(&self, fresh: &Fresh) {
-        let (region, writer, Wanted { service, key }) = (&self.region, &self.writer, &fresh.wanted);
+        let (region, writer, Wanted { service, key, name }) = (&self.region, &self.writer, &fresh.wanted);
         region.records().write(writer, fresh.slot, &fresh.record, &[]);
         region.endpoints()[fresh.slot as usize].set_place(writer, *service, 0);
-        region.index_instance(writer, key.0, key.1.as_bytes(), fresh.slot).expect("room in the index");
+        region.index_instance(writer, key.0, name, fresh.slot).expect("room in the index");
     }
 
     fn remove(&self, fresh: &Fresh) {
-        let key = &fresh.wanted.key;
-        self.region.unindex_instance(&self.writer, key.0, key.1.as_bytes(), fresh.slot);
+        let Wanted { key, name, .. } = &fresh.wanted;
+        self.region.unindex_instance(&self.writer, key.0, name, fresh.slot);
     }
 
     /// Every entry with its value.
@@ -146,7 +148,7 @@ fn contended_lookups(criterion: &mut Criterion, setting: &Setting) {
     };
     let (mut asked, mut disturbed) = (0_u64, 0_u64);
     contended(&mut group, "ours", setting, change, |wanted| {
-        let found = setting.region.find_instance(wanted.service, wanted.key.0, wanted.key.1.as_bytes());
+        let found = setting.region.find_instance(wanted.service, wanted.key.0, &wanted.name);
         asked += 1;
         disturbed += u64::from(found.is_err());
         found.ok().flatten()

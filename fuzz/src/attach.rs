@@ -64,13 +64,13 @@ fn prepare(directory: &Path) {
         entry.set_meta(&writer, heartline::region::ServiceMeta { id, version: 1, listed: 1, total: 1, list });
     });
     region.index_service(&writer, id, 0).expect("an empty index");
-    let record = Record { replaced_nonce: 0, source: [1; 16], zone: Label::EMPTY, instance: name };
+    let record = Record { service: 0, replaced_nonce: 0, source: [1; 16], zone: Label::EMPTY, instance: name };
     region.records().write(&writer, 0, &record, b"\x03tag");
     region.endpoints()[0].set_place(&writer, 0, 0);
     region.lines()[0].lease_to(&writer, 10, from_ms(100), 7, 1);
     let entry = Endpoint { generation: U32::new(1), state: 1, ..Endpoint::new_zeroed() };
     region.endpoints()[0].set_entry(&writer, entry);
-    region.index_instance(&writer, id, b"s", 0).expect("an empty index");
+    region.index_instance(&writer, id, &name, 0).expect("an empty index");
 }
 
 /// The next engine goes on with what is there, and lets everybody fall silent.

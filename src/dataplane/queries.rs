@@ -60,7 +60,7 @@ impl Dataplane {
 
     fn find(&self, body: &Describe) -> Result<Option<u32>, Disturbed> {
         let id = service_id(body.service.as_str());
-        let Some(slot) = self.region.find(id, body.instance.bytes())? else { return Ok(None) };
+        let Some(slot) = self.region.find(id, &body.instance)? else { return Ok(None) };
         let entry = self.region.directory().get(self.region.endpoints()[slot as usize].service() as usize).ok_or(Disturbed)?;
         // Another service may have the same id; then it has another name.
         let service = entry.sequence().read(|| entry.name()).ok_or(Disturbed)?;

@@ -114,6 +114,7 @@ mod tests {
     use super::super::{HeartState, Place};
     use super::*;
     use crate::sync::AtomicBool;
+    use crate::wire::Name;
 
     fn directory(name: &str) -> PathBuf {
         let path = PathBuf::from(format!("/dev/shm/heartline-{name}-{}", std::process::id()));
@@ -131,12 +132,13 @@ mod tests {
         let path = directory("attach");
         let (region, writer) = create(&path, 13);
         region.lines()[3].lease_to(&writer, 10, 100, 7, 1);
-        region.index_instance(&writer, 5, b"a", 3).unwrap();
+        let name = Name::new("a").unwrap();
+        region.index_instance(&writer, 5, &name, 3).unwrap();
         drop(region);
         let (again, _writer) = Region::attach(&path).unwrap();
         assert_eq!(again.lines()[3].head(), (1, HeartState::Up));
         assert_eq!(again.geometry(), &Geometry::new(64, 16));
-        assert_eq!(again.index.find(again.hash(5, b"a"), |slot| Some(slot == 3)), Ok(Some(3)), "under the same key");
+        assert_eq!(again.index.find(again.hash(5, name.bytes()), |slot| Some(slot == 3)), Ok(Some(3)), "under the same key");
         std::fs::remove_dir_all(&path).unwrap();
     }
 
@@ -191,7 +193,7 @@ mod tests {
             }
         };
         assert_eq!(refusal(0, b"X"), Mismatch::Foreign);
-        assert_eq!(refusal(8, &[3]), Mismatch::Format(3));
+        assert_eq!(refusal(8, &[9]), Mismatch::Format(9));
         assert_eq!(refusal(12, &[0]), Mismatch::Unfinished);
         assert_eq!(refusal(16, &[1, 2, 3]), Mismatch::Layout);
         assert_eq!(refusal(24, &[65]), Mismatch::Layout);

@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering::Relaxed;
 /// `HLREGION` as a little-endian number.
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"HLREGION");
 /// Version of the region format.
-pub(super) const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 3;
 /// Sections start on page boundaries.
 const PAGE: usize = 4096;
 
@@ -173,8 +173,8 @@ impl Geometry {
         let entries_a_lease = if services_max > capacity / 8 { 8 } else { 4 };
         let list_entries = entries_a_lease * (capacity as usize).next_power_of_two();
         let events = (capacity as usize).next_power_of_two().clamp(4096, 65_536);
-        let tail_words = attributes_bytes.div_ceil(8);
 
+        let tail_words = tail_words(attributes_bytes);
         let mut heart = Sections(PAGE);
         let lines = heart.take::<HeartLine>(slots as usize);
         let mut public = Sections(PAGE);
@@ -203,7 +203,7 @@ impl Geometry {
 
     /// Words of one attribute tail.
     pub(super) fn tail_words(&self) -> usize {
-        self.attributes_bytes.div_ceil(8)
+        tail_words(self.attributes_bytes)
     }
 
     /// Size of the heart file.
@@ -246,6 +246,11 @@ impl Geometry {
         let bytes: Vec<u8> = numbers.iter().flat_map(|&number| (number as u64).to_le_bytes()).collect();
         fnv1a(&bytes)
     }
+}
+
+/// Words of a tail for so many attribute bytes: their length and they.
+fn tail_words(attributes_bytes: usize) -> usize {
+    1 + attributes_bytes.div_ceil(8)
 }
 
 /// Hands out page-aligned sections of a file.

@@ -37,6 +37,7 @@ pub use seqlock::Sequence;
 
 use crate::clock;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64};
+use crate::wire::Name;
 use layout::{HeartHeader, PublicHeader};
 use mapping::Mapping;
 use siphasher::sip::SipHasher13;
@@ -293,32 +294,26 @@ impl Region {
     }
 
     /// Finds an instance by its service and name.
-    pub fn find_instance(&self, service: u32, id: u64, name: &[u8]) -> Result<Option<u32>, Disturbed> {
-        self.index.find(self.hash(id, name), |slot| self.is_named(slot, name, |own| own == service))
+    pub fn find_instance(&self, service: u32, id: u64, name: &Name) -> Result<Option<u32>, Disturbed> {
+        self.index.find(self.hash(id, name.bytes()), |slot| self.records.is_of(slot, name, |own| own == service))
     }
 
     /// Finds an instance by the id of its service and its name.
-    pub fn find(&self, id: u64, name: &[u8]) -> Result<Option<u32>, Disturbed> {
+    pub fn find(&self, id: u64, name: &Name) -> Result<Option<u32>, Disturbed> {
         let is_of = |service: u32| self.directory.get(service as usize).is_some_and(|entry| entry.holds(id));
-        self.index.find(self.hash(id, name), |slot| self.is_named(slot, name, is_of))
+        self.index.find(self.hash(id, name.bytes()), |slot| self.records.is_of(slot, name, is_of))
     }
 
     /// Where an instance belongs in the index, for whoever looks for many and asks for their cache lines first.
-    pub fn identity(&self, id: u64, name: &[u8]) -> Identity {
-        let hash = self.hash(id, name);
+    pub fn identity(&self, id: u64, name: &Name) -> Identity {
+        let hash = self.hash(id, name.bytes());
         self.index.prefetch(hash);
         Identity(hash)
     }
 
     /// Finds an instance by its service and name, when its place is known.
-    pub fn find_identity(&self, identity: &Identity, service: u32, name: &[u8]) -> Result<Option<u32>, Disturbed> {
-        self.index.find(identity.0, |slot| self.is_named(slot, name, |own| own == service))
-    }
-
-    #[inline]
-    fn is_named(&self, slot: u32, name: &[u8], is_service: impl FnOnce(u32) -> bool) -> Option<bool> {
-        let endpoint = self.endpoints.get(slot as usize)?;
-        Some(is_service(endpoint.service()) && self.records.read(slot)?.instance.bytes() == name)
+    pub fn find_identity(&self, identity: &Identity, service: u32, name: &Name) -> Result<Option<u32>, Disturbed> {
+        self.index.find(identity.0, |slot| self.records.is_of(slot, name, |own| own == service))
     }
 
     /// Forgets both indexes, to be filled again from what they lead to.
@@ -338,8 +333,8 @@ impl Region {
     }
 
     /// Adds an instance to the index.
-    pub fn index_instance(&self, writer: &Writer, id: u64, name: &[u8], slot: u32) -> Result<(), IndexFull> {
-        self.index.insert(writer, self.hash(id, name), slot)
+    pub fn index_instance(&self, writer: &Writer, id: u64, name: &Name, slot: u32) -> Result<(), IndexFull> {
+        self.index.insert(writer, self.hash(id, name.bytes()), slot)
     }
 
     /// Adds an instance to the index, when its place is known.
@@ -348,13 +343,13 @@ impl Region {
     }
 
     /// Points the identity of one slot to another.
-    pub fn reindex_instance(&self, writer: &Writer, id: u64, name: &[u8], from: u32, to: u32) {
-        self.index.replace(writer, self.hash(id, name), from, to);
+    pub fn reindex_instance(&self, writer: &Writer, id: u64, name: &Name, from: u32, to: u32) {
+        self.index.replace(writer, self.hash(id, name.bytes()), from, to);
     }
 
     /// Takes an instance out of the index.
-    pub fn unindex_instance(&self, writer: &Writer, id: u64, name: &[u8], slot: u32) {
-        self.index.remove(writer, self.hash(id, name), slot);
+    pub fn unindex_instance(&self, writer: &Writer, id: u64, name: &Name, slot: u32) {
+        self.index.remove(writer, self.hash(id, name.bytes()), slot);
     }
 
     #[inline]
@@ -405,7 +400,7 @@ mod tests {
         let word = |file: &[u8], at: usize| u64::from_ne_bytes(file[at..at + 8].try_into().unwrap());
         for file in [&public, &heart] {
             assert_eq!(&file[..8], b"HLREGION");
-            assert_eq!(word(file, 8), 1 << 32 | 2, "format 2, ready");
+            assert_eq!(word(file, 8), 1 << 32 | 3, "format 3, ready");
             assert_eq!(word(file, 24) as u32, 1024);
             assert_eq!(word(file, 56), 13);
         }

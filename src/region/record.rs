@@ -8,18 +8,19 @@ use crate::sync::{AtomicU32, AtomicU64};
 use crate::wire::{Label, Name};
 use std::sync::atomic::Ordering::Relaxed;
 
-/// The fixed part of a record as it lies in memory.
+/// The fixed part of a record as it lies in memory. What an instance is looked up by comes first: a lookup reads one cache line, names of up
+/// to 55 bytes included.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct RecordHead {
     sequence: Sequence,
-    attributes_len: AtomicU32,
+    service: AtomicU32,
+    instance: [AtomicU64; 8],
     /// The nonce of the lease that this one replaced; 0 for none. It opens nothing any more.
     replaced_nonce: AtomicU64,
     /// The IP address that registered the instance.
     source: [AtomicU64; 2],
     zone: [AtomicU64; 4],
-    instance: [AtomicU64; 8],
 }
 
 // SAFETY: atomics only.
@@ -28,28 +29,38 @@ unsafe impl Shared for RecordHead {}
 const _: () = {
     use std::mem::offset_of;
     assert!(size_of::<RecordHead>() == 128);
-    assert!(offset_of!(RecordHead, attributes_len) == 4);
-    assert!(offset_of!(RecordHead, replaced_nonce) == 8);
-    assert!(offset_of!(RecordHead, source) == 16);
-    assert!(offset_of!(RecordHead, zone) == 32);
-    assert!(offset_of!(RecordHead, instance) == 64);
+    assert!(offset_of!(RecordHead, service) == 4);
+    assert!(offset_of!(RecordHead, instance) == 8);
+    assert!(offset_of!(RecordHead, replaced_nonce) == 72);
+    assert!(offset_of!(RecordHead, source) == 80);
+    assert!(offset_of!(RecordHead, zone) == 96);
 };
 
 impl RecordHead {
     #[inline]
     fn record(&self) -> Record {
         Record {
+            service: self.service.load(Relaxed),
             replaced_nonce: self.replaced_nonce.load(Relaxed),
             source: load_bytes(&self.source),
             zone: Label::from_array(load_bytes(&self.zone)),
-            instance: Name::from_array(load_bytes(&self.instance)),
+            instance: load_name(&self.instance),
         }
+    }
+
+    /// Whether this is the name. What is not zero in the last word belongs to a name that says so in its first.
+    #[inline]
+    fn is_named(&self, name: &[u64; 8]) -> bool {
+        let differs = |at: usize| self.instance[at].load(Relaxed) ^ name[at];
+        (0..7).fold(0, |bits, at| bits | differs(at)) == 0 && (name[7] == 0 || differs(7) == 0)
     }
 }
 
 /// A copy of a record, without its attributes.
 #[derive(Clone, Copy, Debug)]
 pub struct Record {
+    /// Directory number of its service.
+    pub service: u32,
     /// The nonce of the lease that this one replaced; 0 for none.
     pub replaced_nonce: u64,
     /// The IP address that registered the instance.
@@ -60,7 +71,7 @@ pub struct Record {
     pub instance: Name,
 }
 
-/// The records of all slots.
+/// The records of all slots. Each has a tail: its first word is the length of the attributes, these follow.
 #[derive(Debug)]
 pub struct Records {
     heads: View<RecordHead>,
@@ -84,6 +95,13 @@ impl Records {
         head.sequence.read(|| head.record())
     }
 
+    /// Whether a record is of this name and of a service that `is_service` recognises. `None` as for [`Self::read`].
+    #[inline]
+    pub fn is_of(&self, slot: u32, name: &Name, is_service: impl Fn(u32) -> bool) -> Option<bool> {
+        let (head, name) = (self.heads.get(slot as usize)?, zerocopy::transmute!(*name));
+        head.sequence.read(|| head.is_named(&name) && is_service(head.service.load(Relaxed)))
+    }
+
     /// Runs `read`, which may look at everything about a member, until the writer did not disturb it. `None` as for [`Self::read`].
     pub fn read_locked<R>(&self, slot: u32, read: impl FnMut() -> R) -> Option<R> {
         self.heads.get(slot as usize)?.sequence.read(read)
@@ -92,19 +110,19 @@ impl Records {
     /// Copies a record and its attributes. To be called inside [`Self::read_locked`].
     pub fn copy(&self, slot: u32, buffer: &mut [u8; ATTRIBUTES_BYTES_MAX]) -> (Record, usize) {
         let head = &self.heads[slot as usize];
-        (head.record(), self.copy_attributes(head, slot, buffer))
+        (head.record(), self.copy_attributes(slot, buffer))
     }
 
     /// Copies the attributes into `buffer` and returns them. `None` as for [`Self::read`].
     pub fn attributes<'a>(&self, slot: u32, buffer: &'a mut [u8; ATTRIBUTES_BYTES_MAX]) -> Option<&'a [u8]> {
         let head = self.heads.get(slot as usize)?;
-        let length = head.sequence.read(|| self.copy_attributes(head, slot, buffer))?;
+        let length = head.sequence.read(|| self.copy_attributes(slot, buffer))?;
         Some(&buffer[..length])
     }
 
-    fn copy_attributes(&self, head: &RecordHead, slot: u32, buffer: &mut [u8; ATTRIBUTES_BYTES_MAX]) -> usize {
-        let tail = self.tail(slot);
-        let length = (head.attributes_len.load(Relaxed) as usize).min(tail.len() * 8);
+    fn copy_attributes(&self, slot: u32, buffer: &mut [u8; ATTRIBUTES_BYTES_MAX]) -> usize {
+        let Some((length, tail)) = self.tail(slot).split_first() else { return 0 };
+        let length = (length.load(Relaxed) as usize).min(tail.len() * 8);
         for (bytes, word) in buffer[..length].chunks_mut(8).zip(tail) {
             bytes.copy_from_slice(&word.load(Relaxed).to_ne_bytes()[..bytes.len()]);
         }
@@ -120,6 +138,7 @@ impl Records {
     pub fn write(&self, writer: &Writer, slot: u32, record: &Record, attributes: &[u8]) {
         let head = &self.heads[slot as usize];
         head.sequence.write(writer, || {
+            head.service.store(record.service, Relaxed);
             head.replaced_nonce.store(record.replaced_nonce, Relaxed);
             store_bytes(&head.source, &record.source);
             store_bytes(&head.zone, zerocopy::IntoBytes::as_bytes(&record.zone));
@@ -135,9 +154,9 @@ impl Records {
 
     /// Replaces the attributes only. To be called inside [`Self::locked`].
     pub fn set_attributes(&self, _: &Writer, slot: u32, attributes: &[u8]) {
-        let tail = self.tail(slot);
+        let (length, tail) = self.tail(slot).split_first().expect("a tail begins with its length");
         assert!(attributes.len() <= tail.len() * 8, "attributes longer than their tail");
-        self.heads[slot as usize].attributes_len.store(attributes.len() as u32, Relaxed);
+        length.store(attributes.len() as u64, Relaxed);
         store_bytes(tail, attributes);
     }
 }
@@ -164,4 +183,27 @@ pub(super) fn store_bytes(words: &[AtomicU64], bytes: &[u8]) {
 /// A name from eight words.
 pub(super) fn load_name(words: &[AtomicU64; 8]) -> Name {
     Name::from_array(load_bytes(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Geometry, Place, Region};
+    use super::*;
+    use crate::sync::AtomicBool;
+
+    #[test]
+    fn a_record_is_of_one_name_and_one_service() {
+        let (region, writer) = Region::create(&Place::Scratch, Geometry::new(16, 8), (1, 2), 3, &AtomicBool::new(false)).unwrap();
+        let named = |length: usize, last: &str| Name::new(&("x".repeat(length - 1) + last)).unwrap();
+        for length in [1, 7, 8, 55, 56, 63] {
+            let record = Record { service: 5, replaced_nonce: 0, source: [0; 16], zone: Label::EMPTY, instance: named(length, "a") };
+            region.records().write(&writer, 0, &record, b"\x03tag");
+            let is = |name: &Name, service: u32| region.records().is_of(0, name, |own| own == service);
+            assert_eq!(is(&named(length, "a"), 5), Some(true), "{length}");
+            assert_eq!(is(&named(length, "b"), 5), Some(false), "{length}");
+            assert_eq!(is(&named(length, "a"), 4), Some(false), "{length}");
+            let other = if length == 63 { named(length - 1, "x") } else { named(length + 1, "a") };
+            assert_eq!(is(&other, 5), Some(false), "{length}");
+        }
+    }
 }

@@ -157,7 +157,10 @@ impl Tables {
         let mut entry = endpoint.entry();
         let service = self.region.directory().get(endpoint.service() as usize);
         let matches = (entry.slot.get(), entry.generation.get()) == (slot, generation);
-        let whole = matches && line.is_plausible(now) && service.is_some_and(DirectoryEntry::is_used);
+        let whole = matches
+            && self.record(slot).service == endpoint.service()
+            && line.is_plausible(now)
+            && service.is_some_and(DirectoryEntry::is_used);
         if !whole {
             line.set_state(&self.writer, HeartState::Removed);
             return false;
@@ -173,7 +176,7 @@ impl Tables {
 
     fn identity(&self, slot: u32) -> Identity {
         let id = self.entry(self.region.endpoints()[slot as usize].service()).meta().id;
-        self.region.identity(id, self.record(slot).instance.bytes())
+        self.region.identity(id, &self.record(slot).instance)
     }
 
     fn record(&self, slot: u32) -> Record {
@@ -184,7 +187,7 @@ impl Tables {
     fn resume_identity(&self, slot: u32, identity: &Identity, members: &mut Members) {
         let service = self.region.endpoints()[slot as usize].service();
         let own = self.record(slot);
-        let found = self.region.find_identity(identity, service, own.instance.bytes()).expect("nobody disturbs the writer");
+        let found = self.region.find_identity(identity, service, &own.instance).expect("nobody disturbs the writer");
         let Some(other) = found else {
             if self.region.index_identity(&self.writer, identity, slot).is_ok() {
                 members.standing.push(slot);
@@ -197,7 +200,7 @@ impl Tables {
             return members.superseded.push(slot);
         }
         let id = self.entry(service).meta().id;
-        self.region.reindex_instance(&self.writer, id, own.instance.bytes(), other, slot);
+        self.region.reindex_instance(&self.writer, id, &own.instance, other, slot);
         members.standing.retain(|&standing| standing != other);
         members.standing.push(slot);
         members.superseded.push(other);

@@ -90,7 +90,7 @@ impl Registrar {
         self.join(now, slot, from, request, random() | 1, ttl);
         if let Some(old) = standing.slot {
             let id = service_id(request.service.as_str());
-            self.tables.region.reindex_instance(&self.tables.writer, id, request.instance.bytes(), old, slot);
+            self.tables.region.reindex_instance(&self.tables.writer, id, &request.instance, old, slot);
             self.end(now, old, HeartState::Replaced, Cause::Replaced);
         }
         self.wheel.arm(slot, wheel::tick_from(now + ttl - ttl / 3));
@@ -146,14 +146,14 @@ impl Registrar {
         let (region, writer) = (&self.tables.region, &self.tables.writer);
         let id = service_id(request.service.as_str());
         let replaced_nonce = replaces.map_or(0, |old| region.lines()[old as usize].nonce());
-        let record = Record { replaced_nonce, source: from.peer.ip, zone: request.zone, instance: request.instance };
+        let record = Record { service, replaced_nonce, source: from.peer.ip, zone: request.zone, instance: request.instance };
         region.records().write(writer, slot, &record, attributes);
         region.endpoints()[slot as usize].set_place(writer, service, 0);
         match replaces {
             // The index goes over to the new slot once that has its lease.
             Some(_) => {}
             None => {
-                region.index_instance(writer, id, request.instance.bytes(), slot).map_err(|_| TablesFull)?;
+                region.index_instance(writer, id, &request.instance, slot).map_err(|_| TablesFull)?;
                 self.identities += 1;
             }
         }
@@ -240,7 +240,7 @@ impl Registrar {
         if state == HeartState::Removed {
             let service = self.tables.region.endpoints()[slot as usize].service();
             let id = self.tables.region.directory()[service as usize].meta().id;
-            self.tables.region.unindex_instance(&self.tables.writer, id, record.instance.bytes(), slot);
+            self.tables.region.unindex_instance(&self.tables.writer, id, &record.instance, slot);
             self.identities -= 1;
         }
         if let Some(count) = self.quotas.get_mut(&record.source) {

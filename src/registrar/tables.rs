@@ -79,7 +79,7 @@ impl Tables {
     /// The instance with this name.
     pub(super) fn find_instance(&self, service: u32, name: &Name) -> Option<u32> {
         let id = self.entry(service).meta().id;
-        self.region.find_instance(service, id, name.bytes()).expect("nobody disturbs the writer")
+        self.region.find_instance(service, id, name).expect("nobody disturbs the writer")
     }
 
     pub(super) fn service_name(&self, service: u32) -> Name {

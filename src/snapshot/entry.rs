@@ -195,7 +195,8 @@ impl MemberHead {
         let ttl = self.ttl.get();
         // Whoever was up when this was written had beaten within two thirds of its TTL.
         let silent_since = if state == HeartState::Up { written.saturating_sub(ttl - ttl / 3) } else { 0 };
-        let record = Record { replaced_nonce: self.replaced_nonce.get(), source: self.source, zone: self.zone, instance: self.instance };
+        let record =
+            Record { service, replaced_nonce: self.replaced_nonce.get(), source: self.source, zone: self.zone, instance: self.instance };
         region.records().write(writer, slot, &record, attributes);
         let held = if self.held == 1 { endpoint_flags::HELD } else { 0 };
         let wire_state = match state {

@@ -55,6 +55,7 @@ fn check_slot(region: &Region, lease: &Lease, state: HeartState) -> Verdict {
             && record.instance.bytes() == lease.instance
             && record.zone.bytes() == lease.zone
             && record.replaced_nonce == lease.replaced_nonce
+            && record.service == line.service()
     });
     must!("tables", right, "record {record:?}: {lease:?}");
     let mut buffer = [0; ATTRIBUTES_BYTES_MAX];
@@ -62,7 +63,8 @@ fn check_slot(region: &Region, lease: &Lease, state: HeartState) -> Verdict {
     let service = line.service();
     let directory = &region.directory()[service as usize];
     must!("tables", directory.name().bytes() == lease.service, "the endpoint is in another service: {lease:?}");
-    let found = region.find_instance(service, crate::frames::service_id(&lease.service), &lease.instance);
+    let found =
+        record.map_or(Ok(None), |record| region.find_instance(service, crate::frames::service_id(&lease.service), &record.instance));
     must!("tables", found == Ok(Some(slot)), "the index finds {found:?}: {lease:?}");
     let meta = directory.meta();
     let place = meta.list.offset as usize + line.position() as usize;

@@ -104,7 +104,7 @@ impl World {
     fn slot(&self, service: &str, instance: &str) -> u32 {
         let id = service_id(service);
         let number = self.region.find_service(id).unwrap().expect("the service is there");
-        self.region.find_instance(number, id, instance.as_bytes()).unwrap().expect("the instance is there")
+        self.region.find_instance(number, id, &Name::new(instance).unwrap()).unwrap().expect("the instance is there")
     }
 
     fn lease(&self, service: &str, instance: &str) -> Lease {
@@ -217,7 +217,7 @@ impl World {
             let id = service.meta().id;
             assert_eq!((entry.slot.get(), entry.generation.get()), (slot, generation), "{what}");
             assert_eq!(region.find_service(id), Ok(Some(endpoint.service())), "{what}");
-            assert_eq!(region.find_instance(endpoint.service(), id, record.instance.bytes()), Ok(Some(slot)), "{what}");
+            assert_eq!(region.find_instance(endpoint.service(), id, &record.instance), Ok(Some(slot)), "{what}");
             let listed = match state {
                 HeartState::Up => State::Up,
                 HeartState::Suspect => State::Suspect,
