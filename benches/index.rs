@@ -84,9 +84,8 @@ impl Setting {
 
     /// Writes what the key is compared with, then the index entry.
     fn insert(&self, fresh: &Fresh) {
-        let (region, writer, Wanted { service, key, name }) = (&self.region, &self.writer, &fresh.wanted);
+        let (region, writer, Wanted { key, name, .. }) = (&self.region, &self.writer, &fresh.wanted);
         region.records().write(writer, fresh.slot, &fresh.record, &[]);
-        region.endpoints()[fresh.slot as usize].set_place(writer, *service, 0);
         region.index_instance(writer, key.0, name, fresh.slot).expect("room in the index");
     }
 

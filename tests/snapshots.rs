@@ -194,6 +194,48 @@ fn what_was_written_is_read_again() {
     }
 }
 
+/// Threads load pieces of a half at once: whatever room the engine has now, each member gets the beats of its own slot, and a piece that is damaged
+/// costs the half.
+#[test]
+fn a_half_is_put_together_from_pieces() {
+    let leases_wanted = 2500;
+    let mut harness = Harness::new(4096, settings(4096), 3);
+    let name = |number: u32| (format!("s{}", number % 7), format!("i{number}"));
+    let join = |harness: &mut Harness, number: u32| register(harness, &name(number).0, &name(number).1, u64::from(number) + 1, 60_000);
+    (0..leases_wanted).for_each(|number| join(&mut harness, number));
+    for (lease, number) in leases(&harness.region).into_iter().zip(1..) {
+        harness.now += 1000;
+        let beat = Beat { lease, sequence: U32::new(number), load: U16::new(number as u16), flags: U16::ZERO };
+        let header = Header { count: U16::new(1), ..Header::request(Kind::Beat, 1) };
+        harness.send(peer(1), &[header.as_bytes(), beat.as_bytes()].concat());
+    }
+    let sizes = Sizes::new(harness.region.geometry());
+    let mut writer = Writer::new(new_file(harness.region.geometry()), sizes, None, &harness.region, harness.now);
+    writer.write(&harness.region, harness.now, true).unwrap().unwrap();
+    join(&mut harness, leases_wanted);
+    writer.write(&harness.region, harness.now, true).unwrap().unwrap();
+    let disk = writer.into_disk();
+    for capacity in [2501, 4096, 10_000] {
+        let (_, region, _) = load(&disk, capacity, harness.now).unwrap().unwrap();
+        assert_eq!(slots(&region), slots(&harness.region), "capacity {capacity}");
+        for (old, new) in harness.region.lines().iter().zip(region.lines()).filter(|(old, _)| old.head().1.is_leased()) {
+            assert_eq!((old.last(), old.sequence(), old.history()), (new.last(), new.sequence(), new.history()), "capacity {capacity}");
+        }
+    }
+    assert!(matches!(load(&disk, 2000, harness.now), Err(SnapshotError::TooLarge { .. })));
+    // Sequence and load of one of the last, in each half.
+    let entry = [2400_u32.to_le_bytes().as_slice(), &2400_u16.to_le_bytes()].concat();
+    let places = disk.0.windows(entry.len()).enumerate().filter(|(_, bytes)| *bytes == entry).map(|(at, _)| at);
+    let loaded = places.map(|at| {
+        let mut damaged = disk.clone();
+        damaged.0[at] ^= 1;
+        load(&damaged, 4096, harness.now).unwrap().unwrap().0
+    });
+    let mut loaded: Vec<u64> = loaded.collect();
+    loaded.sort_unstable();
+    assert_eq!(loaded, [1, 2], "the other half, where the newer one is damaged");
+}
+
 /// What the machine shows as time, and how long it was off, moves no deadline: what is left of a TTL is what was left.
 #[test]
 fn another_boot_changes_no_remaining_time() {

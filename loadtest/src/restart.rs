@@ -233,7 +233,7 @@ impl<'a> Restart<'a> {
     }
 }
 
-/// As many bytes as one half of the file has, in pieces as the loader reads them.
+/// As many bytes as one half of the file has, a MiB at a time.
 fn read_half(file: &File, bytes: u64) -> Result<Duration, Box<dyn Error>> {
     let mut buffer = vec![0; 1 << 20];
     let begin = Instant::now();

@@ -48,7 +48,8 @@ impl RecordHead {
         }
     }
 
-    /// Whether this is the name. What is not zero in the last word belongs to a name that says so in its first.
+    /// Whether this is the name, both as [`Text`](crate::wire::Text) has them: what is not zero in the last word belongs to a name that says so
+    /// in its first.
     #[inline]
     fn is_named(&self, name: &[u64; 8]) -> bool {
         let differs = |at: usize| self.instance[at].load(Relaxed) ^ name[at];
@@ -93,6 +94,12 @@ impl Records {
     pub fn read(&self, slot: u32) -> Option<Record> {
         let head = self.heads.get(slot as usize)?;
         head.sequence.read(|| head.record())
+    }
+
+    /// Directory number of the service that a slot was last taken for.
+    #[inline]
+    pub fn service(&self, slot: u32) -> u32 {
+        self.heads[slot as usize].service.load(Relaxed)
     }
 
     /// Whether a record is of this name and of a service that `is_service` recognises. `None` as for [`Self::read`].

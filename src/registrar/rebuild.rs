@@ -105,6 +105,7 @@ impl Tables {
         if line.head().0 != generation
             || member != (slot, generation)
             || !entry.holds(service)
+            || region.records().service(slot) != step.service
             || version.wrapping_sub(meta.version) > 1
             || attributes.len() > region.geometry().attributes_bytes
         {
@@ -158,7 +159,7 @@ impl Tables {
         let service = self.region.directory().get(endpoint.service() as usize);
         let matches = (entry.slot.get(), entry.generation.get()) == (slot, generation);
         let whole = matches
-            && self.record(slot).service == endpoint.service()
+            && self.region.records().service(slot) == endpoint.service()
             && line.is_plausible(now)
             && service.is_some_and(DirectoryEntry::is_used);
         if !whole {

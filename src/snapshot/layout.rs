@@ -13,7 +13,7 @@ pub(super) const PAGE: usize = 4096;
 const MAGIC: [u8; 8] = *b"HLSNAPSH";
 const FORMAT: u32 = 1;
 /// Beat entries in a block.
-pub(super) const BEATS: u32 = (PAGE / size_of::<BeatEntry>()) as u32;
+const BEATS: u32 = (PAGE / size_of::<BeatEntry>()) as u32;
 
 /// Why a file is not read. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
@@ -46,9 +46,9 @@ pub enum SnapshotError {
         "has a lease in slot {slot} and {attributes} attribute bytes; run with a capacity and attributes that are no smaller than before"
     )]
     TooLarge {
-        /// The highest slot that is leased.
+        /// A leased slot that has no room.
         slot: u32,
-        /// Longest attributes.
+        /// Bytes of its attributes.
         attributes: usize,
     },
 }

@@ -109,11 +109,12 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
         let into = Into { region, writer, services: &services, time, written };
         let first = self.sizes.beat_blocks(self.sizes.slots);
         let end = first + self.sizes.member_blocks(used);
-        let from = Half { half, table: &table, beats_end: self.sizes.beat_blocks(used), members_end: end, next: AtomicU32::new(first) };
+        let from = Source { half, table: &table, beats_end: self.sizes.beat_blocks(used), members_end: end, next: AtomicU32::new(first) };
         let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(THREADS_MAX));
         let leases = std::thread::scope(|scope| {
-            let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| self.load_members(&from, &into))).collect();
-            let own = self.load_members(&from, &into);
+            let load = || self.load_members(&from, &into).inspect_err(|_| from.stop());
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(load)).collect();
+            let own = load();
             let others = others.into_iter().map(|thread| thread.join().expect("loading does not panic"));
             std::iter::once(own).chain(others).sum::<Result<u32, SnapshotError>>()
         })?;
@@ -122,7 +123,7 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
     }
 
     /// Puts members where they belong, one piece of the half after another, until none is left; returns how many these were.
-    fn load_members(&self, from: &Half<'_>, into: &Into<'_>) -> Result<u32, SnapshotError> {
+    fn load_members(&self, from: &Source<'_>, into: &Into<'_>) -> Result<u32, SnapshotError> {
         let Into { region, writer, services, time, written } = *into;
         let (mut leases, mut known) = (0, AHashMap::new());
         let (mut members, mut beats) = (Vec::new(), Vec::new());
@@ -162,7 +163,7 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
     }
 
     /// Reads blocks and compares their checksums.
-    fn read_blocks(&self, from: &Half<'_>, blocks: Range<u32>, buffer: &mut Vec<u8>) -> Result<(), SnapshotError> {
+    fn read_blocks(&self, from: &Source<'_>, blocks: Range<u32>, buffer: &mut Vec<u8>) -> Result<(), SnapshotError> {
         buffer.resize(blocks.len() * PAGE, 0);
         self.disk.read_at(buffer, self.sizes.block_at(from.half, blocks.start))?;
         let is_sound = |(block, page): (u32, &[u8])| crc32fast::hash(page) == from.table[block as usize].get();
@@ -171,16 +172,23 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
 }
 
 /// What members are read from, by several threads at once: each takes a piece when it is done with the one before.
-struct Half<'a> {
+struct Source<'a> {
     half: usize,
     table: &'a [U32],
+    /// Where the beat blocks end that are in use.
     beats_end: u32,
+    /// The same of the member blocks.
     members_end: u32,
     /// The first member block that nobody has taken.
     next: AtomicU32,
 }
 
-impl Half<'_> {
+impl Source<'_> {
+    /// Lets nobody take any more.
+    fn stop(&self) {
+        self.next.store(self.members_end, Relaxed);
+    }
+
     /// Member blocks that nobody else has.
     fn take_piece(&self) -> Option<Range<u32>> {
         let start = self.next.fetch_add(PIECE, Relaxed);
