@@ -13,11 +13,11 @@ use zerocopy::{FromZeros, IntoBytes};
 
 /// Time between two questions for one dead instance before its deadline: a verdict that comes early is to be seen.
 const EARLY_POLL_NS: Nanos = 100_000_000;
-/// The same from its deadline on.
+/// The same from its deadline on, for the one that is open longest, and for all when somebody was found since: verdicts come together.
 const POLL_NS: Nanos = 50_000;
-/// Or this part of the time that has passed since, which is how exactly lateness is known: if all who are late were asked for every 50 µs, the
-/// questions would keep the engine from its verdicts, and more and more be late.
-const LATE_SHARE: Nanos = 16;
+/// Others wait for this part of the time that they are late. Were all asked for as often as the first, then after one stop of a CPU the questions
+/// would be more than the engine can answer and keep it from its verdicts, and more and more be late.
+const LATE_SHARE: Nanos = 2;
 /// Questions sent in one turn.
 const POLLS_PER_TURN: usize = 64;
 
@@ -28,6 +28,8 @@ pub(super) struct Dead {
     last_beat: Nanos,
     deadline: Nanos,
     asked_at: Nanos,
+    /// How many were found when it was asked for.
+    asked_after: usize,
     found: bool,
 }
 
@@ -75,7 +77,7 @@ impl Watch {
     }
 
     pub(super) fn died(&mut self, lease: Lease, last_beat: Nanos, ttl: Nanos) {
-        self.dead.push(Dead { lease, last_beat, deadline: last_beat + ttl, asked_at: 0, found: false });
+        self.dead.push(Dead { lease, last_beat, deadline: last_beat + ttl, asked_at: 0, asked_after: 0, found: false });
     }
 
     pub(super) fn all_found(&self) -> bool {
@@ -86,15 +88,18 @@ impl Watch {
     pub(super) fn ask(&mut self, now: Nanos) -> io::Result<Nanos> {
         let mut next = Nanos::MAX;
         let mut asked = 0;
-        for at in self.first_open..self.dead.len() {
+        let open = self.first_open..self.dead.len();
+        let oldest = open.clone().filter(|&at| !self.dead[at].found).min_by_key(|&at| self.dead[at].deadline);
+        for at in open {
             let dead = &mut self.dead[at];
             if dead.found {
                 continue;
             }
-            let gap = POLL_NS.max(now.saturating_sub(dead.deadline) / LATE_SHARE);
+            let is_due_often = Some(at) == oldest || dead.asked_after < self.detected;
+            let gap = if is_due_often { POLL_NS } else { POLL_NS.max(now.saturating_sub(dead.deadline) / LATE_SHARE) };
             let due = (dead.deadline.saturating_sub(2 * POLL_NS)).min(dead.asked_at + EARLY_POLL_NS).max(dead.asked_at + gap);
             if due <= now && asked < POLLS_PER_TURN {
-                dead.asked_at = now;
+                (dead.asked_at, dead.asked_after) = (now, self.detected);
                 asked += 1;
                 let mut body = Describe::new_zeroed();
                 body.cookie = U64::new(self.cookie);
