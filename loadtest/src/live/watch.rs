@@ -98,7 +98,7 @@ impl Watch {
             let is_due_often = Some(at) == oldest || dead.asked_after < self.detected;
             let gap = if is_due_often { POLL_NS } else { POLL_NS.max(now.saturating_sub(dead.deadline) / LATE_SHARE) };
             let due = (dead.deadline.saturating_sub(2 * POLL_NS)).min(dead.asked_at + EARLY_POLL_NS).max(dead.asked_at + gap);
-            if due <= now && asked < POLLS_PER_TURN {
+            if due <= now && (asked < POLLS_PER_TURN || Some(at) == oldest) {
                 (dead.asked_at, dead.asked_after) = (now, self.detected);
                 asked += 1;
                 let mut body = Describe::new_zeroed();
