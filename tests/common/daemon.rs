@@ -3,7 +3,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -26,6 +26,15 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// An address to start on again and again: below the ports that the kernel chooses from (`ip_local_port_range`), so that no other socket gets
+/// it while nobody listens there.
+pub(crate) fn lasting_address() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let ports = std::iter::repeat_with(|| 10_000 + (std::process::id() * 16 + NEXT.fetch_add(1, Relaxed)) % 20_000);
+    let is_free = |address: &String| UdpSocket::bind(address).is_ok();
+    ports.map(|port| format!("127.0.0.1:{port}")).find(is_free).expect("ports do not end")
 }
 
 /// Raises a flag when it is dropped, so that threads that wait for it end with a test that fails, too.

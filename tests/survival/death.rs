@@ -1,7 +1,7 @@
 //! Processes that are killed, stopped or refused, machines that reboot.
 
 use crate::common::*;
-use crate::program::{Daemon, Scratch, StopOnDrop, command};
+use crate::program::{Daemon, Scratch, StopOnDrop, command, lasting_address};
 use crate::{honoured, is_root, kill, next_generation, stat, times};
 use heartline::client::Session;
 use heartline::limits::ATTRIBUTES_BYTES_MAX;
@@ -71,7 +71,7 @@ fn keep_beating_through(address: SocketAddr, leases: &[Lease], stop: &AtomicBool
 fn killed_at_random_moments() {
     let (state, mut random) = (Scratch::new(), SmallRng::seed_from_u64(11));
     let kills = times("HEARTLINE_KILLS", 8);
-    let (mut known, mut address) = (Known::default(), "127.0.0.1:0".to_owned());
+    let (mut known, address) = (Known::default(), lasting_address());
     let snapshot = state.0.join("snapshot");
     let flags = ["--snapshot", snapshot.to_str().unwrap(), "--snapshot-interval", "20ms"];
     let (mut steady, stop) = (Vec::new(), AtomicBool::new(false));
@@ -79,7 +79,6 @@ fn killed_at_random_moments() {
         let _ending = StopOnDrop(&stop);
         for round in 0..=kills {
             let mut daemon = Daemon::start_on(&state, &flags, &address);
-            address = daemon.address.to_string();
             let mut session = Session::connect(daemon.address).unwrap();
             if round == 0 {
                 let of = |n| instance("steady", &format!("i{n}"), STEADY_TTL_MS);
@@ -181,10 +180,10 @@ fn a_second_engine_is_refused_at_once_and_touches_nothing() {
 #[test]
 fn a_start_that_does_not_succeed_costs_nothing() {
     let state = Scratch::new();
-    let mut daemon = Daemon::start(&state, &[]);
+    let address = lasting_address();
+    let mut daemon = Daemon::start_on(&state, &[], &address);
     let mut session = Session::connect(daemon.address).unwrap();
     let leases: Vec<Lease> = (0..100).map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease).collect();
-    let address = daemon.address.to_string();
     let large = ["--capacity", "4000000", "--listen", address.as_str()];
     for (round, signal) in [Signal::TERM, Signal::KILL].into_iter().enumerate() {
         kill(&mut daemon);

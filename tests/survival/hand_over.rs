@@ -1,7 +1,7 @@
 //! One engine replaces another while clients beat.
 
 use crate::common::*;
-use crate::program::{Daemon, PROGRAM, Scratch, StopOnDrop, command};
+use crate::program::{Daemon, PROGRAM, Scratch, StopOnDrop, command, lasting_address};
 use crate::{honoured, kill, next_generation, stat, times};
 use heartline::client::Session;
 use heartline::wire::{Header, Kind, Lease, Stat, header_flags};
@@ -105,7 +105,7 @@ fn has_ended(daemon: &mut Daemon) -> bool {
 fn a_successor_that_dies_is_survived() {
     let (state, mut random) = (Scratch::new(), SmallRng::seed_from_u64(5));
     // One address for all of them, since successors listen where the old one does.
-    let listen = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let listen = lasting_address();
     let mut daemon = Daemon::start_on(&state, &[], &listen);
     let mut session = Session::connect(daemon.address).unwrap();
     session.set_patience(Duration::from_secs(20));
@@ -155,7 +155,7 @@ fn a_successor_that_does_not_fit_is_told_why() {
 #[test]
 fn a_successor_that_dies_while_it_moves_leases_costs_none() {
     let (state, mut random) = (Scratch::new(), SmallRng::seed_from_u64(6));
-    let listen = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let listen = lasting_address();
     let mut daemon = Daemon::start_on(&state, &[], &listen);
     let mut session = Session::connect(daemon.address).unwrap();
     session.set_patience(Duration::from_secs(20));

@@ -1,13 +1,12 @@
 //! What a service manager and an operator ask of a daemon that runs.
 
 use crate::common::*;
-use crate::program::{Daemon, PROGRAM, Scratch, command};
+use crate::program::{Daemon, PROGRAM, Scratch, command, lasting_address};
 use crate::{next_generation, stat};
 use heartline::client::{ClientError, Session};
 use heartline::wire::{Lease, Stat, Status};
 use rustix::process::Signal;
 use std::fs::File;
-use std::net::UdpSocket;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -48,12 +47,11 @@ fn sockets_of_the_service_manager_are_served() {
         return;
     }
     let state = Scratch::new();
-    let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let listen = free.to_string();
+    let listen = lasting_address();
     let mut activate = Command::new("systemd-socket-activate");
     activate.args(["--datagram", "-l", &listen, "-E", "HEARTLINE_SNAPSHOT=off", PROGRAM, "--listen", &listen, "--cores", "0", "--state"]);
     let mut child = activate.arg(&state.0).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let mut session = Session::connect(free).unwrap();
+    let mut session = Session::connect(listen.parse().unwrap()).unwrap();
     session.set_patience(Duration::from_secs(5));
     eventually("the socket is there, and whoever it starts answers", || session.hello().is_ok());
     assert_eq!(stat(&mut session, Stat::KernelDrops), 0);
