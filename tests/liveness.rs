@@ -3,9 +3,9 @@
 mod common;
 
 use common::*;
+use heartline::Config;
 use heartline::client::{Query, Session, Target};
 use heartline::wire::*;
-use heartline::{Config, Engine};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -79,30 +79,6 @@ fn a_loop_that_dozes_is_still_there() {
     let stopped = Instant::now();
     drop(engine);
     assert!(stopped.elapsed() < Duration::from_secs(2));
-}
-
-/// How often the loops of an engine went to sleep.
-fn sleeps(engine: &Engine) -> u64 {
-    let of = |tid: u32| {
-        let status = std::fs::read_to_string(format!("/proc/self/task/{tid}/status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
-        line.trim().parse::<u64>().unwrap()
-    };
-    engine.loop_threads().into_iter().map(of).sum()
-}
-
-/// Nothing waits at the socket of a loop that sleeps: verdicts need not wake it for proof of that.
-#[test]
-fn verdicts_wake_no_loop_at_rest() {
-    let (engine, mut session) = start(&Config { hold: false, ..config() });
-    for n in 0..100 {
-        session.register(&instance("s", &format!("i{n}"), 1000 + 5 * n)).unwrap();
-    }
-    let before = sleeps(&engine);
-    std::thread::sleep(Duration::from_millis(1700));
-    let woken = sleeps(&engine) - before;
-    assert_eq!(stat(&mut session, Stat::Down), 100);
-    assert!(woken <= 10, "woken {woken} times for 100 verdicts");
 }
 
 #[test]

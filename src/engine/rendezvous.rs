@@ -9,14 +9,12 @@ use crate::sync::{AtomicBool, AtomicU64, fence};
 use crossbeam::utils::CachePadded;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
-/// What one loop tells the others, and is told. Only it writes its own, but for `rested` and `waiting`.
+/// What one loop tells the others, and is told. Only it writes its own, but for `waiting`.
 #[derive(Debug, Default)]
 struct Signal {
     /// Whatever had arrived at the loop's sockets before this time has been applied.
     drained: AtomicU64,
     sleeping: AtomicBool,
-    /// The same, from a loop that slept while nothing waited at its sockets. The registrar writes it.
-    rested: AtomicU64,
     /// No socket of the loop had more messages than this waiting at the time `counted`, or at a later one. The registrar writes it.
     waiting: AtomicU64,
 }
@@ -47,9 +45,8 @@ impl Rendezvous {
 
     /// The time before which every loop has drained its sockets.
     pub(super) fn drained(&self) -> Nanos {
-        // Acquire: pairs with the release store in `publish_drained`. Only the registrar takes `rested` for more than a reason to be woken, and
-        // it wrote that itself.
-        self.loops.iter().map(|signal| signal.drained.load(Acquire).max(signal.rested.load(Relaxed))).min().unwrap_or(0)
+        // Acquire: pairs with the release store in `publish_drained`.
+        self.loops.iter().map(|signal| signal.drained.load(Acquire)).min().unwrap_or(0)
     }
 
     /// The drain that the registrar waits for; 0 for none.
@@ -68,8 +65,7 @@ impl Rendezvous {
     }
 
     /// The registrar asks every loop to drain after `time`. `counted` tells a time that is not before that one, `waiting` how many messages wait
-    /// after that at any one socket of a loop at most, and `wake` wakes a loop. Woken are those that sleep although something waits; where
-    /// nothing does, a loop that sleeps has drained.
+    /// after that at any one socket of a loop at most, and `wake` wakes those that sleep.
     pub(super) fn want_drain(
         &self,
         time: Nanos,
@@ -80,28 +76,24 @@ impl Rendezvous {
         if self.drain_wanted.load(Relaxed) == time {
             return;
         }
-        if time == 0 {
-            self.drain_wanted.store(0, Relaxed);
-            return;
+        if time != 0 {
+            let counted = counted();
+            for (number, signal) in self.loops.iter().enumerate() {
+                signal.waiting.store(waiting(number), Relaxed);
+            }
+            // Release: pairs with the acquire load in `waiting`; whoever sees this time sees these numbers or later ones.
+            self.counted.store(counted, Release);
         }
-        let counted = counted();
-        for (number, signal) in self.loops.iter().enumerate() {
-            signal.waiting.store(waiting(number), Relaxed);
-        }
-        // Release: pairs with the acquire load in `waiting`; whoever sees this time sees these numbers or later ones.
-        self.counted.store(counted, Release);
         // Release: pairs with the acquire load in `drain_wanted`; whoever sees this wish sees that time or a later one.
         self.drain_wanted.store(time, Release);
-        // The wish above, the sleepers below; pairs with the fence in `may_sleep`. The counts above, the sleepers below; pairs with the fence in
-        // `woke_up`: a loop that has taken what waited is not seen asleep until it has applied that.
+        if time == 0 {
+            return;
+        }
+        // The wish above, the sleepers below; pairs with the fence in `may_sleep`.
         fence(SeqCst);
         for (number, signal) in self.loops.iter().enumerate() {
-            // Acquire: pairs with the release store in `may_sleep`; the beats applied before are visible to who sees it.
-            if signal.sleeping.load(Acquire) {
-                match signal.waiting.load(Relaxed) {
-                    0 => signal.rested.store(counted, Relaxed),
-                    _ => wake(number),
-                }
+            if signal.sleeping.load(Relaxed) {
+                wake(number);
             }
         }
     }
@@ -109,23 +101,20 @@ impl Rendezvous {
     /// A loop is about to sleep. `false`: there is a drain to do first, or the engine stops.
     pub(super) fn may_sleep(&self, number: usize) -> bool {
         let signal = &self.loops[number];
-        // Release: pairs with the acquire load in `want_drain`.
-        signal.sleeping.store(true, Release);
+        signal.sleeping.store(true, Relaxed);
         // The announcement, and the drain time published before, above; the wishes below. Pairs with the fences in `want_drain`,
         // `registrar_sleeps` and `stop`.
         fence(SeqCst);
         let may = self.drain_wanted() <= signal.drained.load(Relaxed) && !self.stop.load(Relaxed);
         if !may {
-            self.woke_up(number);
+            signal.sleeping.store(false, Relaxed);
         }
         may
     }
 
-    /// The loop does not sleep any more. To be said before it receives.
+    /// The loop does not sleep any more.
     pub(super) fn woke_up(&self, number: usize) {
         self.loops[number].sleeping.store(false, Relaxed);
-        // The announcement above, the receive below; pairs with the second use of the fence in `want_drain`.
-        fence(SeqCst);
     }
 
     /// The drain that is wanted, if it is complete and was not `reported` yet: then the registrar must be woken. To be asked after

@@ -427,10 +427,7 @@ impl World {
         let mut woken = Vec::new();
         for (which, one) in engine.loops.iter_mut().enumerate() {
             one.waiting = one.queue.len() as u64;
-            if one.asleep && engine.counted == now {
-                // Nothing waits where a loop sleeps, or it would be on its way.
-                one.drained = now;
-            } else if one.asleep {
+            if one.asleep {
                 one.asleep = false;
                 woken.push((which, engine.random.random_range(500..40_000)));
             }

@@ -34,8 +34,6 @@ models! {
     commands_are_never_left_behind: engine::models::command_hand_over, 3;
     a_drain_wakes_one_loop_and_the_registrar: engine::models::drain_of_one_loop, 3;
     a_drain_wakes_two_loops_and_the_registrar: engine::models::drain_of_two_loops, 2;
-    a_drain_lets_resting_loops_sleep: engine::models::drain_beside_a_resting_loop, 3;
-    a_resting_loop_has_applied_all: engine::models::rest_means_applied, 3;
     a_drain_shows_every_beat: engine::models::drained_means_applied, 3;
     a_wish_comes_with_its_queue: engine::models::a_wish_comes_with_its_queue, 3;
     a_stop_reaches_sleepers: engine::models::stop, 3;

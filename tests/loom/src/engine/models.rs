@@ -79,19 +79,6 @@ impl Engine {
         }
     }
 
-    /// The registrar sleeps until every loop has drained.
-    fn wait_for_drain(&self, wanted: u64) {
-        loop {
-            self.rendezvous.registrar_sleeps();
-            if self.rendezvous.drained() >= wanted {
-                self.rendezvous.registrar_wakes();
-                break;
-            }
-            self.registrar.sleep();
-            self.rendezvous.registrar_wakes();
-        }
-    }
-
     fn report(&self, reported: &mut u64) {
         if let Some(wanted) = self.rendezvous.drain_to_report(*reported) {
             self.wake_registrar();
@@ -137,8 +124,16 @@ fn drain(loops: usize) {
             thread::spawn(move || engine.idle(number, WANTED))
         })
         .collect();
-    engine.rendezvous.want_drain(WANTED, || WANTED, |_| 1, |number| engine.bells[number].ring());
-    engine.wait_for_drain(WANTED);
+    engine.rendezvous.want_drain(WANTED, || WANTED, |_| 0, |number| engine.bells[number].ring());
+    loop {
+        engine.rendezvous.registrar_sleeps();
+        if engine.rendezvous.drained() >= WANTED {
+            engine.rendezvous.registrar_wakes();
+            break;
+        }
+        engine.registrar.sleep();
+        engine.rendezvous.registrar_wakes();
+    }
     threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
@@ -150,48 +145,6 @@ pub fn drain_of_one_loop() {
 /// With two: the drain is complete when both have drained, whichever is last.
 pub fn drain_of_two_loops() {
     drain(2);
-}
-
-/// With one that sleeps, at whose socket nothing waits: it is left asleep, and the drain is complete when the other has drained.
-pub fn drain_beside_a_resting_loop() {
-    const WANTED: u64 = 5;
-    let engine = Engine::new(2);
-    assert!(engine.rendezvous.may_sleep(0));
-    let busy = {
-        let engine = Arc::clone(&engine);
-        thread::spawn(move || engine.idle(1, WANTED))
-    };
-    let wake = |number: usize| {
-        assert_eq!(number, 1, "nobody is woken for nothing");
-        engine.bells[number].ring();
-    };
-    engine.rendezvous.want_drain(WANTED, || WANTED, |number| number as u64, wake);
-    engine.wait_for_drain(WANTED);
-    busy.join().unwrap();
-}
-
-/// A loop counts as drained because it sleeps and nothing waits: then the beat that it took from its socket has been applied.
-pub fn rest_means_applied() {
-    const WANTED: u64 = 5;
-    let engine = Engine::new(1);
-    // Stands for the socket, with less order than the kernel gives: one message waits, and has woken the loop.
-    let socket = Arc::new(AtomicU64::new(1));
-    assert!(engine.rendezvous.may_sleep(0));
-    let of_loop = {
-        let (engine, socket) = (Arc::clone(&engine), Arc::clone(&socket));
-        thread::spawn(move || {
-            engine.rendezvous.woke_up(0);
-            socket.store(0, Relaxed);
-            engine.beat.store(3, Relaxed);
-            engine.rendezvous.publish_drained(0, WANTED - 1);
-            engine.rendezvous.may_sleep(0);
-        })
-    };
-    engine.rendezvous.want_drain(WANTED, || WANTED, |_| socket.load(Relaxed), |_| {});
-    if engine.rendezvous.drained() >= WANTED {
-        assert_eq!(engine.beat.load(Relaxed), 3, "judged while a beat was on its way from the socket");
-    }
-    of_loop.join().unwrap();
 }
 
 /// Who sees that every loop has drained sees every beat that they applied before.
