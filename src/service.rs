@@ -1,6 +1,7 @@
 //! What the daemon does beside serving: signals, successors, and the service manager (sd_notify(3)).
 
 use heartline::engine::{HandedOver, Successor};
+use heartline::net::STORE_NAME;
 use heartline::{Config, Engine};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sd_notify::NotifyState;
@@ -37,9 +38,11 @@ pub(crate) fn serve(mut engine: Engine, mut signals: Signals, reload: impl Fn() 
     tell(&[NotifyState::Ready, NotifyState::MainPid(std::process::id())]);
     let store: Vec<BorrowedFd<'_>> = engine.sockets().map(AsFd::as_fd).collect();
     if std::env::var_os("NOTIFY_SOCKET").is_some() {
-        // With the sockets in its store, what arrives while the daemon is restarted waits in their queues.
+        // With the sockets in its store, what arrives while the daemon is restarted waits in their queues. What an engine with more loops left
+        // there would take its share of what comes, and nobody would read it.
+        tell(&[NotifyState::FdStoreRemove, NotifyState::FdName(STORE_NAME)]);
         for fds in store.chunks(128) {
-            let _ = sd_notify::notify_with_fds(&[NotifyState::FdStore, NotifyState::FdName("udp")], fds);
+            let _ = sd_notify::notify_with_fds(&[NotifyState::FdStore, NotifyState::FdName(STORE_NAME)], fds);
         }
     }
     drop(store);

@@ -11,7 +11,7 @@ use super::{Engine, Snapshots, loop_cores, random, settings};
 use crate::clock::{self, Nanos};
 use crate::config::Config;
 use crate::error::StartError;
-use crate::net::Socket;
+use crate::net::{Inherited, Socket};
 use crate::region::{Geometry, Place, Region, RegionError};
 use crate::snapshot::{Reader, Sizes, Writer};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -182,7 +182,7 @@ impl Engine {
 
     /// Replaces the engine that runs on the configured state; starts like [`Self::start_on`] when there is none. One that does not listen yet is
     /// waited for.
-    pub fn replace(config: &Config, inherited: Vec<OwnedFd>, cancelled: &AtomicBool) -> Result<Self, StartError> {
+    pub fn replace(config: &Config, inherited: Vec<Inherited>, cancelled: &AtomicBool) -> Result<Self, StartError> {
         config.validate()?;
         let Place::Directory(path) = &config.state else { return Self::start_on(config, inherited, cancelled) };
         let failed = |source: io::Error| StartError::HandOver { path: path.clone(), source };

@@ -17,7 +17,7 @@ mod threads;
 use crate::clock;
 use crate::config::Config;
 use crate::error::{ConfigError, StartError};
-use crate::net::{Socket, bind_group};
+use crate::net::{Inherited, Socket, bind_group, loops_possible};
 use crate::region::{Region, Writer};
 use crate::registrar::{DenyList, Settings};
 use channel::Listener;
@@ -29,7 +29,6 @@ use rand::TryRng;
 use snapshot_thread::{Order, SnapshotStatus, SnapshotThread};
 use std::fs::File;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -82,16 +81,25 @@ impl Engine {
     }
 
     /// The same on sockets that were bound before, as [`crate::net::inherited`] gives them; what fits none of the configured addresses is closed.
-    pub fn start_on(config: &Config, mut inherited: Vec<OwnedFd>, cancelled: &AtomicBool) -> Result<Self, StartError> {
+    pub fn start_on(config: &Config, mut inherited: Vec<Inherited>, cancelled: &AtomicBool) -> Result<Self, StartError> {
         config.validate()?;
-        let cores = loop_cores(config)?;
+        let mut cores = loop_cores(config)?;
+        let wanted = cores.len();
+        cores.truncate(config.listen.iter().map(|&address| loops_possible(&inherited, address, wanted)).min().unwrap_or(wanted));
         // The lock first: who starts the same engine twice is told so.
         let state = StateDirectory::take(&config.state)?;
         let (addresses, sockets) = bind(config, cores.len(), &mut inherited)?;
         let (settings, key) = (settings(config)?, (random()?, random()?));
         let mut memory = Memory::take(&Start { config, settings: &settings, key, now: clock::now(), cancelled })?;
         if !inherited.is_empty() {
-            memory.notices.push(format!("{} inherited sockets fit no --listen address or loop and were closed", inherited.len()));
+            memory.notices.push(format!("{} inherited sockets fit no --listen address and were closed", inherited.len()));
+        }
+        if cores.len() < wanted {
+            memory.notices.push(format!(
+                "{} loops instead of {wanted}: the service manager's sockets are another user's, and no others can share their port; put a \
+                 ListenDatagram= line for each loop into the socket unit, or stop and start the service if there is none",
+                cores.len()
+            ));
         }
         // Files with members in them stay for the next start, whatever happens now.
         let (made, begin) = (memory.made && !memory.peopled, if memory.peopled { Begin::Resume } else { Begin::Empty });
@@ -291,7 +299,7 @@ fn loop_cores(config: &Config) -> Result<Vec<usize>, StartError> {
 }
 
 /// Binds every address for every loop; the result is ordered by loop.
-fn bind(config: &Config, loops: usize, inherited: &mut Vec<OwnedFd>) -> Result<(Vec<SocketAddr>, SocketTable), StartError> {
+fn bind(config: &Config, loops: usize, inherited: &mut Vec<Inherited>) -> Result<(Vec<SocketAddr>, SocketTable), StartError> {
     let mut addresses = Vec::new();
     let mut by_loop: Vec<Vec<Socket>> = (0..loops).map(|_| Vec::new()).collect();
     for &address in &config.listen {

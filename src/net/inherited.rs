@@ -1,28 +1,160 @@
-//! Sockets that a service manager hands to the process (sd_listen_fds(3)).
+//! Sockets that a service manager hands to the process (sd_listen_fds(3)): those of a socket unit, and those that an engine before left in its store.
 
-use super::socket::Socket;
+use super::socket::{BindError, Socket};
+use rustix::net::sockopt::{set_socket_reuseport, socket_cookie};
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// The descriptors that were handed over; none when called again.
-pub fn inherited() -> io::Result<Vec<OwnedFd>> {
+/// The name under which an engine leaves its sockets in the service manager's store.
+pub const STORE_NAME: &str = "heartline-loop";
+
+/// A socket that was bound before.
+#[derive(Debug)]
+pub struct Inherited {
+    fd: OwnedFd,
+    /// It comes from the store alone. Sockets of a unit stay open in the service manager whatever the engine does.
+    stored: bool,
+}
+
+impl Inherited {
+    /// A socket; `stored` says that nobody keeps it open but whoever passes it here.
+    pub fn new(fd: OwnedFd, stored: bool) -> Self {
+        Self { fd, stored }
+    }
+
+    fn is_at(&self, address: SocketAddr) -> bool {
+        rustix::net::getsockname(&self.fd).ok().and_then(|own| SocketAddr::try_from(own).ok()) == Some(address)
+    }
+
+    /// Whether another user made it, as the service manager does for services that have a user of their own.
+    fn is_foreign(&self) -> bool {
+        rustix::fs::fstat(&self.fd).is_ok_and(|stat| stat.st_uid != rustix::process::geteuid().as_raw())
+    }
+}
+
+/// The sockets that were handed over; none when called again.
+pub fn inherited() -> io::Result<Vec<Inherited>> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     if TAKEN.swap(true, Relaxed) {
         return Ok(Vec::new());
     }
-    let take = |fd| {
+    let take = |(fd, name): (_, String)| {
         // SAFETY: the service manager opened it for this process (`listen_fds` checks LISTEN_PID), and nobody has taken it before.
-        unsafe { OwnedFd::from_raw_fd(fd) }
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Inherited::new(fd, name == STORE_NAME)
     };
-    Ok(sd_notify::listen_fds()?.map(take).collect())
+    Ok(distinct(sd_notify::listen_fds_with_names()?.map(take)))
 }
 
-/// Takes the inherited sockets of one address, at most one for each loop.
-pub(super) fn matching(inherited: &mut Vec<OwnedFd>, address: SocketAddr, loops: usize, queue_bytes: usize) -> io::Result<Vec<Socket>> {
-    let is_own = |fd: &mut OwnedFd| rustix::net::getsockname(fd).ok().and_then(|own| SocketAddr::try_from(own).ok()) == Some(address);
-    let mut own: Vec<OwnedFd> = inherited.extract_if(.., is_own).collect();
-    inherited.extend(own.drain(loops.min(own.len())..));
-    own.into_iter().map(|fd| Socket::adopt(fd, queue_bytes)).collect()
+/// Leaves out descriptors of one socket beyond the first: what is served from a unit's socket comes from the store once more.
+fn distinct(all: impl Iterator<Item = Inherited>) -> Vec<Inherited> {
+    let (mut kept, mut places) = (Vec::<Inherited>::new(), HashMap::new());
+    for one in all {
+        let place = socket_cookie(&one.fd).ok().map(|cookie| *places.entry(cookie).or_insert(kept.len()));
+        match place.and_then(|place| kept.get_mut(place)) {
+            Some(first) => first.stored &= one.stored,
+            None => kept.push(one),
+        }
+    }
+    kept
+}
+
+/// For how many of `loops` loops there can be a socket at this address: the kernel lets only sockets of one user share a port
+/// (`udp_lib_lport_inuse` in `net/ipv4/udp.c`), so beside inherited ones of another there can be no more.
+pub fn loops_possible(inherited: &[Inherited], address: SocketAddr, loops: usize) -> usize {
+    let own: Vec<&Inherited> = inherited.iter().filter(|one| one.is_at(address)).collect();
+    if own.iter().any(|one| one.is_foreign()) { loops.min(own.len()) } else { loops }
+}
+
+/// Takes the inherited sockets of one address, one for each loop at most. Others are closed: nobody would read what comes to them.
+pub(super) fn matching(
+    inherited: &mut Vec<Inherited>,
+    address: SocketAddr,
+    loops: usize,
+    queue_bytes: usize,
+) -> Result<Vec<Socket>, BindError> {
+    let mut own: Vec<Inherited> = inherited.extract_if(.., |one| one.is_at(address)).collect();
+    let given = own.iter().filter(|one| !one.stored).count();
+    if given > loops {
+        return Err(BindError::TooMany { address, given, loops });
+    }
+    own.sort_by_key(|one| one.stored);
+    own.truncate(loops);
+    let adopt = |one: Inherited| {
+        // A unit may have left it out; more loops than sockets need it.
+        set_socket_reuseport(one.fd.as_fd(), true)?;
+        Socket::adopt(one.fd, queue_bytes)
+    };
+    own.into_iter().map(|one| adopt(one).map_err(|source| BindError::Io { address, source })).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::{ReceiveBatch, bind_group};
+    use std::net::UdpSocket;
+
+    /// Sockets as a unit or an engine before leaves them: bound to one address, with descriptors of their own.
+    fn given(count: usize, stored: bool) -> (SocketAddr, Vec<Inherited>, Vec<OwnedFd>) {
+        let group = bind_group("127.0.0.1:0".parse().unwrap(), count, 1 << 16, &mut Vec::new()).unwrap();
+        let copies = || group.iter().map(|socket| socket.as_fd().try_clone_to_owned().unwrap());
+        let inherited = copies().map(|fd| Inherited::new(fd, stored)).collect();
+        (group[0].local_addr().unwrap(), inherited, copies().collect())
+    }
+
+    fn send_from_many(address: SocketAddr) {
+        for _ in 0..100 {
+            UdpSocket::bind("127.0.0.1:0").unwrap().send_to(&[1], address).unwrap();
+        }
+    }
+
+    fn receive(socket: &Socket) -> usize {
+        let mut batch = ReceiveBatch::default();
+        std::iter::from_fn(|| batch.receive(socket).ok().filter(|&count| count > 0)).sum()
+    }
+
+    #[test]
+    fn one_socket_given_twice_is_one() {
+        let (address, mut inherited, fds) = given(2, false);
+        inherited.extend(fds.into_iter().map(|fd| Inherited::new(fd, true)));
+        let mut inherited = distinct(inherited.into_iter());
+        assert_eq!((inherited.len(), inherited.iter().any(|one| one.stored)), (2, false));
+        let group = bind_group(address, 2, 1 << 16, &mut inherited).unwrap();
+        send_from_many(address);
+        let received: Vec<usize> = group.iter().map(receive).collect();
+        assert!(received.iter().sum::<usize>() == 100 && received.iter().all(|&count| count > 10), "{received:?}");
+    }
+
+    /// Fewer loops than before: what the store has too much is closed, or it would take its share of what comes.
+    #[test]
+    fn what_is_left_over_in_the_store_is_closed() {
+        let (address, mut inherited, fds) = given(3, true);
+        // The service manager lets go of them when it is told to.
+        drop(fds);
+        let group = bind_group(address, 1, 1 << 16, &mut inherited).unwrap();
+        send_from_many(address);
+        assert_eq!((group.len(), inherited.len(), receive(&group[0])), (1, 0, 100));
+    }
+
+    #[test]
+    fn a_unit_with_more_sockets_than_loops_is_refused() {
+        let (address, mut inherited, _fds) = given(3, false);
+        let refused = bind_group(address, 2, 1 << 16, &mut inherited).unwrap_err();
+        assert!(refused.to_string().contains("3 sockets") && refused.to_string().contains("ListenDatagram="), "{refused}");
+    }
+
+    #[test]
+    fn more_loops_than_sockets_share_the_port() {
+        let alone = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = alone.local_addr().unwrap();
+        let mut inherited = vec![Inherited::new(alone.into(), false)];
+        assert_eq!(loops_possible(&inherited, address, 2), 2, "of one's own user");
+        let group = bind_group(address, 2, 1 << 16, &mut inherited).unwrap();
+        send_from_many(address);
+        let received: Vec<usize> = group.iter().map(receive).collect();
+        assert!(received.iter().sum::<usize>() == 100 && received.iter().all(|&count| count > 10), "{received:?}");
+    }
 }

@@ -1,7 +1,7 @@
 //! Listening sockets: one for each loop and address, sharing the port.
 
 use super::address::unmap;
-use super::inherited::matching;
+use super::inherited::{Inherited, matching};
 use crate::limits::LOOPS_MAX;
 use socket2::{Domain, Protocol, Type};
 use std::io;
@@ -39,6 +39,19 @@ pub enum BindError {
     /// Something else listens there.
     #[error("{0} is in use by another program; stop it or choose another --listen")]
     InUse(SocketAddr),
+    /// A service manager gave more sockets than there are loops, and will not close them.
+    #[error(
+        "the service manager listens on {address} with {given} sockets, and {loops} loops read no more than {loops}: what comes to the others \
+         would be lost; remove ListenDatagram= lines from the socket unit, or give --cores as many CPUs"
+    )]
+    TooMany {
+        /// Where.
+        address: SocketAddr,
+        /// How many sockets.
+        given: usize,
+        /// How many loops.
+        loops: usize,
+    },
     /// The machine has no such address or family, or forbids it.
     #[error("can't listen on {address}: {source}")]
     Io {
@@ -51,13 +64,13 @@ pub enum BindError {
 
 /// Binds one socket for each of `loops` loops to an address; port 0 is chosen by the kernel once for all. Inherited sockets of that address
 /// come first: what waits at them is received.
-pub fn bind_group(address: SocketAddr, loops: usize, queue_bytes: usize, inherited: &mut Vec<OwnedFd>) -> Result<Vec<Socket>, BindError> {
+pub fn bind_group(address: SocketAddr, loops: usize, queue_bytes: usize, inherited: &mut Vec<Inherited>) -> Result<Vec<Socket>, BindError> {
     assert!((1..=LOOPS_MAX).contains(&loops));
     let fail = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => BindError::InUse(address),
         _ => BindError::Io { address, source },
     };
-    let mut group = matching(inherited, address, loops, queue_bytes).map_err(fail)?;
+    let mut group = matching(inherited, address, loops, queue_bytes)?;
     if group.is_empty() {
         group.push(open_alone(address).and_then(|udp| Socket::new(udp, queue_bytes)).map_err(fail)?);
     }
@@ -225,8 +238,8 @@ mod tests {
     #[test]
     fn no_two_groups_share_a_port() {
         let address: SocketAddr = "127.9.9.9:0".parse().unwrap();
-        // Of some 28,000 ports a shared bind would choose one twice with a probability of 0.9998 (birthdays).
-        let groups: Vec<_> = (0..700).map(|_| bind_group(address, 1, 1 << 12, &mut Vec::new()).unwrap()).collect();
+        // Of some 28,000 ports a shared bind would choose one twice with a probability of 0.99 (birthdays).
+        let groups: Vec<_> = (0..500).map(|_| bind_group(address, 1, 1 << 12, &mut Vec::new()).unwrap()).collect();
         let ports: HashSet<u16> = groups.iter().map(|group| group[0].local_addr().unwrap().port()).collect();
         assert_eq!(ports.len(), groups.len());
         let taken = groups[0][0].local_addr().unwrap();

@@ -2,13 +2,18 @@
 
 use crate::common::*;
 use crate::program::{Daemon, PROGRAM, Scratch, command, lasting_address};
-use crate::{next_generation, stat};
+use crate::{is_root, next_generation, stat};
 use heartline::client::{ClientError, Session};
+use heartline::net::Inherited;
 use heartline::wire::{Lease, Stat, Status};
+use heartline::{Config, Engine};
 use rustix::process::Signal;
+use rustix::thread::{Uid, set_thread_res_uid};
 use std::fs::File;
+use std::net::UdpSocket;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// Ready, alive, reloading, stopping: as sd_notify(3) has it.
@@ -26,6 +31,7 @@ fn the_service_manager_is_told() {
     command.env("NOTIFY_SOCKET", scratch.0.join("notify")).env("WATCHDOG_USEC", "300000").stderr(Stdio::null());
     let mut daemon = Daemon::spawn(&mut command);
     assert!(said().contains("READY=1"));
+    assert!(said().contains("FDSTOREREMOVE=1"), "what another number of loops left there");
     assert!(said().contains("FDSTORE=1"));
     for _ in 0..5 {
         assert!(said().contains("WATCHDOG=1"), "an idle engine is alive");
@@ -39,7 +45,7 @@ fn the_service_manager_is_told() {
     assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
 }
 
-/// What arrived before the daemon was there is answered by it.
+/// What arrived before the daemon was there is answered by it, and what comes to its other loops.
 #[test]
 fn sockets_of_the_service_manager_are_served() {
     if Command::new("systemd-socket-activate").arg("--version").stdout(Stdio::null()).status().is_err() {
@@ -49,14 +55,39 @@ fn sockets_of_the_service_manager_are_served() {
     let state = Scratch::new();
     let listen = lasting_address();
     let mut activate = Command::new("systemd-socket-activate");
-    activate.args(["--datagram", "-l", &listen, "-E", "HEARTLINE_SNAPSHOT=off", PROGRAM, "--listen", &listen, "--cores", "0", "--state"]);
+    activate.args(["--datagram", "-l", &listen, "-E", "HEARTLINE_SNAPSHOT=off", PROGRAM, "--listen", &listen, "--state"]);
     let mut child = activate.arg(&state.0).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let mut session = Session::connect(listen.parse().unwrap()).unwrap();
     session.set_patience(Duration::from_secs(5));
     eventually("the socket is there, and whoever it starts answers", || session.hello().is_ok());
     assert_eq!(stat(&mut session, Stat::KernelDrops), 0);
+    for _ in 0..20 {
+        Session::connect(listen.parse().unwrap()).unwrap().hello().unwrap();
+    }
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// The service manager's sockets are another user's than a daemon's with a user of its own: then no others can share their port.
+#[test]
+fn there_are_as_many_loops_as_sockets_of_another_user() {
+    if !is_root("sockets of another user") {
+        return;
+    }
+    let bind = || {
+        // Of this thread only.
+        let nobody = Uid::from_raw(65_534);
+        set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        UdpSocket::bind("127.0.0.1:0").unwrap()
+    };
+    let socket = std::thread::spawn(bind).join().unwrap();
+    let config = Config { listen: vec![socket.local_addr().unwrap()], ..config() };
+    let cores = config.loop_cores().len();
+    let engine = Engine::start_on(&config, vec![Inherited::new(socket.into(), false)], &AtomicBool::new(false)).unwrap();
+    assert_eq!(engine.cores().len(), 1);
+    let said = engine.notices().iter().any(|notice| notice.contains(&format!("1 loops instead of {cores}")));
+    assert!(said || cores == 1, "{:?}", engine.notices());
+    Session::connect(config.listen[0]).unwrap().hello().unwrap();
 }
 
 /// SIGHUP takes over what can change, and refuses everything together when something else differs.
