@@ -22,9 +22,15 @@ pub(super) struct Window {
 }
 
 impl Window {
+    /// Whether the engine was started again under way; then its counters began anew.
+    fn restarted(&self) -> bool {
+        self.after.engine[Stat::UptimeNs as usize] < self.before.engine[Stat::UptimeNs as usize]
+    }
+
     fn engine(&self, stat: Stat) -> u64 {
         let at = stat as usize;
-        self.after.engine[at].saturating_sub(self.before.engine[at])
+        let before = if self.restarted() { 0 } else { self.before.engine[at] };
+        self.after.engine[at].saturating_sub(before)
     }
 }
 
@@ -95,6 +101,8 @@ pub(super) struct Report {
     /// How late the generator sent its frames.
     generator_lag_ms: Percentiles,
     generator_limited: bool,
+    /// The engine was started again under way: what it counted begins there.
+    engine_restarted: bool,
     engine: EngineFigures,
 }
 
@@ -142,6 +150,7 @@ impl Report {
             // A generator that is late by a twentieth of the interval tests its own scheduler.
             generator_limited: unsent_frames > 0 || generator_lag_ms.p99 > interval_ms / 20.0,
             generator_lag_ms,
+            engine_restarted: window.restarted(),
             engine: EngineFigures {
                 cpu_ns_per_beat: cpu / accepted.max(1) as f64,
                 cpu_ns_per_datagram: cpu / window.engine(Stat::Datagrams).max(1) as f64,
@@ -199,6 +208,9 @@ impl Report {
         row("engine memory", format!("{:.1} bytes for each lease of its capacity", self.engine.bytes_per_lease));
         row("holds / deafness", format!("{} / {}", self.engine.holds, self.engine.deafness));
         row("generator lag", times(&self.generator_lag_ms));
+        if self.engine_restarted {
+            row("restarted", "the engine, under way: what it counted begins there".into());
+        }
         if self.generator_limited {
             row("limit", "the GENERATOR, not the engine: figures above speak of this program".into());
         }
