@@ -8,6 +8,7 @@ use heartline::client::{Beats, ClientError, Query, Registration, Session, Target
 use heartline::wire::*;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
@@ -34,6 +35,27 @@ fn a_late_duplicate_of_a_replaced_registration_replaces_nothing() {
     let second = session.register(&Registration { nonce: 72, ..first.clone() }).unwrap();
     assert_eq!(status(session.register(&first)), Status::Replaced);
     assert!(matches!(session.beat(&[beat(second.lease, 1)]).unwrap(), Beats::Acked(_)));
+}
+
+/// Somebody who asks by name while an instance is replaced is told of the old one or of the new one.
+#[test]
+fn who_is_replaced_is_there_all_the_while() {
+    let (engine, mut session) = start(&config());
+    session.register(&instance("payments", "a", 60_000)).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut other = Session::connect(engine.addresses()[0]).unwrap();
+            while !stop.load(Relaxed) {
+                other.register(&instance("payments", "a", 60_000)).unwrap();
+            }
+        });
+        let is_missing = |result| matches!(result, Err(ClientError::Refused { status: Status::NoInstance, .. }));
+        let missing = (0..20_000).filter(|_| is_missing(session.describe(Target::Names("payments", "a")))).count();
+        stop.store(true, Relaxed);
+        assert_eq!(missing, 0);
+    });
+    assert!(session.stats().unwrap()[Stat::Registered as usize] > 100);
 }
 
 /// A session from another loopback address, which counts as another source.

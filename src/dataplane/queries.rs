@@ -5,10 +5,11 @@ use super::{Dataplane, refuse_field};
 use crate::clock::{NANOS_PER_MS, Nanos};
 use crate::exchange::{Replies, Requester};
 use crate::limits::{
-    ATTRIBUTES_BYTES_MAX, BEATS_PER_FRAME_MAX, COOKIE_PERIOD_NS, ENDPOINTS_PER_FRAME_MAX, FRAME_BYTES_MAX, SCAN_MEMBERS_MAX,
+    ATTRIBUTES_BYTES_MAX, BEATS_PER_FRAME_MAX, COOKIE_PERIOD_NS, ENDPOINTS_PER_FRAME_MAX, FRAME_BYTES_MAX, READ_RETRIES, SCAN_MEMBERS_MAX,
     SERVICES_PER_FRAME_MAX, TTL_MS_MAX, TTL_MS_MIN,
 };
 use crate::region::Disturbed;
+use crate::sync::spin_loop;
 use crate::wire::{Describe, Description, Header, Kind, ServiceEntry, Services, ServicesHead, Status, Welcome, header_flags, service_id};
 use smallvec::SmallVec;
 use std::mem::offset_of;
@@ -39,13 +40,12 @@ impl Dataplane {
         if by_name == body.instance.is_empty() {
             return refuse_field(from, Kind::Describe, offset_of!(Describe, instance), replies);
         }
-        let slot = if by_name { self.find(body) } else { Ok(Some(body.slot.get())) };
-        let generation = (!by_name).then(|| body.generation.get());
         let mut tail = [0; ATTRIBUTES_BYTES_MAX];
-        let described = slot.and_then(|slot| match slot {
-            Some(slot) => self.description(now, slot, generation, &mut tail),
-            None => Ok(None),
-        });
+        let described = if by_name {
+            self.description_by_name(now, body, &mut tail)
+        } else {
+            self.description(now, body.slot.get(), Some(body.generation.get()), &mut tail)
+        };
         match described {
             Ok(Some(description)) => {
                 let attributes = &tail[..usize::from(description.attributes_len.get())];
@@ -56,6 +56,24 @@ impl Dataplane {
             Ok(None) => replies.put_status(from, Kind::Describe, Status::NoInstance),
             Err(Disturbed) => replies.put_status(from, Kind::Describe, Status::Busy),
         }
+    }
+
+    /// Describes who has a name. Whoever is found may be replaced before they are read; then the name is looked up again.
+    fn description_by_name(
+        &self,
+        now: Nanos,
+        body: &Describe,
+        tail: &mut [u8; ATTRIBUTES_BYTES_MAX],
+    ) -> Result<Option<Description>, Disturbed> {
+        for _ in 0..READ_RETRIES {
+            let Some(slot) = self.find(body)? else { return Ok(None) };
+            let described = self.description(now, slot, None, tail)?;
+            if described.is_some() {
+                return Ok(described);
+            }
+            spin_loop();
+        }
+        Err(Disturbed)
     }
 
     fn find(&self, body: &Describe) -> Result<Option<u32>, Disturbed> {
