@@ -1,7 +1,8 @@
 //! Sockets that a service manager hands to the process (sd_listen_fds(3)): those of a socket unit, and those that an engine before left in its store.
 
 use super::socket::{BindError, Socket};
-use rustix::net::sockopt::{set_socket_reuseport, socket_cookie};
+use rustix::net::SocketType;
+use rustix::net::sockopt::{set_socket_reuseport, socket_cookie, socket_type};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -25,8 +26,10 @@ impl Inherited {
         Self { fd, stored }
     }
 
+    /// Whether it is a datagram socket of this address.
     fn is_at(&self, address: SocketAddr) -> bool {
-        rustix::net::getsockname(&self.fd).ok().and_then(|own| SocketAddr::try_from(own).ok()) == Some(address)
+        socket_type(&self.fd).is_ok_and(|kind| kind == SocketType::DGRAM)
+            && rustix::net::getsockname(&self.fd).ok().and_then(|own| SocketAddr::try_from(own).ok()) == Some(address)
     }
 
     /// Whether another user made it, as the service manager does for services that have a user of their own.
@@ -95,7 +98,7 @@ pub(super) fn matching(
 mod tests {
     use super::*;
     use crate::net::{ReceiveBatch, bind_group};
-    use std::net::UdpSocket;
+    use std::net::{TcpListener, UdpSocket};
 
     /// Sockets as a unit or an engine before leaves them: bound to one address, with descriptors of their own.
     fn given(count: usize, stored: bool) -> (SocketAddr, Vec<Inherited>, Vec<OwnedFd>) {
@@ -144,6 +147,16 @@ mod tests {
         let (address, mut inherited, _fds) = given(3, false);
         let refused = bind_group(address, 2, 1 << 16, &mut inherited).unwrap_err();
         assert!(refused.to_string().contains("3 sockets") && refused.to_string().contains("ListenDatagram="), "{refused}");
+    }
+
+    #[test]
+    fn a_stream_socket_is_not_taken_for_one() {
+        let stream = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = stream.local_addr().unwrap();
+        let mut inherited = vec![Inherited::new(stream.into(), false)];
+        let group = bind_group(address, 1, 1 << 16, &mut inherited).unwrap();
+        send_from_many(address);
+        assert_eq!((receive(&group[0]), inherited.len()), (100, 1));
     }
 
     #[test]
