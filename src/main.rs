@@ -3,6 +3,7 @@
 mod service;
 
 use clap::Parser;
+use heartline::net::{BindError, close_strays};
 use heartline::region::RegionError;
 use heartline::{Config, ConfigError, Engine, Options, StartError};
 use service::Signals;
@@ -42,13 +43,33 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let result = if arguments.check_config { say(&config.to_file()) } else { serve(&config, &arguments) };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => {
-            eprintln!("heartlined: {reason}");
-            ExitCode::FAILURE
-        }
+    let result = if arguments.check_config { say(&config.to_file()).map_err(Failure::Failed) } else { serve(&config, &arguments) };
+    let (code, reason) = match result {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Usage(reason)) => (ExitCode::from(2), reason),
+        Err(Failure::Failed(reason)) => (ExitCode::FAILURE, reason),
+    };
+    eprintln!("heartlined: {reason}");
+    code
+}
+
+/// Why it ended, and with which exit code.
+enum Failure {
+    /// What it was given is wrong.
+    Usage(String),
+    /// Anything else.
+    Failed(String),
+}
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Self {
+        Self::Failed(reason)
+    }
+}
+
+impl From<BindError> for Failure {
+    fn from(error: BindError) -> Self {
+        if error.is_usage() { Self::Usage(error.to_string()) } else { Self::Failed(error.to_string()) }
     }
 }
 
@@ -74,19 +95,26 @@ fn say(text: &str) -> Result<(), String> {
     write!(out, "{text}").and_then(|()| out.flush()).map_err(|error| format!("standard output: {error}"))
 }
 
-fn serve(config: &Config, arguments: &Arguments) -> Result<(), String> {
+fn serve(config: &Config, arguments: &Arguments) -> Result<(), Failure> {
+    // First of all: descriptors that were promised and are not there would be taken by what is opened next.
+    let inherited = heartline::net::inherited();
+    let mut inherited =
+        inherited.map_err(|error| format!("sockets of the service manager, descriptors from 3 on (LISTEN_FDS): {error}"))?;
+    if close_strays(&mut inherited, &config.listen)? {
+        service::empty_store();
+    }
     // Before the engine: a signal that comes while it starts stops it in order, too.
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(|error| format!("catching signals: {error}"))?;
     }
     let signals = Signals::catch().map_err(|error| format!("catching signals: {error}"))?;
-    let inherited = heartline::net::inherited().map_err(|error| format!("sockets of the service manager: {error}"))?;
     let started = if arguments.replace { Engine::replace(config, inherited, &stop) } else { Engine::start_on(config, inherited, &stop) };
     let mut engine = match started {
         Ok(engine) => engine,
         Err(StartError::Region(RegionError::Cancelled)) => return Ok(()),
-        Err(error) => return Err(error.to_string()),
+        Err(StartError::Bind(error)) => return Err(error.into()),
+        Err(error) => return Err(error.to_string().into()),
     };
     // Who is not listening to this line still has a running engine.
     let _ = say(&ready(config, &engine));
@@ -104,7 +132,7 @@ fn serve(config: &Config, arguments: &Arguments) -> Result<(), String> {
             config.receive_buffer
         );
     }
-    service::serve(engine, signals, || configure(arguments).map_err(|error| error.to_string()))
+    Ok(service::serve(engine, signals, || configure(arguments).map_err(|error| error.to_string()))?)
 }
 
 fn ready(config: &Config, engine: &Engine) -> String {

@@ -92,6 +92,15 @@ pub(crate) fn serve(mut engine: Engine, mut signals: Signals, reload: impl Fn() 
     }
 }
 
+/// Has the service manager let go of the sockets in its store, and waits until it has (sd_notify_barrier(3)).
+pub(crate) fn empty_store() {
+    tell(&[NotifyState::FdStoreRemove, NotifyState::FdName(STORE_NAME)]);
+    let Ok((done, doing)) = io::pipe() else { return };
+    let _ = sd_notify::notify_with_fds(&[NotifyState::Custom("BARRIER=1")], &[doing.as_fd()]);
+    drop(doing);
+    let _ = poll(&mut [PollFd::new(&done, PollFlags::IN)], Some(&Timespec { tv_sec: 1, tv_nsec: 0 }));
+}
+
 /// What there is to do.
 struct Wakes {
     end: bool,

@@ -1,8 +1,8 @@
 //! Sockets that a service manager hands to the process (sd_listen_fds(3)): those of a socket unit, and those that an engine before left in its store.
 
 use super::socket::{BindError, Socket};
-use rustix::net::SocketType;
-use rustix::net::sockopt::{set_socket_reuseport, socket_cookie, socket_type};
+use rustix::net::sockopt::{ipv6_v6only, set_socket_reuseport, socket_cookie, socket_type};
+use rustix::net::{SocketType, getpeername, getsockname};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -26,10 +26,16 @@ impl Inherited {
         Self { fd, stored }
     }
 
-    /// Whether it is a datagram socket of this address.
+    /// Where it receives datagrams; `None` for anything else.
+    fn address(&self) -> Option<SocketAddr> {
+        let receives = socket_type(&self.fd).is_ok_and(|kind| kind == SocketType::DGRAM) && getpeername(&self.fd).is_err();
+        getsockname(&self.fd).ok().filter(|_| receives).and_then(|own| SocketAddr::try_from(own).ok())
+    }
+
+    /// Whether it receives what an address of `--listen` asks for; `[::]` asks for both families.
     fn is_at(&self, address: SocketAddr) -> bool {
-        socket_type(&self.fd).is_ok_and(|kind| kind == SocketType::DGRAM)
-            && rustix::net::getsockname(&self.fd).ok().and_then(|own| SocketAddr::try_from(own).ok()) == Some(address)
+        let is_half = address.is_ipv6() && address.ip().is_unspecified() && ipv6_v6only(&self.fd).unwrap_or(true);
+        self.address() == Some(address) && !is_half
     }
 
     /// Whether another user made it, as the service manager does for services that have a user of their own.
@@ -63,6 +69,18 @@ fn distinct(all: impl Iterator<Item = Inherited>) -> Vec<Inherited> {
         }
     }
     kept
+}
+
+/// Closes sockets of the store that receive for none of these addresses, and says whether there were any: the service manager must let go of
+/// them, too, before others can be bound. It never lets go of those of a unit.
+pub fn close_strays(inherited: &mut Vec<Inherited>, listen: &[SocketAddr]) -> Result<bool, BindError> {
+    let is_stray = |one: &mut Inherited| !listen.iter().any(|&address| one.is_at(address));
+    let strays: Vec<Inherited> = inherited.extract_if(.., is_stray).collect();
+    match strays.iter().find(|one| !one.stored).map(Inherited::address) {
+        None => Ok(!strays.is_empty()),
+        Some(Some(address)) => Err(BindError::Stray(address)),
+        Some(None) => Err(BindError::NoDatagrams),
+    }
 }
 
 /// For how many of `loops` loops there can be a socket at this address: the kernel lets only sockets of one user share a port
@@ -150,13 +168,42 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_socket_is_not_taken_for_one() {
+    fn what_receives_no_datagrams_is_no_socket_of_ours() {
         let stream = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = stream.local_addr().unwrap();
         let mut inherited = vec![Inherited::new(stream.into(), false)];
         let group = bind_group(address, 1, 1 << 16, &mut inherited).unwrap();
         send_from_many(address);
         assert_eq!((receive(&group[0]), inherited.len()), (100, 1));
+        assert!(matches!(close_strays(&mut inherited, &[address]), Err(BindError::NoDatagrams)));
+    }
+
+    #[test]
+    fn strays_of_the_store_are_closed_and_those_of_a_unit_refused() {
+        let (address, mut inherited, fds) = given(2, true);
+        drop(fds);
+        assert_eq!(close_strays(&mut inherited, &[address]).map_err(|error| error.to_string()), Ok(false));
+        assert_eq!(inherited.len(), 2);
+        let other: SocketAddr = "127.0.0.1:9".parse().unwrap();
+        assert_eq!(close_strays(&mut inherited, &[other]).map_err(|error| error.to_string()), Ok(true));
+        UdpSocket::bind(address).expect("nobody is there any more");
+        let (address, mut inherited, _fds) = given(1, false);
+        assert!(matches!(close_strays(&mut inherited, &[other]), Err(BindError::Stray(at)) if at == address));
+    }
+
+    /// `[::]` is for both families; a socket that takes one would leave the other unheard.
+    #[test]
+    fn a_socket_of_one_family_is_not_both() {
+        for only in [true, false] {
+            let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None).unwrap();
+            socket.set_only_v6(only).unwrap();
+            if socket.bind(&"[::]:0".parse::<SocketAddr>().unwrap().into()).is_err() {
+                println!("skipped: this machine has no IPv6");
+                return;
+            }
+            let address = socket.local_addr().unwrap().as_socket().unwrap();
+            assert_eq!(Inherited::new(socket.into(), true).is_at(address), !only);
+        }
     }
 
     #[test]

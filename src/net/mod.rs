@@ -10,7 +10,7 @@ mod send;
 mod socket;
 
 pub use address::map_ip;
-pub use inherited::{Inherited, STORE_NAME, inherited, loops_possible};
+pub use inherited::{Inherited, STORE_NAME, close_strays, inherited, loops_possible};
 pub use receive::{Message, ReceiveBatch};
 pub use send::{SendBatch, Sent};
 pub use socket::{BindError, Socket, bind_group};

@@ -52,6 +52,15 @@ pub enum BindError {
         /// How many loops.
         loops: usize,
     },
+    /// A service manager gave a socket that receives for none of the addresses, and will not close it.
+    #[error(
+        "the service manager listens on {0}, which is none of --listen ([::] is both families there: BindIPv6Only=both), and what comes to it \
+         would be lost; make the socket unit and --listen agree"
+    )]
+    Stray(SocketAddr),
+    /// A service manager gave a descriptor that receives no datagrams.
+    #[error("the service manager gave a descriptor that receives no datagrams; the socket unit may have ListenDatagram= lines only")]
+    NoDatagrams,
     /// The machine has no such address or family, or forbids it.
     #[error("can't listen on {address}: {source}")]
     Io {
@@ -60,6 +69,13 @@ pub enum BindError {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+impl BindError {
+    /// Whether the configuration is wrong, so that trying again changes nothing.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::TooMany { .. } | Self::Stray(_) | Self::NoDatagrams)
+    }
 }
 
 /// Binds one socket for each of `loops` loops to an address; port 0 is chosen by the kernel once for all. Inherited sockets of that address
