@@ -149,6 +149,7 @@ impl<'a> Generator<'a> {
         let engine = self.session.stats()?;
         self.take_naks()?;
         Ok(super::report::Snapshot {
+            at: std::time::Instant::now(),
             engine,
             beats: self.sent_beats,
             frames: self.sent_frames,

@@ -5,9 +5,11 @@ use super::watch::Watch;
 use hdrhistogram::Histogram;
 use heartline::wire::Stat;
 use serde::Serialize;
+use std::time::Instant;
 
 /// Counters at one moment.
 pub(super) struct Snapshot {
+    pub(super) at: Instant,
     pub(super) engine: Vec<u64>,
     pub(super) beats: u64,
     pub(super) frames: u64,
@@ -24,7 +26,7 @@ pub(super) struct Window {
 impl Window {
     /// Whether the engine was started again under way; then its counters began anew.
     fn restarted(&self) -> bool {
-        self.after.engine[Stat::UptimeNs as usize] < self.before.engine[Stat::UptimeNs as usize]
+        u128::from(self.after.engine[Stat::UptimeNs as usize]) < (self.after.at - self.before.at).as_nanos()
     }
 
     fn engine(&self, stat: Stat) -> u64 {
@@ -40,10 +42,11 @@ struct Beats {
     accepted: u64,
     old: u64,
     refused: u64,
-    lost: u64,
+    /// Not known of an engine that was started again: what it had accepted before went with it.
+    lost: Option<u64>,
     kernel_drops: u64,
     /// Sent, and neither accepted, old, refused nor in a datagram that the kernel dropped.
-    unaccounted: i64,
+    unaccounted: Option<i64>,
     frames: u64,
     unsent_frames: u64,
     naks: u64,
@@ -112,6 +115,7 @@ impl Report {
         let frames = window.after.frames - window.before.frames;
         let (accepted, old) = (window.engine(Stat::BeatsAccepted), window.engine(Stat::BeatsOld));
         let (refused, drops) = (window.engine(Stat::BeatsRefused), window.engine(Stat::KernelDrops));
+        let known = !window.restarted();
         let cpu = window.engine(Stat::CpuNs) as f64;
         let uptime = window.engine(Stat::UptimeNs).max(1) as f64;
         let interval_ms = options.ttl.as_secs_f64() * 1000.0 / 4.0;
@@ -131,9 +135,9 @@ impl Report {
                 accepted,
                 old,
                 refused,
-                lost: sent.saturating_sub(accepted + old + refused),
+                lost: known.then(|| sent.saturating_sub(accepted + old + refused)),
                 kernel_drops: drops,
-                unaccounted: sent as i64 - (accepted + old + refused + drops * u64::from(options.batch)) as i64,
+                unaccounted: known.then(|| sent as i64 - (accepted + old + refused + drops * u64::from(options.batch)) as i64),
                 frames,
                 unsent_frames,
                 naks: window.after.naks - window.before.naks,
@@ -193,7 +197,10 @@ impl Report {
         row("beats sent", self.beats.sent.to_string());
         row("beats accepted", self.beats.accepted.to_string());
         row("beats old / refused", format!("{} / {}", self.beats.old, self.beats.refused));
-        row("beats lost", format!("{} ({} unaccounted)", self.beats.lost, self.beats.unaccounted));
+        match (self.beats.lost, self.beats.unaccounted) {
+            (Some(lost), Some(unaccounted)) => row("beats lost", format!("{lost} ({unaccounted} unaccounted)")),
+            _ => row("beats lost", "not known: the engine was started again under way, and counts from there".into()),
+        }
         row("kernel drops", format!("{} datagrams", self.beats.kernel_drops));
         row("killed / found", format!("{} / {}", self.killed, self.detected));
         row("found early", self.early.to_string());
@@ -208,9 +215,6 @@ impl Report {
         row("engine memory", format!("{:.1} bytes for each lease of its capacity", self.engine.bytes_per_lease));
         row("holds / deafness", format!("{} / {}", self.engine.holds, self.engine.deafness));
         row("generator lag", times(&self.generator_lag_ms));
-        if self.engine_restarted {
-            row("restarted", "the engine, under way: what it counted begins there".into());
-        }
         if self.generator_limited {
             row("limit", "the GENERATOR, not the engine: figures above speak of this program".into());
         }
