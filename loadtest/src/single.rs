@@ -104,8 +104,8 @@ pub(crate) fn linewalk(options: &FloorOptions) -> Result<(), String> {
 pub(crate) struct DetectOptions {
     #[command(flatten)]
     target: Target,
-    /// Leases that beat; a thousand of them die
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1000..=16_777_216))]
+    /// Leases that beat; a thousand of them die, which is too few for a hold
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(4000..=16_777_216))]
     instances: u32,
     /// Time to live of their leases
     #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
