@@ -100,8 +100,10 @@ fn serve(config: &Config, arguments: &Arguments) -> Result<(), Failure> {
     let inherited = heartline::net::inherited();
     let mut inherited =
         inherited.map_err(|error| format!("sockets of the service manager, descriptors from 3 on (LISTEN_FDS): {error}"))?;
-    if close_strays(&mut inherited, &config.listen)? {
-        service::empty_store();
+    let strays = close_strays(&mut inherited, &config.listen)?;
+    if !strays.is_empty() {
+        eprintln!("heartlined: sockets in the service manager's store that are none of --listen are closed: {strays:?}");
+        service::empty_store(&strays);
     }
     // Before the engine: a signal that comes while it starts stops it in order, too.
     let stop = Arc::new(AtomicBool::new(false));

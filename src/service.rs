@@ -8,9 +8,10 @@ use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 use std::io::{self, Read};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Signals, as something to wait for.
 pub(crate) struct Signals {
@@ -92,13 +93,14 @@ pub(crate) fn serve(mut engine: Engine, mut signals: Signals, reload: impl Fn() 
     }
 }
 
-/// Has the service manager let go of the sockets in its store, and waits until it has (sd_notify_barrier(3)).
-pub(crate) fn empty_store() {
+/// Has the service manager let go of the sockets in its store, and waits until nobody listens at these addresses of theirs, for a second at most.
+pub(crate) fn empty_store(addresses: &[SocketAddr]) {
     tell(&[NotifyState::FdStoreRemove, NotifyState::FdName(STORE_NAME)]);
-    let Ok((done, doing)) = io::pipe() else { return };
-    let _ = sd_notify::notify_with_fds(&[NotifyState::Custom("BARRIER=1")], &[doing.as_fd()]);
-    drop(doing);
-    let _ = poll(&mut [PollFd::new(&done, PollFlags::IN)], Some(&Timespec { tv_sec: 1, tv_nsec: 0 }));
+    let is_taken = |address: &SocketAddr| UdpSocket::bind(address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse);
+    let begin = Instant::now();
+    while addresses.iter().any(is_taken) && begin.elapsed() < Duration::from_secs(1) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// What there is to do.

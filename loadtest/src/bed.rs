@@ -92,9 +92,9 @@ impl Bed {
         let mut session = Session::connect(target).map_err(|error| error.to_string())?;
         // Whoever is not there is not waited for as long as somebody who is busy.
         session.set_patience(Duration::from_millis(100));
-        session.hello().map_err(|error| format!("{error}; is an engine there?"))?;
-        session.set_patience(Duration::from_secs(5));
         let mut bed = Self { target, child, session, state };
+        bed.session.hello().map_err(|error| format!("{error}; is an engine there?"))?;
+        bed.session.set_patience(Duration::from_secs(5));
         bed.counters()?;
         Ok(bed)
     }

@@ -120,8 +120,10 @@ impl<'a> Restart<'a> {
         }
         let cpus = machine::cpus();
         let cpu = *cpus.first().ok_or("no CPU to run on")?;
-        // A port that is free now; the daemon listens on the same one in every round.
-        let listen = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+        // The daemon listens on the same port in every round: below those that the kernel gives to others meanwhile (`ip_local_port_range`).
+        let free = |port: &u16| UdpSocket::bind(("127.0.0.1", *port)).is_ok();
+        let from = 10_000 + (std::process::id() % 20_000) as u16;
+        let listen = SocketAddr::from(([127, 0, 0, 1], (from..32_000).find(free).ok_or("no port is free")?));
         Ok(Self { options, program, state, snapshot, cpu, listen })
     }
 

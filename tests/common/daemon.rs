@@ -32,9 +32,9 @@ impl Drop for Scratch {
 /// it while nobody listens there.
 pub(crate) fn lasting_address() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let ports = std::iter::repeat_with(|| 10_000 + (std::process::id() * 16 + NEXT.fetch_add(1, Relaxed)) % 20_000);
+    let ports = (0..20_000).map(|_| 10_000 + (std::process::id() * 16 + NEXT.fetch_add(1, Relaxed)) % 20_000);
     let is_free = |address: &String| UdpSocket::bind(address).is_ok();
-    ports.map(|port| format!("127.0.0.1:{port}")).find(is_free).expect("ports do not end")
+    ports.map(|port| format!("127.0.0.1:{port}")).find(is_free).expect("there is a free port on loopback")
 }
 
 /// Raises a flag when it is dropped, so that threads that wait for it end with a test that fails, too.

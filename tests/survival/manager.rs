@@ -77,10 +77,12 @@ fn there_are_as_many_loops_as_sockets_of_another_user() {
     let bind = || {
         // Of this thread only.
         let nobody = Uid::from_raw(65_534);
-        set_thread_res_uid(nobody, nobody, nobody).unwrap();
-        UdpSocket::bind("127.0.0.1:0").unwrap()
+        set_thread_res_uid(nobody, nobody, nobody).map(|()| UdpSocket::bind("127.0.0.1:0").unwrap())
     };
-    let socket = std::thread::spawn(bind).join().unwrap();
+    let Ok(socket) = std::thread::spawn(bind).join().unwrap() else {
+        println!("skipped: this root can't become another user");
+        return;
+    };
     let config = Config { listen: vec![socket.local_addr().unwrap()], ..config() };
     let cores = config.loop_cores().len();
     let engine = Engine::start_on(&config, vec![Inherited::new(socket.into(), false)], &AtomicBool::new(false)).unwrap();

@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use zerocopy::byteorder::little_endian::U64;
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -146,10 +146,13 @@ impl<'a> Generator<'a> {
     fn snapshot(&mut self) -> Result<super::report::Snapshot, Box<dyn std::error::Error>> {
         // Frames sent just now are still on their way.
         std::thread::sleep(Duration::from_millis(5));
+        let asked = Instant::now();
         let engine = self.session.stats()?;
+        let answered = Instant::now();
         self.take_naks()?;
         Ok(super::report::Snapshot {
-            at: std::time::Instant::now(),
+            asked,
+            answered,
             engine,
             beats: self.sent_beats,
             frames: self.sent_frames,

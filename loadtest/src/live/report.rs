@@ -9,7 +9,9 @@ use std::time::Instant;
 
 /// Counters at one moment.
 pub(super) struct Snapshot {
-    pub(super) at: Instant,
+    /// When the engine was asked, and when it had answered.
+    pub(super) asked: Instant,
+    pub(super) answered: Instant,
     pub(super) engine: Vec<u64>,
     pub(super) beats: u64,
     pub(super) frames: u64,
@@ -26,7 +28,7 @@ pub(super) struct Window {
 impl Window {
     /// Whether the engine was started again under way; then its counters began anew.
     fn restarted(&self) -> bool {
-        u128::from(self.after.engine[Stat::UptimeNs as usize]) < (self.after.at - self.before.at).as_nanos()
+        u128::from(self.after.engine[Stat::UptimeNs as usize]) < (self.after.asked - self.before.answered).as_nanos()
     }
 
     fn engine(&self, stat: Stat) -> u64 {
