@@ -115,7 +115,8 @@ pub(super) fn matching(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::{ReceiveBatch, bind_group};
+    use crate::net::bind_group;
+    use crate::net::socket::tests::shares;
     use std::net::{TcpListener, UdpSocket};
 
     /// Sockets as a unit or an engine before leaves them: bound to one address, with descriptors of their own.
@@ -126,17 +127,6 @@ mod tests {
         (group[0].local_addr().unwrap(), inherited, copies().collect())
     }
 
-    fn send_from_many(address: SocketAddr) {
-        for _ in 0..100 {
-            UdpSocket::bind("127.0.0.1:0").unwrap().send_to(&[1], address).unwrap();
-        }
-    }
-
-    fn receive(socket: &Socket) -> usize {
-        let mut batch = ReceiveBatch::default();
-        std::iter::from_fn(|| batch.receive(socket).ok().filter(|&count| count > 0)).sum()
-    }
-
     #[test]
     fn one_socket_given_twice_is_one() {
         let (address, mut inherited, fds) = given(2, false);
@@ -144,9 +134,8 @@ mod tests {
         let mut inherited = distinct(inherited.into_iter());
         assert_eq!((inherited.len(), inherited.iter().any(|one| one.stored)), (2, false));
         let group = bind_group(address, 2, 1 << 16, &mut inherited).unwrap();
-        send_from_many(address);
-        let received: Vec<usize> = group.iter().map(receive).collect();
-        assert!(received.iter().sum::<usize>() == 100 && received.iter().all(|&count| count > 10), "{received:?}");
+        let shares = shares(&group);
+        assert!(shares.iter().sum::<usize>() == 100 && shares.iter().all(|&count| count > 10), "{shares:?}");
     }
 
     /// Fewer loops than before: what the store has too much is closed, or it would take its share of what comes.
@@ -156,8 +145,7 @@ mod tests {
         // The service manager lets go of them when it is told to.
         drop(fds);
         let group = bind_group(address, 1, 1 << 16, &mut inherited).unwrap();
-        send_from_many(address);
-        assert_eq!((group.len(), inherited.len(), receive(&group[0])), (1, 0, 100));
+        assert_eq!((shares(&group), inherited.len()), (vec![100], 0));
     }
 
     #[test]
@@ -173,8 +161,7 @@ mod tests {
         let address = stream.local_addr().unwrap();
         let mut inherited = vec![Inherited::new(stream.into(), false)];
         let group = bind_group(address, 1, 1 << 16, &mut inherited).unwrap();
-        send_from_many(address);
-        assert_eq!((receive(&group[0]), inherited.len()), (100, 1));
+        assert_eq!((shares(&group), inherited.len()), (vec![100], 1));
         assert!(matches!(close_strays(&mut inherited, &[address]), Err(BindError::NoDatagrams)));
     }
 
@@ -212,8 +199,7 @@ mod tests {
         let mut inherited = vec![Inherited::new(alone.into(), false)];
         assert_eq!(loops_possible(&inherited, address, 2), 2, "of one's own user");
         let group = bind_group(address, 2, 1 << 16, &mut inherited).unwrap();
-        send_from_many(address);
-        let received: Vec<usize> = group.iter().map(receive).collect();
-        assert!(received.iter().sum::<usize>() == 100 && received.iter().all(|&count| count > 10), "{received:?}");
+        let shares = shares(&group);
+        assert!(shares.iter().sum::<usize>() == 100 && shares.iter().all(|&count| count > 10), "{shares:?}");
     }
 }

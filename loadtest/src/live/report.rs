@@ -44,7 +44,7 @@ struct Beats {
     accepted: u64,
     old: u64,
     refused: u64,
-    /// Not known of an engine that was started again: what it had accepted before went with it.
+    /// Not known of an engine that was started again under way: what it counted begins there.
     lost: Option<u64>,
     kernel_drops: u64,
     /// Sent, and neither accepted, old, refused nor in a datagram that the kernel dropped.
@@ -106,8 +106,6 @@ pub(super) struct Report {
     /// How late the generator sent its frames.
     generator_lag_ms: Percentiles,
     generator_limited: bool,
-    /// The engine was started again under way: what it counted begins there.
-    engine_restarted: bool,
     engine: EngineFigures,
 }
 
@@ -156,7 +154,6 @@ impl Report {
             // A generator that is late by a twentieth of the interval tests its own scheduler.
             generator_limited: unsent_frames > 0 || generator_lag_ms.p99 > interval_ms / 20.0,
             generator_lag_ms,
-            engine_restarted: window.restarted(),
             engine: EngineFigures {
                 cpu_ns_per_beat: cpu / accepted.max(1) as f64,
                 cpu_ns_per_datagram: cpu / window.engine(Stat::Datagrams).max(1) as f64,
