@@ -1,7 +1,8 @@
-//! Workloads whose instructions are counted: `.ci/counts` runs each under callgrind and compares with `counts.txt`.
+//! Workloads whose instructions are counted: `.ci/counts` runs each under callgrind and compares
+//! with `counts.txt`.
 //!
-//! `counts NAME REPEATS` runs one; only what happens inside [`measured`] is counted. Instructions, other than times, are the same on
-//! every run of one binary.
+//! `counts NAME REPEATS` runs one; only what happens inside [`measured`] is counted. Instructions,
+//! other than times, are the same on every run of one binary.
 
 #[path = "../tests/common/harness.rs"]
 mod harness;
@@ -17,7 +18,8 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
 const LEASES: u32 = 4000;
-const NAMES: [&str; 6] = ["beat", "beats-50", "discover-1", "discover-25", "index-lookup", "wheel-tick"];
+const NAMES: [&str; 6] =
+    ["beat", "beats-50", "discover-1", "discover-25", "index-lookup", "wheel-tick"];
 
 /// The only function that is counted.
 #[inline(never)]
@@ -36,7 +38,9 @@ fn engine() -> (Harness, Vec<Lease>) {
         body.service = Name::new(&format!("service-{}", number % 40)).unwrap();
         body.instance = Name::new(&format!("instance-{number}")).unwrap();
         let reply = engine.request(peer(1), Kind::Register, &[body.as_bytes()]).unwrap();
-        let ReplyBody::Granted(granted) = Reply::decode(&reply).unwrap().body else { panic!("refused") };
+        let ReplyBody::Granted(granted) = Reply::decode(&reply).unwrap().body else {
+            panic!("refused")
+        };
         granted.lease
     });
     let leases = leases.collect();
@@ -54,7 +58,8 @@ fn beats(repeats: u64, batch: usize) {
                     Beat { lease, sequence: U32::new(repeat as u32 + 1), ..Beat::new_zeroed() }
                 })
                 .collect();
-            let header = Header { count: U16::new(batch as u16), ..Header::request(Kind::Beat, repeat) };
+            let header =
+                Header { count: U16::new(batch as u16), ..Header::request(Kind::Beat, repeat) };
             [header.as_bytes(), beats.as_bytes()].concat()
         })
         .collect();
@@ -70,20 +75,33 @@ fn beats(repeats: u64, batch: usize) {
 fn discover(repeats: u64, limit: u16) {
     let (mut engine, _) = engine();
     let cookie = U64::new(engine.cookies.make(&peer(1).ip, engine.now));
-    let body = Discover { cookie, service: U64::new(service_id("service-7")), limit: U16::new(limit), ..Discover::new_zeroed() };
+    let body = Discover {
+        cookie,
+        service: U64::new(service_id("service-7")),
+        limit: U16::new(limit),
+        ..Discover::new_zeroed()
+    };
     let frame = [Header::request(Kind::Discover, 1).as_bytes(), body.as_bytes()].concat();
     let mut replies = Replies::default();
     let now = engine.now;
     measured(repeats, |_| {
         replies.clear();
-        engine.dataplane.receive(now, std::iter::once(Datagram { peer: peer(1), bytes: &frame }), &mut replies);
+        engine.dataplane.receive(
+            now,
+            std::iter::once(Datagram { peer: peer(1), bytes: &frame }),
+            &mut replies,
+        );
     });
-    assert_eq!(replies.iter().next().map(|(_, reply)| reply.len()), Some(32 + 48 * usize::from(limit)));
+    assert_eq!(
+        replies.iter().next().map(|(_, reply)| reply.len()),
+        Some(32 + 48 * usize::from(limit))
+    );
 }
 
 fn index_lookup(repeats: u64) {
     let (engine, _) = engine();
-    let names: Vec<Name> = (0..LEASES).map(|number| Name::new(&format!("instance-{number}")).unwrap()).collect();
+    let names: Vec<Name> =
+        (0..LEASES).map(|number| Name::new(&format!("instance-{number}")).unwrap()).collect();
     let services: Vec<(u32, u64)> = (0..40)
         .map(|number| service_id(&format!("service-{number}")))
         .map(|id| (engine.region.find_service(id).unwrap().unwrap(), id))
@@ -119,10 +137,12 @@ fn run(name: &str, repeats: u64) {
 }
 
 fn main() {
-    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let words: Vec<String> =
+        std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     match &words[..] {
         [name, repeats] => run(name, repeats.parse().expect("a number of repeats")),
-        // `cargo bench` and `cargo test --benches` come here: each workload once, so that none of them rots.
+        // `cargo bench` and `cargo test --benches` come here: each workload once, so that none of
+        // them rots.
         _ => NAMES.iter().for_each(|name| run(name, 40)),
     }
 }

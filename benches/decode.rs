@@ -1,9 +1,12 @@
-//! The decode gate alone: what it costs to check a frame, by what is in it. All frames lie in the first-level cache.
+//! The decode gate alone: what it costs to check a frame, by what is in it. All frames lie in the
+//! first-level cache.
 //!
 //! `cargo bench --bench decode`; elements are beats where a frame has beats, else frames.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use heartline::wire::{Beat, Discover, Header, Kind, Label, Name, Register, Reject, Request, service_id};
+use heartline::wire::{
+    Beat, Discover, Header, Kind, Label, Name, Register, Reject, Request, service_id,
+};
 use std::hint::black_box;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
@@ -47,12 +50,20 @@ fn refused() -> [(&'static str, Vec<u8>, Reject); 2] {
     let mut last_flag = beats(50);
     let end = last_flag.len();
     last_flag[end - 1] = 0x80;
-    [("refused for its magic", foreign, Reject::Magic), ("refused for its 50th beat", last_flag, Reject::Reserved)]
+    [
+        ("refused for its magic", foreign, Reject::Magic),
+        ("refused for its 50th beat", last_flag, Reject::Reserved),
+    ]
 }
 
 fn decode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decode");
-    let accepted = [("1 beat", beats(1), 1), ("50 beats", beats(50), 50), ("discover", discover(), 1), ("register", register(), 1)];
+    let accepted = [
+        ("1 beat", beats(1), 1),
+        ("50 beats", beats(50), 50),
+        ("discover", discover(), 1),
+        ("register", register(), 1),
+    ];
     for (name, frame, elements) in &accepted {
         assert!(Request::decode(frame).is_ok(), "{name}");
         group.throughput(Throughput::Elements(*elements));

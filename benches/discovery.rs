@@ -1,6 +1,8 @@
-//! Discovery as a loop answers it, request in and reply out: by how many endpoints are answered, and by strategy among 1,000 members.
+//! Discovery as a loop answers it, request in and reply out: by how many endpoints are answered,
+//! and by strategy among 1,000 members.
 //!
-//! `cargo bench --bench discovery`; one iteration is one answer (40 for the 1,000 in pages), elements are endpoints.
+//! `cargo bench --bench discovery`; one iteration is one answer (40 for the 1,000 in pages),
+//! elements are endpoints.
 
 #[path = "../tests/common/harness.rs"]
 mod harness;
@@ -10,14 +12,22 @@ use harness::{Harness, peer, settings};
 use heartline::dataplane::Datagram;
 use heartline::exchange::Replies;
 use heartline::limits::{ENDPOINT_BYTES, ENDPOINTS_PER_FRAME_MAX, HEADER_BYTES};
-use heartline::wire::{Discover, DiscoverHead, Header, Kind, Name, Register, Reply, ReplyBody, Strategy, service_id};
+use heartline::wire::{
+    Discover, DiscoverHead, Header, Kind, Name, Register, Reply, ReplyBody, Strategy, service_id,
+};
 use std::mem::offset_of;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 const MANY: u32 = 1000;
-const STRATEGIES: [Strategy; 6] =
-    [Strategy::All, Strategy::Random, Strategy::RoundRobin, Strategy::Weighted, Strategy::Rendezvous, Strategy::TwoChoices];
+const STRATEGIES: [Strategy; 6] = [
+    Strategy::All,
+    Strategy::Random,
+    Strategy::RoundRobin,
+    Strategy::Weighted,
+    Strategy::Rendezvous,
+    Strategy::TwoChoices,
+];
 /// Where the cursor is in a request.
 const CURSOR: usize = HEADER_BYTES + offset_of!(Discover, cursor);
 
@@ -35,9 +45,13 @@ fn engine(sizes: &[u32]) -> Harness {
                 instance: Name::new(&format!("instance-{number}")).expect("a name"),
                 ..Register::new_zeroed()
             };
-            let reply = engine.request(peer(1), Kind::Register, &[body.as_bytes()]).expect("a reply");
-            let ReplyBody::Granted(granted) = Reply::decode(&reply).expect("a frame").body else { panic!("refused") };
-            engine.region.lines()[granted.lease.slot.get() as usize].set_load((number * 7919 % 1009) as u16);
+            let reply =
+                engine.request(peer(1), Kind::Register, &[body.as_bytes()]).expect("a reply");
+            let ReplyBody::Granted(granted) = Reply::decode(&reply).expect("a frame").body else {
+                panic!("refused")
+            };
+            engine.region.lines()[granted.lease.slot.get() as usize]
+                .set_load((number * 7919 % 1009) as u16);
         }
     }
     engine
@@ -58,9 +72,14 @@ fn request(engine: &Harness, size: u32, strategy: Strategy, limit: u16) -> Vec<u
 /// One answer; returns the endpoints in it and the cursor of the next page.
 fn answer(engine: &mut Harness, request: &[u8], replies: &mut Replies) -> (usize, u32) {
     replies.clear();
-    engine.dataplane.receive(engine.now, std::iter::once(Datagram { peer: peer(1), bytes: request }), replies);
+    engine.dataplane.receive(
+        engine.now,
+        std::iter::once(Datagram { peer: peer(1), bytes: request }),
+        replies,
+    );
     let (_, reply) = replies.iter().next().expect("a reply");
-    let (head, endpoints) = DiscoverHead::ref_from_prefix(&reply[HEADER_BYTES..]).expect("longer than its head");
+    let (head, endpoints) =
+        DiscoverHead::ref_from_prefix(&reply[HEADER_BYTES..]).expect("longer than its head");
     (endpoints.len() / ENDPOINT_BYTES, head.cursor.get())
 }
 

@@ -1,8 +1,9 @@
-//! The index of instances against general hash maps at 1 M entries: random lookups alone, beside a thread that inserts and removes all the
-//! time, and inserts.
+//! The index of instances against general hash maps at 1 M entries: random lookups alone, beside a
+//! thread that inserts and removes all the time, and inserts.
 //!
-//! `cargo bench --bench index`; one iteration is one lookup or 1,000 inserts, elements are keys. Ours hashes with keyed SipHash-1-3 and
-//! compares the name in the record; the maps hash with ahash and own their keys. Beside a writer, two idle processors are needed.
+//! `cargo bench --bench index`; one iteration is one lookup or 1,000 inserts, elements are keys.
+//! Ours hashes with keyed SipHash-1-3 and compares the name in the record; the maps hash with ahash
+//! and own their keys. Beside a writer, two idle processors are needed.
 
 #[path = "common/fleet.rs"]
 mod fleet;
@@ -71,7 +72,13 @@ impl Setting {
         numbers.shuffle(&mut SmallRng::seed_from_u64(4));
         let fresh = (ENTRIES..ENTRIES + FRESH).map(|slot| {
             let wanted = wanted(slot);
-            let record = Record { service: wanted.service, replaced_nonce: 0, source: [0; 16], zone: Label::EMPTY, instance: wanted.name };
+            let record = Record {
+                service: wanted.service,
+                replaced_nonce: 0,
+                source: [0; 16],
+                zone: Label::EMPTY,
+                instance: wanted.name,
+            };
             Fresh { slot, wanted, record }
         });
         let fresh = fresh.collect();
@@ -79,12 +86,15 @@ impl Setting {
     }
 
     fn find(&self, wanted: &Wanted) -> Option<u32> {
-        self.region.find_instance(wanted.service, wanted.key.0, &wanted.name).expect("nobody disturbs")
+        self.region
+            .find_instance(wanted.service, wanted.key.0, &wanted.name)
+            .expect("nobody disturbs")
     }
 
     /// Writes what the key is compared with, then the index entry.
     fn insert(&self, fresh: &Fresh) {
-        let (region, writer, Wanted { key, name, .. }) = (&self.region, &self.writer, &fresh.wanted);
+        let (region, writer, Wanted { key, name, .. }) =
+            (&self.region, &self.writer, &fresh.wanted);
         region.records().write(writer, fresh.slot, &fresh.record, &[]);
         region.index_instance(writer, key.0, name, fresh.slot).expect("room in the index");
     }
@@ -106,7 +116,12 @@ impl Setting {
     }
 }
 
-fn lookup(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, wanted: &[Wanted], mut find: impl FnMut(&Wanted) -> Option<u32>) {
+fn lookup(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
+    wanted: &[Wanted],
+    mut find: impl FnMut(&Wanted) -> Option<u32>,
+) {
     assert!(wanted[..1000].iter().all(|wanted| find(wanted).is_some()), "{name}");
     let mut turns = wanted.iter().cycle();
     group.bench_function(name, |bencher| bencher.iter(|| turns.next().and_then(&mut find)));
@@ -126,7 +141,10 @@ fn contended(
         let mut turns = setting.wanted.iter().cycle();
         group.bench_function(name, |bencher| bencher.iter(|| turns.next().and_then(&mut find)));
     });
-    println!("{name}: the other thread inserted and removed {:.0} keys a second", rounds as f64 / time.as_secs_f64());
+    println!(
+        "{name}: the other thread inserted and removed {:.0} keys a second",
+        rounds as f64 / time.as_secs_f64()
+    );
 }
 
 fn lookups(criterion: &mut Criterion, setting: &Setting) {
@@ -159,7 +177,9 @@ fn contended_lookups(criterion: &mut Criterion, setting: &Setting) {
         map.insert(fresh.wanted.key.clone(), fresh.slot);
         map.remove(&fresh.wanted.key);
     };
-    contended(&mut group, "dashmap", setting, change, |wanted| map.get(&wanted.key).map(|value| *value));
+    contended(&mut group, "dashmap", setting, change, |wanted| {
+        map.get(&wanted.key).map(|value| *value)
+    });
     drop(map);
     let map = papaya::HashMap::with_capacity_and_hasher(CAPACITY as usize, RandomState::new());
     setting.entries().for_each(|(key, value)| assert!(map.pin().insert(key, value).is_none()));
@@ -175,12 +195,21 @@ fn contended_lookups(criterion: &mut Criterion, setting: &Setting) {
         lock().insert(fresh.wanted.key.clone(), fresh.slot);
         lock().remove(&fresh.wanted.key);
     };
-    contended(&mut group, "mutex around hashbrown", setting, change, |wanted| lock().get(&wanted.key).copied());
+    contended(&mut group, "mutex around hashbrown", setting, change, |wanted| {
+        lock().get(&wanted.key).copied()
+    });
     group.finish();
 }
 
-/// The time that `rounds` times [`INSERTS`] inserts take; what was inserted is removed again off the clock.
-fn timed<M>(into: &mut M, fresh: &[Fresh], rounds: u64, insert: impl Fn(&mut M, &Fresh), remove: impl Fn(&mut M, &Fresh)) -> Duration {
+/// The time that `rounds` times [`INSERTS`] inserts take; what was inserted is removed again off
+/// the clock.
+fn timed<M>(
+    into: &mut M,
+    fresh: &[Fresh],
+    rounds: u64,
+    insert: impl Fn(&mut M, &Fresh),
+    remove: impl Fn(&mut M, &Fresh),
+) -> Duration {
     let mut spent = Duration::ZERO;
     for chunk in fresh.chunks(INSERTS).cycle().take(rounds as usize) {
         let start = Instant::now();
@@ -196,7 +225,13 @@ fn inserts(criterion: &mut Criterion, setting: &Setting) {
     group.throughput(Throughput::Elements(INSERTS as u64));
     group.bench_function("ours, with the record", |bencher| {
         bencher.iter_custom(|rounds| {
-            timed(&mut (), &setting.fresh, rounds, |(), fresh| setting.insert(fresh), |(), fresh| setting.remove(fresh))
+            timed(
+                &mut (),
+                &setting.fresh,
+                rounds,
+                |(), fresh| setting.insert(fresh),
+                |(), fresh| setting.remove(fresh),
+            )
         });
     });
     let mut map = setting.hashbrown();

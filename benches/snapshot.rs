@@ -1,7 +1,9 @@
-//! Copying 100,000 members into a snapshot file in memory: what the snapshot thread computes, without the disk.
+//! Copying 100,000 members into a snapshot file in memory: what the snapshot thread computes,
+//! without the disk.
 //!
-//! `cargo bench --bench snapshot`; one iteration is one generation, elements are leases of the whole region. Each generation takes the
-//! other half of the file, so with 1 % changed since the last one a half is brought up to date with the changes of two.
+//! `cargo bench --bench snapshot`; one iteration is one generation, elements are leases of the
+//! whole region. Each generation takes the other half of the file, so with 1 % changed since the
+//! last one a half is brought up to date with the changes of two.
 
 #[path = "common/fleet.rs"]
 mod fleet;
@@ -33,7 +35,8 @@ fn snapshot(criterion: &mut Criterion) {
             let mut spent = Duration::ZERO;
             for _ in 0..rounds {
                 // A writer that has just begun writes all.
-                let mut writer = Writer::new(file.take().expect("the file"), sizes, None, &region, START);
+                let mut writer =
+                    Writer::new(file.take().expect("the file"), sizes, None, &region, START);
                 let start = Instant::now();
                 let written = writer.write(&region, START, true).expect("memory takes it");
                 spent += start.elapsed();
@@ -54,7 +57,8 @@ fn snapshot(criterion: &mut Criterion) {
         bencher.iter_custom(|rounds| {
             let mut spent = Duration::ZERO;
             for _ in 0..rounds {
-                (0..LEASES / 100).for_each(|_| region.mark_changed(&right, random.random_range(0..LEASES)));
+                (0..LEASES / 100)
+                    .for_each(|_| region.mark_changed(&right, random.random_range(0..LEASES)));
                 let start = Instant::now();
                 let written = writer.write(&region, START, false).expect("memory takes it");
                 spent += start.elapsed();

@@ -1,7 +1,9 @@
-//! The structures between the threads, one by one: timers of the registrar, the command queue, and the sequence lock.
+//! The structures between the threads, one by one: timers of the registrar, the command queue, and
+//! the sequence lock.
 //!
-//! `cargo bench --bench structures`. The timing wheel is the registrar's own, so its numbers hold what the registrar does beside: a look
-//! reads a heart line and arms its timer anew, and a timer that fires is judged. The benches with two threads need two idle processors.
+//! `cargo bench --bench structures`. The timing wheel is the registrar's own, so its numbers hold
+//! what the registrar does beside: a look reads a heart line and arms its timer anew, and a timer
+//! that fires is judged. The benches with two threads need two idle processors.
 
 #[path = "common/fleet.rs"]
 mod fleet;
@@ -16,13 +18,16 @@ use heartline::region::Geometry;
 use heartline::registrar::{Next, Observed};
 use heartline::wire::Endpoint;
 use std::hint::spin_loop;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 use std::time::{Duration, Instant};
 use zerocopy::FromZeros;
 use zerocopy::byteorder::little_endian::U16;
 
 const TIMERS: u32 = 100_000;
-/// The timers of the storm are armed for two thirds of this: 30 turns of the lowest level of the wheel, so that all storms are alike.
+/// The timers of the storm are armed for two thirds of this: 30 turns of the lowest level of the
+/// wheel, so that all storms are alike.
 const STORM_TTL_MS: u32 = 11_520;
 const STORM_PERIOD: Nanos = from_ms(7_680);
 
@@ -101,7 +106,11 @@ fn storm(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(TIMERS.into()));
     let mut storm = Storm::new();
     storm.blow();
-    assert_eq!(storm.next.wake_at.map(|at| at / from_ms(256)), Some(storm.due / from_ms(256)), "the timers are armed again");
+    assert_eq!(
+        storm.next.wake_at.map(|at| at / from_ms(256)),
+        Some(storm.due / from_ms(256)),
+        "the timers are armed again"
+    );
     group.bench_function("100000 due in one tick", |bencher| {
         bencher.iter_custom(|rounds| (0..rounds).map(|_| storm.blow().1).sum());
     });
@@ -180,11 +189,17 @@ fn sequence(criterion: &mut Criterion) {
     let line = &region.endpoints()[0];
     let lock = region.directory()[line.service() as usize].sequence();
     group.bench_function("read", |bencher| bencher.iter(|| lock.read(|| line.entry())));
-    for (name, pause) in [("read beside a writer that never rests", 0), ("read beside a writer that rests", 100)] {
+    for (name, pause) in
+        [("read beside a writer that never rests", 0), ("read beside a writer that rests", 100)]
+    {
         let mut round = 0_u16;
         let write = || {
             round = round.wrapping_add(1);
-            let entry = Endpoint { weight: U16::new(round), load: U16::new(round), ..Endpoint::new_zeroed() };
+            let entry = Endpoint {
+                weight: U16::new(round),
+                load: U16::new(round),
+                ..Endpoint::new_zeroed()
+            };
             lock.write(&writer, || line.set_entry(&writer, entry));
             (0..pause).for_each(|_| spin_loop());
         };
@@ -196,7 +211,9 @@ fn sequence(criterion: &mut Criterion) {
                     let entry = lock.read(|| line.entry());
                     reads += 1;
                     match &entry {
-                        Some(entry) => torn.store(torn.load(Relaxed) | (entry.weight != entry.load), Relaxed),
+                        Some(entry) => {
+                            torn.store(torn.load(Relaxed) | (entry.weight != entry.load), Relaxed)
+                        }
                         None => given_up += 1,
                     }
                     entry
@@ -204,7 +221,10 @@ fn sequence(criterion: &mut Criterion) {
             });
         });
         assert!(!torn.into_inner(), "half of a write was read");
-        println!("{name}: {given_up} of {reads} reads were given up beside {:.0} writes a second", writes as f64 / time.as_secs_f64());
+        println!(
+            "{name}: {given_up} of {reads} reads were given up beside {:.0} writes a second",
+            writes as f64 / time.as_secs_f64()
+        );
     }
     group.finish();
 }

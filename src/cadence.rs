@@ -13,11 +13,12 @@ pub struct Cadence {
 }
 
 impl Cadence {
-    /// The cadence for a slot. The interval is a quarter of the TTL, at most an hour. Each slot has its own place in the interval,
-    /// and the phase leads to the next such place that is at least half an interval away.
+    /// The cadence for a slot. The interval is a quarter of the TTL, at most an hour. Each slot has
+    /// its own place in the interval, and the phase leads to the next such place that is at least
+    /// half an interval away.
     ///
-    /// The places are the multiples of the golden ratio, which divide a circle evenly however many there are
-    /// (Knuth, TAOCP 3, section 6.4, theorem S).
+    /// The places are the multiples of the golden ratio, which divide a circle evenly however many
+    /// there are (Knuth, TAOCP 3, section 6.4, theorem S).
     pub fn new(slot: u32, ttl: Nanos, now: Nanos) -> Self {
         let interval = (ttl / BEATS_PER_TTL / 1000).clamp(1, INTERVAL_US_MAX);
         let fraction = u64::from(slot).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;

@@ -1,4 +1,5 @@
-//! Time: nanoseconds of the kernel's monotonic clock, which no wall-clock step moves and which stands still while the machine is suspended.
+//! Time: nanoseconds of the kernel's monotonic clock, which no wall-clock step moves and which
+//! stands still while the machine is suspended.
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -28,7 +29,8 @@ pub const fn from_ms(ms: u64) -> Nanos {
 /// Readings of the monotonic clock mean something only together with the boot they were taken in.
 pub fn boot_id() -> [u8; 16] {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let digits: Vec<u8> = text.bytes().filter_map(|byte| (byte as char).to_digit(16)).map(|d| d as u8).collect();
+    let digits: Vec<u8> =
+        text.bytes().filter_map(|byte| (byte as char).to_digit(16)).map(|d| d as u8).collect();
     let mut id = [0; 16];
     for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
         *byte = pair[0] << 4 | pair[1];

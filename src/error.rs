@@ -28,7 +28,9 @@ pub enum StartError {
     #[error(transparent)]
     Region(#[from] RegionError),
     /// Another engine has the state directory.
-    #[error("{0} belongs to a running engine; replace it with --replace, stop it, or choose another --state")]
+    #[error(
+        "{0} belongs to a running engine; replace it with --replace, stop it, or choose another --state"
+    )]
     StateInUse(PathBuf),
     /// The engine that runs did not hand over. It goes on.
     #[error("the engine of {path} did not hand over and goes on: {source}")]
@@ -49,7 +51,8 @@ pub enum StartError {
         /// Why.
         source: SnapshotError,
     },
-    /// The memory of the engine before has members for which the configured sizes have no room. It was left as it is.
+    /// The memory of the engine before has members for which the configured sizes have no room. It
+    /// was left as it is.
     #[error(
         "the engine before left a lease in slot {slot} and {attributes} attribute bytes; run with a capacity and attributes no smaller than before"
     )]
@@ -60,7 +63,9 @@ pub enum StartError {
         attributes: usize,
     },
     /// There is no room for the snapshot file.
-    #[error("the snapshot {path}: {bytes} bytes do not fit: {source}; free some, choose another --snapshot, or lower --capacity")]
+    #[error(
+        "the snapshot {path}: {bytes} bytes do not fit: {source}; free some, choose another --snapshot, or lower --capacity"
+    )]
     SnapshotSpace {
         /// Which.
         path: PathBuf,
@@ -70,10 +75,14 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// The state directory is not on tmpfs.
-    #[error("{0} is not on tmpfs: a page that a disk backs would stall the loops; choose a directory under /dev/shm or /run")]
+    #[error(
+        "{0} is not on tmpfs: a page that a disk backs would stall the loops; choose a directory under /dev/shm or /run"
+    )]
     NotTmpfs(PathBuf),
     /// Others can write to the state directory.
-    #[error("state directory {path} belongs to user {owner} with mode {mode:o}; it must be user {own}'s and writable for no one else")]
+    #[error(
+        "state directory {path} belongs to user {owner} with mode {mode:o}; it must be user {own}'s and writable for no one else"
+    )]
     StateNotOurs {
         /// Which.
         path: PathBuf,

@@ -1,4 +1,5 @@
-//! What the rooms hand to one another: who asked, what the registrar is to do, and the replies on their way out.
+//! What the rooms hand to one another: who asked, what the registrar is to do, and the replies on
+//! their way out.
 
 use crate::limits::{ATTRIBUTES_BYTES_MAX, FRAME_BYTES_MAX, GROUP_FRAMES, HEADER_BYTES};
 use crate::wire::{Header, Kind, Lease, Register, Status, Update};
@@ -16,7 +17,8 @@ pub struct Peer {
     pub port: u16,
     /// Which of the engine's listening addresses the datagram came to.
     pub socket: u16,
-    /// The address it was sent to, where the socket is bound to all addresses; else zeros. Replies leave from there.
+    /// The address it was sent to, where the socket is bound to all addresses; else zeros. Replies
+    /// leave from there.
     pub local: [u8; 16],
 }
 
@@ -52,7 +54,8 @@ impl Attributes {
     }
 }
 
-/// What a loop asks of the registrar. Large, and never boxed: commands live in a queue made at start, and a box would allocate.
+/// What a loop asks of the registrar. Large, and never boxed: commands live in a queue made at
+/// start, and a box would allocate.
 #[derive(Clone, Debug)]
 pub enum Command {
     /// Grant a lease. The request has been checked, its source address is proved.
@@ -117,8 +120,8 @@ impl Default for Replies {
 }
 
 impl Replies {
-    /// Adds a reply: header, then the parts. One that exceeds its budget becomes a bare header with [`Status::Cookie`]:
-    /// this is the place that keeps the engine from amplifying.
+    /// Adds a reply: header, then the parts. One that exceeds its budget becomes a bare header with
+    /// [`Status::Cookie`]: this is the place that keeps the engine from amplifying.
     pub fn put(&mut self, to: &Requester, header: Header, parts: &[&[u8]]) {
         debug_assert!(!self.is_full(), "a group makes no more replies than it has frames");
         if self.is_full() {
@@ -161,7 +164,8 @@ impl Replies {
 
     /// The replies, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&Peer, &[u8])> {
-        (0..self.count).map(|at| (&self.peers[at], &self.frames[at][..usize::from(self.lengths[at])]))
+        (0..self.count)
+            .map(|at| (&self.peers[at], &self.frames[at][..usize::from(self.lengths[at])]))
     }
 
     /// Forgets them.
@@ -182,7 +186,8 @@ mod tests {
         replies.put(&to, Header::reply(Kind::Discover, Status::Ok, 2, to.tag), &[&[1; 105]]);
         to.budget = 121;
         replies.put(&to, Header::reply(Kind::Discover, Status::Ok, 2, to.tag), &[&[1; 105]]);
-        let seen: Vec<(usize, u8)> = replies.iter().map(|(_, frame)| (frame.len(), frame[7])).collect();
+        let seen: Vec<(usize, u8)> =
+            replies.iter().map(|(_, frame)| (frame.len(), frame[7])).collect();
         assert_eq!(seen, [(120, 0), (16, Status::Cookie as u8), (121, 0)]);
     }
 }

@@ -1,7 +1,8 @@
 //! heartline: a UDP heartbeat engine.
 //!
-//! Services register, get a lease and beat for it in 40-byte datagrams; the engine knows who is alive, answers discovery
-//! and survives its own stalls without blaming its peers. `docs/ARCHITECTURE.md` explains the house, `docs/PROTOCOL.md` the datagrams.
+//! Services register, get a lease and beat for it in 40-byte datagrams; the engine knows who is
+//! alive, answers discovery and survives its own stalls without blaming its peers.
+//! `docs/ARCHITECTURE.md` explains the house, `docs/PROTOCOL.md` the datagrams.
 #![warn(missing_docs)]
 #[cfg(not(target_os = "linux"))]
 compile_error!("heartline runs on Linux only: it is built on recvmmsg, epoll, timerfd and tmpfs");

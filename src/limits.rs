@@ -40,11 +40,13 @@ pub const ATTRIBUTES_BYTES_MAX: usize = 512;
 pub const TTL_MS_MIN: u32 = 1;
 /// Longest time to live of a lease: 24 hours.
 pub const TTL_MS_MAX: u32 = 86_400_000;
-/// Longest interval that the engine ever asks a client for: one hour, so that it fits a `u32` of microseconds.
+/// Longest interval that the engine ever asks a client for: one hour, so that it fits a `u32` of
+/// microseconds.
 pub const INTERVAL_US_MAX: u64 = 3_600_000_000;
 /// A client is asked to beat this many times in each TTL.
 pub const BEATS_PER_TTL: u64 = 4;
-/// Shortest tombstone period unless configured otherwise; a lease with a longer TTL keeps its tombstone one TTL.
+/// Shortest tombstone period unless configured otherwise; a lease with a longer TTL keeps its
+/// tombstone one TTL.
 pub const TOMBSTONE_MS_DEFAULT: u64 = 60_000;
 /// Longest configurable shortest tombstone period.
 pub const TOMBSTONE_MS_MAX: u64 = 86_400_000;
@@ -55,7 +57,8 @@ pub const CAPACITY_MIN: u32 = 16;
 pub const CAPACITY_DEFAULT: u32 = 65_536;
 /// Most leases an engine can be sized for.
 pub const CAPACITY_MAX: u32 = 1 << 24;
-/// Slots beyond the capacity, so that an instance of a full table can be replaced while its old slot is in quarantine.
+/// Slots beyond the capacity, so that an instance of a full table can be replaced while its old
+/// slot is in quarantine.
 pub const SPARE_SLOTS: u32 = 64;
 
 /// A hold needs at least this many silent instances.
@@ -67,7 +70,8 @@ pub const STALL_NS_MIN: u64 = 20_000_000;
 /// A stall gives at most this many times its own length as grace (and never more than one TTL).
 pub const STALL_GRACE_FACTOR: u64 = 8;
 
-/// A member that is down is looked at at least once in this time or in its TTL, whichever is longer.
+/// A member that is down is looked at at least once in this time or in its TTL, whichever is
+/// longer.
 pub const DOWN_LOOK_NS_MIN: u64 = 100_000_000;
 
 /// Datagrams received in one system call.
@@ -76,7 +80,8 @@ pub const RECEIVE_BATCH: usize = 32;
 pub const RECEIVE_BUFFER_BYTES: usize = 65_536;
 /// Frames decoded and prefetched before any is applied, and replies sent in one system call.
 pub const GROUP_FRAMES: usize = 64;
-/// Beats prefetched before any is applied: twice this many cache lines fit the smallest level-1 cache in use (32 KiB).
+/// Beats prefetched before any is applied: twice this many cache lines fit the smallest level-1
+/// cache in use (32 KiB).
 pub const GROUP_BEATS: usize = 256;
 /// Commands waiting for the registrar; a full queue answers `busy`.
 pub const COMMAND_QUEUE: usize = 2048;
@@ -84,8 +89,8 @@ pub const COMMAND_QUEUE: usize = 2048;
 pub const COMMANDS_PER_STEP: usize = GROUP_FRAMES;
 /// Timers the registrar handles before it looks at its commands again.
 pub const TIMERS_PER_STEP: usize = 4096;
-/// Members that one pass over a service examines at most (a request makes one pass, or two when it prefers a zone), and directory entries
-/// that one services request examines.
+/// Members that one pass over a service examines at most (a request makes one pass, or two when it
+/// prefers a zone), and directory entries that one services request examines.
 pub const SCAN_MEMBERS_MAX: u32 = 16_384;
 /// Times a reader repeats a read that a writer disturbed before it answers `busy`.
 pub const READ_RETRIES: u32 = 64;
@@ -121,7 +126,8 @@ pub const DOZE_DROPS_NS: u64 = 1_000_000_000;
 pub const RECEIVE_QUEUE_BYTES_DEFAULT: usize = 16 << 20;
 /// Largest receive buffer that can be asked for: half of the kernel's `int`, which it doubles.
 pub const RECEIVE_QUEUE_BYTES_MAX: usize = 1 << 30;
-/// A cookie is made from the number of the current period of this length, and accepted for the next period as well.
+/// A cookie is made from the number of the current period of this length, and accepted for the next
+/// period as well.
 pub const COOKIE_PERIOD_NS: u64 = 60_000_000_000;
 /// Time between two snapshots unless configured otherwise.
 pub const SNAPSHOT_INTERVAL_MS_DEFAULT: u64 = 1000;
@@ -136,23 +142,34 @@ const _: () = {
     assert!(PORT == 0x4C48);
     assert!(FRAME_BYTES_MAX == 1280 - 40 - 8);
     assert!(HEADER_BYTES + BEATS_PER_FRAME_MAX * BEAT_BYTES == 1216);
-    assert!(HEADER_BYTES + DISCOVER_REPLY_BYTES + ENDPOINTS_PER_FRAME_MAX * ENDPOINT_BYTES == FRAME_BYTES_MAX);
-    assert!(HEADER_BYTES + SERVICES_REPLY_BYTES + SERVICES_PER_FRAME_MAX * SERVICE_BYTES <= FRAME_BYTES_MAX);
+    assert!(
+        HEADER_BYTES + DISCOVER_REPLY_BYTES + ENDPOINTS_PER_FRAME_MAX * ENDPOINT_BYTES
+            == FRAME_BYTES_MAX
+    );
+    assert!(
+        HEADER_BYTES + SERVICES_REPLY_BYTES + SERVICES_PER_FRAME_MAX * SERVICE_BYTES
+            <= FRAME_BYTES_MAX
+    );
     // A heartbeat is 40 bytes.
     assert!(HEADER_BYTES + BEAT_BYTES == 40);
-    // A describe reply (264 bytes before its attributes) and a register request (232) hold the longest tail.
+    // A describe reply (264 bytes before its attributes) and a register request (232) hold the
+    // longest tail.
     assert!(264 + ATTRIBUTES_BYTES_MAX <= FRAME_BYTES_MAX);
     assert!(232 + ATTRIBUTES_BYTES_MAX <= FRAME_BYTES_MAX);
     assert!(ATTRIBUTES_BYTES_DEFAULT <= ATTRIBUTES_BYTES_MAX);
     assert!(INTERVAL_US_MAX <= u32::MAX as u64);
-    // The wheel spans 2^32 ticks of one millisecond: the longest TTL, grace, hold and tombstone together fit.
+    // The wheel spans 2^32 ticks of one millisecond: the longest TTL, grace, hold and tombstone
+    // together fit.
     assert!((TTL_MS_MAX as u64) * (2 + 2 * GRACE_TTLS_MAX) + TOMBSTONE_MS_MAX < 1 << 32);
     // Slots and their directory are u32; list positions keep one bit for the paging cursor.
     assert!((CAPACITY_MAX + SPARE_SLOTS) < 1 << 31);
     assert!(GROUP_BEATS >= BEATS_PER_FRAME_MAX);
     assert!(RECEIVE_BATCH <= GROUP_FRAMES);
     assert!(COMMANDS_PER_STEP <= GROUP_FRAMES);
-    // The nanoseconds of a `timespec`; and what is expected of a doze is counted over a longer time.
-    assert!(DOZE_NS < 1_000_000_000 && DOZE_NS <= DOZE_WINDOW_NS && DOZE_WINDOW_NS <= DOZE_QUIET_NS);
+    // The nanoseconds of a `timespec`; and what is expected of a doze is counted over a longer
+    // time.
+    assert!(
+        DOZE_NS < 1_000_000_000 && DOZE_NS <= DOZE_WINDOW_NS && DOZE_WINDOW_NS <= DOZE_QUIET_NS
+    );
     assert!(DOZE_NS < STALL_NS_MIN);
 };

@@ -1,4 +1,5 @@
-//! What the daemon does beside serving: signals, successors, and the service manager (sd_notify(3)).
+//! What the daemon does beside serving: signals, successors, and the service manager
+//! (sd_notify(3)).
 
 use heartline::engine::{HandedOver, Successor};
 use heartline::net::STORE_NAME;
@@ -35,15 +36,23 @@ impl Signals {
 }
 
 /// Serves until a signal ends it or a successor has taken over.
-pub(crate) fn serve(mut engine: Engine, mut signals: Signals, reload: impl Fn() -> Result<Config, String>) -> Result<(), String> {
+pub(crate) fn serve(
+    mut engine: Engine,
+    mut signals: Signals,
+    reload: impl Fn() -> Result<Config, String>,
+) -> Result<(), String> {
     tell(&[NotifyState::Ready, NotifyState::MainPid(std::process::id())]);
     let store: Vec<BorrowedFd<'_>> = engine.sockets().map(AsFd::as_fd).collect();
     if std::env::var_os("NOTIFY_SOCKET").is_some() {
-        // With the sockets in its store, what arrives while the daemon is restarted waits in their queues. What an engine with more loops left
-        // there would take its share of what comes, and nobody would read it.
+        // With the sockets in its store, what arrives while the daemon is restarted waits in their
+        // queues. What an engine with more loops left there would take its share of what comes, and
+        // nobody would read it.
         tell(&[NotifyState::FdStoreRemove, NotifyState::FdName(STORE_NAME)]);
         for fds in store.chunks(128) {
-            let _ = sd_notify::notify_with_fds(&[NotifyState::FdStore, NotifyState::FdName(STORE_NAME)], fds);
+            let _ = sd_notify::notify_with_fds(
+                &[NotifyState::FdStore, NotifyState::FdName(STORE_NAME)],
+                fds,
+            );
         }
     }
     drop(store);
@@ -60,8 +69,12 @@ pub(crate) fn serve(mut engine: Engine, mut signals: Signals, reload: impl Fn() 
             let mut bytes = [0; 64];
             while signals.reload.read(&mut bytes).is_ok_and(|count| count > 0) {}
             tell(&[NotifyState::Reloading, monotonic()]);
-            match reload().and_then(|config| engine.reload(&config).map_err(|error| error.to_string())) {
-                Ok(()) => eprintln!("heartlined: deny list, quota and snapshot interval are as configured now"),
+            match reload()
+                .and_then(|config| engine.reload(&config).map_err(|error| error.to_string()))
+            {
+                Ok(()) => eprintln!(
+                    "heartlined: deny list, quota and snapshot interval are as configured now"
+                ),
                 Err(reason) => eprintln!("heartlined: not reloaded, nothing was changed: {reason}"),
             }
             tell(&[NotifyState::Ready]);
@@ -75,9 +88,13 @@ pub(crate) fn serve(mut engine: Engine, mut signals: Signals, reload: impl Fn() 
                     return Ok(());
                 }
                 HandedOver::Lost(error) => {
-                    return Err(format!("the successor failed after it had moved the leases; the next start goes on with them: {error}"));
+                    return Err(format!(
+                        "the successor failed after it had moved the leases; the next start goes on with them: {error}"
+                    ));
                 }
-                HandedOver::No(error) => eprintln!("heartlined: not handed over, this engine goes on: {error}"),
+                HandedOver::No(error) => {
+                    eprintln!("heartlined: not handed over, this engine goes on: {error}")
+                }
             }
         }
         if wakes.control {
@@ -93,10 +110,13 @@ pub(crate) fn serve(mut engine: Engine, mut signals: Signals, reload: impl Fn() 
     }
 }
 
-/// Has the service manager let go of the sockets in its store, and waits until nobody listens at these addresses of theirs, for a second or two at most.
+/// Has the service manager let go of the sockets in its store, and waits until nobody listens at
+/// these addresses of theirs, for a second or two at most.
 pub(crate) fn empty_store(addresses: &[SocketAddr]) {
     tell(&[NotifyState::FdStoreRemove, NotifyState::FdName(STORE_NAME)]);
-    let is_taken = |address: &SocketAddr| UdpSocket::bind(address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse);
+    let is_taken = |address: &SocketAddr| {
+        UdpSocket::bind(address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+    };
     for _ in 0..1000 {
         if !addresses.iter().any(is_taken) {
             return;
@@ -113,16 +133,30 @@ struct Wakes {
     successor: bool,
 }
 
-fn wait(engine: &Engine, signals: &Signals, successor: Option<&Successor>, limit: Option<Duration>) -> Wakes {
+fn wait(
+    engine: &Engine,
+    signals: &Signals,
+    successor: Option<&Successor>,
+    limit: Option<Duration>,
+) -> Wakes {
     let readable = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
     let mut fds = vec![readable(signals.end.as_fd()), readable(signals.reload.as_fd())];
     let control = engine.control().map(|fd| (fds.len(), fds.push(readable(fd))).0);
     let successor = successor.map(|successor| (fds.len(), fds.push(readable(successor.as_fd()))).0);
-    let limit = limit.map(|limit| Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: i64::from(limit.subsec_nanos()) });
-    // An interrupted wait is one in which nothing happened: the signal has written to its pipe, and the next one sees that.
+    let limit = limit.map(|limit| Timespec {
+        tv_sec: limit.as_secs() as i64,
+        tv_nsec: i64::from(limit.subsec_nanos()),
+    });
+    // An interrupted wait is one in which nothing happened: the signal has written to its pipe, and
+    // the next one sees that.
     let _ = poll(&mut fds, limit.as_ref());
     let is = |at: usize| !fds[at].revents().is_empty();
-    Wakes { end: is(0), reload: is(1), control: control.is_some_and(is), successor: successor.is_some_and(is) }
+    Wakes {
+        end: is(0),
+        reload: is(1),
+        control: control.is_some_and(is),
+        successor: successor.is_some_and(is),
+    }
 }
 
 /// Tells the service manager, if there is one.

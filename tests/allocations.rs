@@ -59,8 +59,11 @@ fn loops_allocate_nothing_after_start() {
     }
     let mut leases = Vec::new();
     for number in 0..300 {
-        let registration =
-            Registration { attributes: vec!["canary".into()], zone: "z".into(), ..instance("s", &format!("i{number}"), 500) };
+        let registration = Registration {
+            attributes: vec!["canary".into()],
+            zone: "z".into(),
+            ..instance("s", &format!("i{number}"), 500)
+        };
         leases.push(session.register(&registration).unwrap().lease);
     }
     for sequence in 1..40 {
@@ -69,8 +72,14 @@ fn loops_allocate_nothing_after_start() {
             session.beat(&beats).unwrap();
         }
     }
-    for strategy in [Strategy::All, Strategy::Random, Strategy::RoundRobin, Strategy::Weighted, Strategy::Rendezvous, Strategy::TwoChoices]
-    {
+    for strategy in [
+        Strategy::All,
+        Strategy::Random,
+        Strategy::RoundRobin,
+        Strategy::Weighted,
+        Strategy::Rendezvous,
+        Strategy::TwoChoices,
+    ] {
         let query = Query {
             strategy,
             limit: 25,

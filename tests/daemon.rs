@@ -1,4 +1,5 @@
-//! The program `heartlined` as an operator meets it: flags, files, environment, signals, exit codes, other processes.
+//! The program `heartlined` as an operator meets it: flags, files, environment, signals, exit
+//! codes, other processes.
 
 mod common;
 #[path = "common/daemon.rs"]
@@ -14,7 +15,12 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 fn output(flags: &[&str], environment: &[(&str, &str)]) -> Output {
-    Command::new(PROGRAM).args(flags).env_clear().envs(environment.iter().copied()).output().unwrap()
+    Command::new(PROGRAM)
+        .args(flags)
+        .env_clear()
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap()
 }
 
 fn refusal(flags: &[&str], environment: &[(&str, &str)]) -> String {
@@ -34,7 +40,11 @@ fn ready_within_a_second_serves_and_stops_in_order() {
         assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
         assert!(daemon.ready.contains("capacity 65536 leases"), "{}", daemon.ready);
         let secrets = std::fs::metadata(state.0.join("heart")).unwrap();
-        assert_eq!(std::os::unix::fs::MetadataExt::mode(&secrets) & 0o777, 0o600, "the secrets are the owner's");
+        assert_eq!(
+            std::os::unix::fs::MetadataExt::mode(&secrets) & 0o777,
+            0o600,
+            "the secrets are the owner's"
+        );
         let stop = Instant::now();
         daemon.signal(signal);
         assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
@@ -45,12 +55,17 @@ fn ready_within_a_second_serves_and_stops_in_order() {
 
 #[test]
 fn wrong_usage_is_named_and_ends_with_2() {
-    assert!(refusal(&["--capacity", "5"], &[]).contains("capacity: \"5\" is not a whole number from 16 to 16777216"));
+    assert!(
+        refusal(&["--capacity", "5"], &[])
+            .contains("capacity: \"5\" is not a whole number from 16 to 16777216")
+    );
     assert!(refusal(&["--no-such-flag"], &[]).contains("--no-such-flag"));
     assert!(refusal(&[], &[("HEARTLINE_SPIN", "1h")]).contains("from 0s to 1s"));
     assert!(refusal(&["--capacity", "-1"], &[]).contains("from 16 to 16777216"));
     let ignored = output(&["--check-config"], &[("HEARTLINE_CAPACTY", "99")]);
-    assert!(String::from_utf8(ignored.stderr).unwrap().contains("HEARTLINE_CAPACTY is not a setting"));
+    assert!(
+        String::from_utf8(ignored.stderr).unwrap().contains("HEARTLINE_CAPACTY is not a setting")
+    );
     assert_eq!(ignored.status.code(), Some(0));
     assert!(refusal(&["--config", "/no/such/file"], &[]).contains("/no/such/file"));
     let scratch = Scratch::new();
@@ -90,8 +105,11 @@ fn failures_at_start_end_with_1_and_leave_the_other_engine_alone() {
     let (other, address) = (Scratch::new(), first.address.to_string());
     assert!(fails(command(&other, &["--listen", &address])).contains("in use"));
     let shared = Scratch::new();
-    std::fs::set_permissions(&shared.0, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-    assert!(fails(command(&shared, &["--listen", "127.0.0.1:0"])).contains("writable for no one else"));
+    std::fs::set_permissions(&shared.0, std::os::unix::fs::PermissionsExt::from_mode(0o777))
+        .unwrap();
+    assert!(
+        fails(command(&shared, &["--listen", "127.0.0.1:0"])).contains("writable for no one else")
+    );
     std::fs::write(other.0.join("public"), "a letter").unwrap();
     assert!(fails(command(&other, &["--listen", "127.0.0.1:0"])).contains("move it away"));
     let disk = std::env::temp_dir().join(format!("heartline-test-{}", std::process::id()));
@@ -104,14 +122,22 @@ fn failures_at_start_end_with_1_and_leave_the_other_engine_alone() {
     } else {
         println!("skipped: {} is on tmpfs, so that no disk is at hand", disk.display());
     }
-    assert_eq!(session.discover(&Query::new("s")).unwrap().endpoints.len(), 1, "the first engine goes on");
+    assert_eq!(
+        session.discover(&Query::new("s")).unwrap().endpoints.len(),
+        1,
+        "the first engine goes on"
+    );
 }
 
-/// Allocating 1.7 GiB takes seconds; a service manager that changes its mind does not wait for them.
+/// Allocating 1.7 GiB takes seconds; a service manager that changes its mind does not wait for
+/// them.
 #[test]
 fn a_signal_during_a_long_start_is_heard() {
     let state = Scratch::new();
-    let mut child = command(&state, &["--listen", "127.0.0.1:0", "--capacity", "4000000"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = command(&state, &["--listen", "127.0.0.1:0", "--capacity", "4000000"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     std::thread::sleep(Duration::from_millis(300));
     let stop = Instant::now();
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
@@ -131,14 +157,17 @@ fn an_engine_that_nobody_listens_to_serves_all_the_same() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
-/// What was acknowledged outlives the process that acknowledged it: leases, lists, versions, and what beats said.
+/// What was acknowledged outlives the process that acknowledged it: leases, lists, versions, and
+/// what beats said.
 #[test]
 fn a_killed_engine_is_gone_on_with() {
     let state = Scratch::new();
     let mut first = Daemon::start(&state, &[]);
     let mut session = Session::connect(first.address).unwrap();
     let epoch = session.hello().unwrap().epoch.get();
-    let leases: Vec<Lease> = (0..300).map(|n| session.register(&instance("s", &format!("i{n}"), 2000)).unwrap().lease).collect();
+    let leases: Vec<Lease> = (0..300)
+        .map(|n| session.register(&instance("s", &format!("i{n}"), 2000)).unwrap().lease)
+        .collect();
     session.deregister(&leases[7]).unwrap();
     session.beat(&[beat(leases[8], 5)]).unwrap();
     let before = session.discover(&Query::new("s")).unwrap().version;
@@ -151,38 +180,62 @@ fn a_killed_engine_is_gone_on_with() {
     assert_ne!(session.hello().unwrap().epoch.get(), epoch);
     let all = session.discover_all("s", 3).unwrap().unwrap();
     assert_eq!((all.endpoints.len(), all.version), (299, before));
-    let Beats::Acked(ack) = session.beat(&[beat(leases[8], 5), beat(leases[9], 1)]).unwrap() else { panic!("a lease was lost") };
-    assert_eq!((ack.accepted.get(), ack.old.get()), (1, 1), "the sequence of the last beat is kept");
-    assert!(matches!(session.beat(&[beat(leases[7], 1)]).unwrap(), Beats::Refused(_)), "what was given back stays given back");
+    let Beats::Acked(ack) = session.beat(&[beat(leases[8], 5), beat(leases[9], 1)]).unwrap() else {
+        panic!("a lease was lost")
+    };
+    assert_eq!(
+        (ack.accepted.get(), ack.old.get()),
+        (1, 1),
+        "the sequence of the last beat is kept"
+    );
+    assert!(
+        matches!(session.beat(&[beat(leases[7], 1)]).unwrap(), Beats::Refused(_)),
+        "what was given back stays given back"
+    );
     // Everybody has one TTL to be heard in, and the silent go down after it.
     assert_eq!(session.stats().unwrap()[Stat::Downs as usize], 0);
     eventually("the silent are down", || session.stats().unwrap()[Stat::Down as usize] == 299);
     let fresh = session.register(&instance("s", "new", 2000)).unwrap().lease;
-    assert!(leases.iter().all(|lease| (lease.slot, lease.generation) != (fresh.slot, fresh.generation)));
+    assert!(
+        leases.iter().all(|lease| (lease.slot, lease.generation) != (fresh.slot, fresh.generation))
+    );
 }
 
-/// Another capacity is another layout: leases move into it, and where they have no room the engine does not start.
+/// Another capacity is another layout: leases move into it, and where they have no room the engine
+/// does not start.
 #[test]
 fn memory_of_another_size_is_moved_or_left_alone() {
     let state = Scratch::new();
     let mut first = Daemon::start(&state, &["--capacity", "1000"]);
     let mut session = Session::connect(first.address).unwrap();
-    let leases: Vec<Lease> = (0..200).map(|n| session.register(&instance("s", &format!("i{n}"), 5000)).unwrap().lease).collect();
+    let leases: Vec<Lease> = (0..200)
+        .map(|n| session.register(&instance("s", &format!("i{n}"), 5000)).unwrap().lease)
+        .collect();
     session.beat(&[beat(leases[8], 5)]).unwrap();
     first.signal(Signal::KILL);
     first.child.wait().unwrap();
     let before = std::fs::read(state.0.join("heart")).unwrap();
-    let refused = command(&state, &["--capacity", "100"]).args(["--listen", "127.0.0.1:0"]).output().unwrap();
+    let refused =
+        command(&state, &["--capacity", "100"]).args(["--listen", "127.0.0.1:0"]).output().unwrap();
     let said = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(refused.status.code(), Some(1));
-    assert!(said.contains("a lease in slot 199") && said.contains("no smaller than before"), "{said}");
+    assert!(
+        said.contains("a lease in slot 199") && said.contains("no smaller than before"),
+        "{said}"
+    );
     assert!(before == std::fs::read(state.0.join("heart")).unwrap(), "nothing was changed");
 
     let second = Daemon::start(&state, &["--capacity", "2000", "--attributes", "256"]);
     assert!(second.ready.contains("200 leases"), "{}", second.ready);
     let mut session = Session::connect(second.address).unwrap();
-    let Beats::Acked(ack) = session.beat(&[beat(leases[8], 5), beat(leases[9], 1)]).unwrap() else { panic!("a lease was lost") };
-    assert_eq!((ack.accepted.get(), ack.old.get()), (1, 1), "the sequence of the last beat is kept");
+    let Beats::Acked(ack) = session.beat(&[beat(leases[8], 5), beat(leases[9], 1)]).unwrap() else {
+        panic!("a lease was lost")
+    };
+    assert_eq!(
+        (ack.accepted.get(), ack.old.get()),
+        (1, 1),
+        "the sequence of the last beat is kept"
+    );
     assert_eq!(session.discover_all("s", 3).unwrap().unwrap().endpoints.len(), 200);
 }
 
@@ -192,7 +245,9 @@ fn two_seconds_stopped_under_load_blame_nobody() {
     let state = Scratch::new();
     let daemon = Daemon::start(&state, &[]);
     let mut session = Session::connect(daemon.address).unwrap();
-    let leases: Vec<Lease> = (0..200).map(|n| session.register(&instance("s", &format!("i{n}"), 500)).unwrap().lease).collect();
+    let leases: Vec<Lease> = (0..200)
+        .map(|n| session.register(&instance("s", &format!("i{n}"), 500)).unwrap().lease)
+        .collect();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -200,7 +255,8 @@ fn two_seconds_stopped_under_load_blame_nobody() {
             let mut sequence = 1;
             while !stop.load(Relaxed) {
                 for chunk in leases.chunks(20) {
-                    let beats: Vec<Beat> = chunk.iter().map(|lease| beat(*lease, sequence)).collect();
+                    let beats: Vec<Beat> =
+                        chunk.iter().map(|lease| beat(*lease, sequence)).collect();
                     beating.send_beats(&beats).unwrap();
                 }
                 sequence += 1;

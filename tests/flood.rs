@@ -1,4 +1,5 @@
-//! A flood from another core that overflows the receive buffer loses beats of the living: the drops are seen, and nobody is blamed for them.
+//! A flood from another core that overflows the receive buffer loses beats of the living: the drops
+//! are seen, and nobody is blamed for them.
 //!
 //! The only test of its program, so that no other test takes the cores that it measures with.
 
@@ -19,8 +20,11 @@ fn an_overflowing_receive_buffer_blames_nobody() {
         println!("skipped: one CPU only, so that there is no other core to flood from");
         return;
     }
-    let (engine, mut session) = start(&Config { receive_buffer: 4096, cores: Some(vec![first]), ..config() });
-    let leases: Vec<Lease> = (0..100).map(|n| session.register(&instance("s", &format!("i{n}"), 1000)).unwrap().lease).collect();
+    let (engine, mut session) =
+        start(&Config { receive_buffer: 4096, cores: Some(vec![first]), ..config() });
+    let leases: Vec<Lease> = (0..100)
+        .map(|n| session.register(&instance("s", &format!("i{n}"), 1000)).unwrap().lease)
+        .collect();
     let stop = AtomicBool::new(false);
     let mut flooded = 0_u64;
     std::thread::scope(|scope| {

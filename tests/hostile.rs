@@ -1,4 +1,5 @@
-//! Datagrams that strangers send: any length, any content. The engine neither falls nor answers more than it got, and nothing changes.
+//! Datagrams that strangers send: any length, any content. The engine neither falls nor answers
+//! more than it got, and nothing changes.
 
 mod common;
 
@@ -17,11 +18,16 @@ use zerocopy::{FromZeros, IntoBytes};
 fn samples() -> Vec<Vec<u8>> {
     let (register, tail) = instance("payments", "a", 1000).encode().unwrap();
     let mut describe = Describe::new_zeroed();
-    (describe.service, describe.instance) = (Name::new("payments").unwrap(), Name::new("a").unwrap());
+    (describe.service, describe.instance) =
+        (Name::new("payments").unwrap(), Name::new("a").unwrap());
     let mut discover = Discover::new_zeroed();
     discover.service = U64::new(service_id("payments"));
     let header = |kind| Header::request(kind, 0x55).as_bytes().to_vec();
-    let two = Header { count: U16::new(2), flags: header_flags::ACK_WANTED, ..Header::request(Kind::Beat, 9) };
+    let two = Header {
+        count: U16::new(2),
+        flags: header_flags::ACK_WANTED,
+        ..Header::request(Kind::Beat, 9)
+    };
     let lease = Lease { slot: U32::new(0), generation: U32::new(1), secret: U64::new(1) };
     vec![
         [header(Kind::Hello), vec![0; 48]].concat(),
@@ -126,15 +132,29 @@ fn frames_of_every_length_and_a_million_at_random() {
 
     let stats = session.stats().unwrap();
     let delta = |stat: Stat| stats[stat as usize] - start_stats[stat as usize];
-    assert!(stranger.got_bytes <= stranger.sent_bytes, "seed {seed}: {} bytes for {}", stranger.got_bytes, stranger.sent_bytes);
-    assert!(delta(Stat::BytesSent) <= delta(Stat::BytesReceived) + 512, "the session's own replies are all that may be more");
+    assert!(
+        stranger.got_bytes <= stranger.sent_bytes,
+        "seed {seed}: {} bytes for {}",
+        stranger.got_bytes,
+        stranger.sent_bytes
+    );
+    assert!(
+        delta(Stat::BytesSent) <= delta(Stat::BytesReceived) + 512,
+        "the session's own replies are all that may be more"
+    );
     let arrived = delta(Stat::Datagrams);
-    assert!(arrived + delta(Stat::KernelDrops) >= stranger.sent, "{arrived} of {} and {} dropped", stranger.sent, delta(Stat::KernelDrops));
+    assert!(
+        arrived + delta(Stat::KernelDrops) >= stranger.sent,
+        "{arrived} of {} and {} dropped",
+        stranger.sent,
+        delta(Stat::KernelDrops)
+    );
     assert!(delta(Stat::FramesBad) > 500_000, "{} bad ones", delta(Stat::FramesBad));
     let after = session.describe(heartline::client::Target::Names("payments", "a")).unwrap();
     // A loaded machine may make the engine deaf for a moment, and that is an event of its own.
     let kinds = |number| engine.region().feed().raw(number).map(|words| words[2] as u8);
-    let others = (feed + 1..=engine.region().feed().head()).filter(|&number| kinds(number) != Some(EventKind::Deaf as u8));
+    let others = (feed + 1..=engine.region().feed().head())
+        .filter(|&number| kinds(number) != Some(EventKind::Deaf as u8));
     assert_eq!(others.count(), 0, "no event");
     assert_eq!(after.facts.history, before.facts.history, "no beat");
     assert_eq!(after.facts.endpoint.slot, before.facts.endpoint.slot);
@@ -142,7 +162,8 @@ fn frames_of_every_length_and_a_million_at_random() {
     assert_eq!(session.services().unwrap().len(), 1);
 }
 
-/// A reply that is sent to the engine must not be answered, or two engines could be made to talk for ever.
+/// A reply that is sent to the engine must not be answered, or two engines could be made to talk
+/// for ever.
 #[test]
 fn replies_are_never_answered() {
     let (engine, mut session) = start(&config());

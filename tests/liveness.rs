@@ -1,4 +1,5 @@
-//! Who is silent, with a real engine: mass silence is held and ends, floods and drops blame nobody, beats of a batch all count.
+//! Who is silent, with a real engine: mass silence is held and ends, floods and drops blame nobody,
+//! beats of a batch all count.
 
 mod common;
 
@@ -10,14 +11,17 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 fn register_all(session: &mut Session, count: usize, ttl_ms: u64) -> Vec<Lease> {
-    (0..count).map(|n| session.register(&instance("s", &format!("i{n}"), ttl_ms)).unwrap().lease).collect()
+    (0..count)
+        .map(|n| session.register(&instance("s", &format!("i{n}"), ttl_ms)).unwrap().lease)
+        .collect()
 }
 
 fn stat(session: &mut Session, stat: Stat) -> u64 {
     session.stats().unwrap()[stat as usize]
 }
 
-/// Few that fall silent are simply down: a guard that starts in small sets keeps the dead alive (eureka #1459).
+/// Few that fall silent are simply down: a guard that starts in small sets keeps the dead alive
+/// (eureka #1459).
 #[test]
 fn small_sets_are_never_held() {
     for count in [1, 2, 3, 7] {
@@ -30,7 +34,8 @@ fn small_sets_are_never_held() {
     }
 }
 
-/// Many that fall silent together are held: suspect, marked, explained, and down after three TTLs more at the latest.
+/// Many that fall silent together are held: suspect, marked, explained, and down after three TTLs
+/// more at the latest.
 #[test]
 fn mass_silence_is_held_visible_and_bounded() {
     for count in [8, 1000] {
@@ -43,12 +48,24 @@ fn mass_silence_is_held_visible_and_bounded() {
         eventually("all are held", || stat(&mut session, Stat::Held) == count as u64);
         assert!(start.elapsed() >= Duration::from_millis(1950));
         let page = session.discover(&Query::new("s")).unwrap();
-        assert!(page.endpoints.iter().all(|e| e.is_held() && e.state() == Some(State::Suspect)), "held is a mark, not a state");
+        assert!(
+            page.endpoints.iter().all(|e| e.is_held() && e.state() == Some(State::Suspect)),
+            "held is a mark, not a state"
+        );
         assert!(page.hold_percent >= 50);
-        let facts = session.describe(Target::Slot(leases[0].slot.get(), leases[0].generation.get())).unwrap().facts;
-        assert!(facts.hold_silent.get() >= 8 && facts.hold_ms.get() >= 1 && facts.hold_live.get() >= facts.hold_silent.get());
+        let facts = session
+            .describe(Target::Slot(leases[0].slot.get(), leases[0].generation.get()))
+            .unwrap()
+            .facts;
+        assert!(
+            facts.hold_silent.get() >= 8
+                && facts.hold_ms.get() >= 1
+                && facts.hold_live.get() >= facts.hold_silent.get()
+        );
         assert_eq!((stat(&mut session, Stat::Holds), stat(&mut session, Stat::Downs)), (1, 0));
-        eventually("the hold is over and all are down", || stat(&mut session, Stat::Down) == count as u64);
+        eventually("the hold is over and all are down", || {
+            stat(&mut session, Stat::Down) == count as u64
+        });
         let held_for = start.elapsed();
         assert!(held_for >= Duration::from_millis(7900), "{count}: let go after {held_for:?}");
         assert!(held_for < Duration::from_millis(9500), "{count}: let go after {held_for:?}");
@@ -56,7 +73,8 @@ fn mass_silence_is_held_visible_and_bounded() {
     }
 }
 
-/// Beats that come so densely that loops doze: they all count, who is silent is found, who asks is answered, and the engine stops.
+/// Beats that come so densely that loops doze: they all count, who is silent is found, who asks is
+/// answered, and the engine stops.
 #[test]
 fn a_loop_that_dozes_is_still_there() {
     let (engine, mut session) = start(&config());
@@ -72,7 +90,8 @@ fn a_loop_that_dozes_is_still_there() {
         std::thread::sleep(Duration::from_micros(20));
     }
     let asked = Instant::now();
-    let facts = session.describe(Target::Slot(silent.slot.get(), silent.generation.get())).unwrap().facts;
+    let facts =
+        session.describe(Target::Slot(silent.slot.get(), silent.generation.get())).unwrap().facts;
     assert_eq!(facts.endpoint.state(), Some(State::Down), "silent for two TTLs");
     assert!(asked.elapsed() < Duration::from_millis(50), "answered after {:?}", asked.elapsed());
     assert_eq!(stat(&mut session, Stat::BeatsAccepted), u64::from(sent));
@@ -100,8 +119,12 @@ fn a_minority_is_down_at_once_and_hold_can_be_switched_off() {
         let leases = register_all(&mut session, 80, 500);
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(|| keep_beating(&engine, &leases[..beating], Duration::from_millis(60), &stop));
-            eventually("the others are down", || stat(&mut session, Stat::Down) == 80 - beating as u64);
+            scope.spawn(|| {
+                keep_beating(&engine, &leases[..beating], Duration::from_millis(60), &stop)
+            });
+            eventually("the others are down", || {
+                stat(&mut session, Stat::Down) == 80 - beating as u64
+            });
             stop.store(true, Relaxed);
         });
         assert_eq!(stat(&mut session, Stat::Holds), 0);

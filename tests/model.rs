@@ -1,7 +1,9 @@
-//! The engine's tables against plain maps: after every step of a random history, both must tell the same.
+//! The engine's tables against plain maps: after every step of a random history, both must tell the
+//! same.
 //!
-//! What could go wrong: an index that loses a key when a neighbour is deleted, a list that keeps a removed slot, an endpoint that shows an old
-//! weight, a verdict a tick early, a lease that works after it ended. A failing seed is in the panic message; `HEARTLINE_SEEDS=N..N` replays it.
+//! What could go wrong: an index that loses a key when a neighbour is deleted, a list that keeps a
+//! removed slot, an endpoint that shows an old weight, a verdict a tick early, a lease that works
+//! after it ended. A failing seed is in the panic message; `HEARTLINE_SEEDS=N..N` replays it.
 
 mod common {
     pub(crate) mod harness;
@@ -89,11 +91,18 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let settings = Settings { hold: false, tombstone_min: TOMBSTONE, ..settings(CAPACITY) };
-        Self { engine: Harness::new(CAPACITY, settings, seed), model: Model::default(), random: StdRng::seed_from_u64(seed) }
+        Self {
+            engine: Harness::new(CAPACITY, settings, seed),
+            model: Model::default(),
+            random: StdRng::seed_from_u64(seed),
+        }
     }
 
     fn identity(&mut self) -> (String, String) {
-        (format!("s{}", self.random.random_range(0..SERVICES)), format!("i{}", self.random.random_range(0..NAMES)))
+        (
+            format!("s{}", self.random.random_range(0..SERVICES)),
+            format!("i{}", self.random.random_range(0..NAMES)),
+        )
     }
 
     fn some_member(&mut self) -> Option<(String, String)> {
@@ -122,7 +131,8 @@ impl World {
         let (service, name) = self.identity();
         let from = peer(self.random.random_range(1..4));
         let nonce = self.random.random_range(1..6);
-        let attributes = if self.random.random_bool(0.5) { b"\x06canary".to_vec() } else { Vec::new() };
+        let attributes =
+            if self.random.random_bool(0.5) { b"\x06canary".to_vec() } else { Vec::new() };
         let mut body = Register::new_zeroed();
         body.nonce = U64::new(nonce);
         body.port = U16::new(80);
@@ -135,11 +145,16 @@ impl World {
         let expected = match self.model.members.get(&identity) {
             Some(member) if member.nonce == nonce => Ok(false),
             Some(member) if member.replaced_nonce == nonce => Err(Status::Replaced),
-            Some(member) if member.state != State::Down && member.source.ip != from.ip => Err(Status::Conflict),
+            Some(member) if member.state != State::Down && member.source.ip != from.ip => {
+                Err(Status::Conflict)
+            }
             None if self.model.members.len() == CAPACITY as usize => Err(Status::Full),
             _ => Ok(true),
         };
-        let mut reply = self.engine.request(from, Kind::Register, &[body.as_bytes(), &attributes]).expect("an answer");
+        let mut reply = self
+            .engine
+            .request(from, Kind::Register, &[body.as_bytes(), &attributes])
+            .expect("an answer");
         while Reply::decode(&reply).unwrap().status == Status::Busy {
             // Every slot is in quarantine until the loops have drained.
             self.engine.pass(1);
@@ -147,16 +162,22 @@ impl World {
             if !self.model.members.contains_key(&identity) && expected == Ok(false) {
                 return;
             }
-            reply = self.engine.request(from, Kind::Register, &[body.as_bytes(), &attributes]).expect("an answer");
+            reply = self
+                .engine
+                .request(from, Kind::Register, &[body.as_bytes(), &attributes])
+                .expect("an answer");
         }
         let reply = Reply::decode(&reply).unwrap();
         match (expected, reply.body) {
             (Err(status), _) => assert_eq!(reply.status, status),
-            (Ok(false), ReplyBody::Granted(granted)) => assert_eq!(granted.lease, self.model.members[&identity].lease, "the same nonce"),
+            (Ok(false), ReplyBody::Granted(granted)) => {
+                assert_eq!(granted.lease, self.model.members[&identity].lease, "the same nonce")
+            }
             (Ok(true), ReplyBody::Granted(granted)) => {
                 let version = self.model.versions.entry(identity.0.clone()).or_insert(0);
                 *version += 1;
-                let replaced_nonce = self.model.members.get(&identity).map_or(0, |member| member.nonce);
+                let replaced_nonce =
+                    self.model.members.get(&identity).map_or(0, |member| member.nonce);
                 if self.model.members.contains_key(&identity) {
                     self.model.end(&identity, Status::Replaced);
                 }
@@ -192,12 +213,23 @@ impl World {
             _ => self.model.members[&identity].declared,
         };
         let member = self.model.members.get_mut(&identity).unwrap();
-        let sequence = if old { member.sequence } else { member.sequence + 1 + self.random.random_range(0..3) };
+        let sequence = if old {
+            member.sequence
+        } else {
+            member.sequence + 1 + self.random.random_range(0..3)
+        };
         let load = self.random.random_range(0..1000);
-        let beat = Beat { lease: member.lease, sequence: U32::new(sequence), load: U16::new(load), flags: U16::new(declared as u16) };
+        let beat = Beat {
+            lease: member.lease,
+            sequence: U32::new(sequence),
+            load: U16::new(load),
+            flags: U16::new(declared as u16),
+        };
         if !old {
-            let events = u64::from(member.state != State::Up) + u64::from(member.declared != declared);
-            (member.last, member.sequence, member.load, member.declared) = (self.engine.now, sequence, load, declared);
+            let events =
+                u64::from(member.state != State::Up) + u64::from(member.declared != declared);
+            (member.last, member.sequence, member.load, member.declared) =
+                (self.engine.now, sequence, load, declared);
             member.state = State::Up;
             if declared == Declared::Leaving {
                 self.model.end(&identity, Status::Removed);
@@ -206,7 +238,9 @@ impl World {
             }
         }
         let ack = self.send_beat(beat);
-        let ReplyBody::Ack(ack) = Reply::decode(&ack).unwrap().body else { panic!("a standing lease was refused") };
+        let ReplyBody::Ack(ack) = Reply::decode(&ack).unwrap().body else {
+            panic!("a standing lease was refused")
+        };
         assert_eq!((ack.accepted.get(), ack.old.get()), if old { (0, 1) } else { (1, 0) });
     }
 
@@ -216,13 +250,24 @@ impl World {
             return;
         }
         let (lease, status) = self.model.ended[self.random.random_range(0..self.model.ended.len())];
-        let nak = self.send_beat(Beat { lease, sequence: U32::new(1 << 30), load: U16::ZERO, flags: U16::ZERO });
-        let ReplyBody::Nak(_, naks) = Reply::decode(&nak).unwrap().body else { panic!("an ended lease was accepted") };
+        let nak = self.send_beat(Beat {
+            lease,
+            sequence: U32::new(1 << 30),
+            load: U16::ZERO,
+            flags: U16::ZERO,
+        });
+        let ReplyBody::Nak(_, naks) = Reply::decode(&nak).unwrap().body else {
+            panic!("an ended lease was accepted")
+        };
         assert_eq!(Status::from_u8(naks[0].reason), Some(status));
     }
 
     fn send_beat(&mut self, beat: Beat) -> Vec<u8> {
-        let header = Header { count: U16::new(1), flags: header_flags::ACK_WANTED, ..Header::request(Kind::Beat, 5) };
+        let header = Header {
+            count: U16::new(1),
+            flags: header_flags::ACK_WANTED,
+            ..Header::request(Kind::Beat, 5)
+        };
         let frame = [header.as_bytes(), beat.as_bytes()].concat();
         self.engine.send(peer(9), &frame).expect("an answer")
     }
@@ -241,7 +286,8 @@ impl World {
             version: Version::default(),
         };
         *self.model.versions.get_mut(&identity.0).unwrap() += 1;
-        let reply = self.engine.request(peer(9), Kind::Update, &[body.as_bytes(), b"\x04tier"]).unwrap();
+        let reply =
+            self.engine.request(peer(9), Kind::Update, &[body.as_bytes(), b"\x04tier"]).unwrap();
         assert_eq!(Reply::decode(&reply).unwrap().status, Status::Ok);
     }
 
@@ -265,9 +311,17 @@ impl World {
                 services.insert(service);
             }
         }
-        let reply = self.engine.request(peer(9), Kind::Services, &[Services::new_zeroed().as_bytes()]).unwrap();
-        let ReplyBody::Services(head, entries) = Reply::decode(&reply).unwrap().body else { panic!("no services") };
-        assert_eq!(entries.iter().map(|entry| entry.name.to_string()).collect::<BTreeSet<_>>(), services);
+        let reply = self
+            .engine
+            .request(peer(9), Kind::Services, &[Services::new_zeroed().as_bytes()])
+            .unwrap();
+        let ReplyBody::Services(head, entries) = Reply::decode(&reply).unwrap().body else {
+            panic!("no services")
+        };
+        assert_eq!(
+            entries.iter().map(|entry| entry.name.to_string()).collect::<BTreeSet<_>>(),
+            services
+        );
         assert_eq!(head.services.get() as usize, services.len());
         for service in 0..SERVICES {
             for name in 0..NAMES {
@@ -275,8 +329,13 @@ impl World {
             }
         }
         let counts = self.engine.registrar.counts();
-        let count = |state: State| self.model.members.values().filter(|member| member.state == state).count() as u32;
-        assert_eq!((counts.up, counts.suspect, counts.down), (count(State::Up), count(State::Suspect), count(State::Down)));
+        let count = |state: State| {
+            self.model.members.values().filter(|member| member.state == state).count() as u32
+        };
+        assert_eq!(
+            (counts.up, counts.suspect, counts.down),
+            (count(State::Up), count(State::Suspect), count(State::Down))
+        );
     }
 
     fn compare_service(&mut self, service: &str) {
@@ -284,28 +343,61 @@ impl World {
         body.service = U64::new(service_id(service));
         let reply = self.engine.request(peer(9), Kind::Discover, &[body.as_bytes()]).unwrap();
         let reply = Reply::decode(&reply).unwrap();
-        let members: Vec<&Member> = self.model.members.iter().filter(|((of, _), _)| of == service).map(|(_, member)| member).collect();
+        let members: Vec<&Member> = self
+            .model
+            .members
+            .iter()
+            .filter(|((of, _), _)| of == service)
+            .map(|(_, member)| member)
+            .collect();
         let mut expected: Vec<(u32, u32, u16, u16, u8, u8)> = members
             .iter()
             .filter(|member| member.state != State::Down)
-            .map(|m| (m.lease.slot.get(), m.lease.generation.get(), m.weight, m.load, m.state as u8, m.declared as u8))
+            .map(|m| {
+                (
+                    m.lease.slot.get(),
+                    m.lease.generation.get(),
+                    m.weight,
+                    m.load,
+                    m.state as u8,
+                    m.declared as u8,
+                )
+            })
             .collect();
-        let status = match (self.model.versions.contains_key(service), members.len(), expected.len()) {
-            (false, ..) => Status::NoService,
-            (_, 0, _) => Status::NoneRegistered,
-            (_, _, 0) => Status::NoneHealthy,
-            _ => Status::Ok,
-        };
+        let status =
+            match (self.model.versions.contains_key(service), members.len(), expected.len()) {
+                (false, ..) => Status::NoService,
+                (_, 0, _) => Status::NoneRegistered,
+                (_, _, 0) => Status::NoneHealthy,
+                _ => Status::Ok,
+            };
         assert_eq!(reply.status, status);
         if let ReplyBody::Endpoints(head, endpoints) = reply.body {
-            let mut seen: Vec<_> =
-                endpoints.iter().map(|e| (e.slot.get(), e.generation.get(), e.weight.get(), e.load.get(), e.state, e.flags)).collect();
+            let mut seen: Vec<_> = endpoints
+                .iter()
+                .map(|e| {
+                    (
+                        e.slot.get(),
+                        e.generation.get(),
+                        e.weight.get(),
+                        e.load.get(),
+                        e.state,
+                        e.flags,
+                    )
+                })
+                .collect();
             seen.sort_unstable();
             expected.sort_unstable();
             assert_eq!(seen, expected);
-            // The first version of a service is whatever the feed had come to; from there on every change is one step.
+            // The first version of a service is whatever the feed had come to; from there on every
+            // change is one step.
             let base = head.version.get() - self.model.versions[service];
-            let first = self.engine.feed().iter().find(|event| event[3] == service_id(service)).map_or(0, |event| event[4] - 1);
+            let first = self
+                .engine
+                .feed()
+                .iter()
+                .find(|event| event[3] == service_id(service))
+                .map_or(0, |event| event[4] - 1);
             assert_eq!(base, first, "versions of {service}");
         }
     }
@@ -322,7 +414,10 @@ impl World {
                 assert_eq!(facts.endpoint.state(), Some(member.state), "{service}/{name}");
                 assert_eq!(facts.endpoint.slot, member.lease.slot);
                 assert_eq!(attributes, member.attributes);
-                assert_eq!(u64::from(facts.endpoint.age_ms.get()), (self.engine.now - member.last) / 1_000_000);
+                assert_eq!(
+                    u64::from(facts.endpoint.age_ms.get()),
+                    (self.engine.now - member.last) / 1_000_000
+                );
             }
             (Some(_), _) => panic!("{service}/{name} is not described: {:?}", reply.status),
         }

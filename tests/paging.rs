@@ -1,4 +1,5 @@
-//! A service of 10,000 instances, read in 400 pages while others come and go: within one version, nobody is missed and nobody doubled.
+//! A service of 10,000 instances, read in 400 pages while others come and go: within one version,
+//! nobody is missed and nobody doubled.
 
 mod common;
 
@@ -14,8 +15,16 @@ const STABLE: usize = 10_000;
 #[test]
 fn pages_of_one_version_are_the_whole_list() {
     let (engine, mut session) = start(&Config { capacity: 16_384, ..config() });
-    let stable: BTreeSet<u32> =
-        (0..STABLE).map(|number| session.register(&instance("big", &format!("i{number}"), 86_400_000)).unwrap().lease.slot.get()).collect();
+    let stable: BTreeSet<u32> = (0..STABLE)
+        .map(|number| {
+            session
+                .register(&instance("big", &format!("i{number}"), 86_400_000))
+                .unwrap()
+                .lease
+                .slot
+                .get()
+        })
+        .collect();
     assert_eq!(stable.len(), STABLE);
     let target = engine.addresses()[0];
     let stop = AtomicBool::new(false);
@@ -26,8 +35,14 @@ fn pages_of_one_version_are_the_whole_list() {
             let mut round = 0_u64;
             while !stop.load(Relaxed) {
                 // Bursts, so that some lists are read in peace and others are not.
-                let leases: Vec<_> =
-                    (0..20).map(|n| churn.register(&instance("big", &format!("churn-{round}-{n}"), 60_000)).unwrap().lease).collect();
+                let leases: Vec<_> = (0..20)
+                    .map(|n| {
+                        churn
+                            .register(&instance("big", &format!("churn-{round}-{n}"), 60_000))
+                            .unwrap()
+                            .lease
+                    })
+                    .collect();
                 leases.iter().for_each(|lease| churn.deregister(lease).unwrap());
                 round += 1;
                 std::thread::sleep(Duration::from_millis(round % 4 * 40));
@@ -36,8 +51,12 @@ fn pages_of_one_version_are_the_whole_list() {
         while whole < 15 || broken < 5 {
             // The library's own loop: a whole list of one version, or none.
             if let Some(all) = session.discover_all("big", 0).unwrap() {
-                let slots: BTreeSet<u32> = all.endpoints.iter().map(|endpoint| endpoint.slot.get()).collect();
-                assert!(slots.len() == all.endpoints.len() && slots.is_superset(&stable), "a mixture of two versions");
+                let slots: BTreeSet<u32> =
+                    all.endpoints.iter().map(|endpoint| endpoint.slot.get()).collect();
+                assert!(
+                    slots.len() == all.endpoints.len() && slots.is_superset(&stable),
+                    "a mixture of two versions"
+                );
             }
             let mut query = Query::new("big");
             let (mut version, mut seen) = (None, Vec::new());
@@ -67,8 +86,8 @@ fn pages_of_one_version_are_the_whole_list() {
     assert_eq!(all.endpoints.len(), STABLE);
 }
 
-/// The library puts pages together only within one version: members that leave from the front of a list let others take their places, on pages
-/// that have been read already.
+/// The library puts pages together only within one version: members that leave from the front of a
+/// list let others take their places, on pages that have been read already.
 #[test]
 fn the_library_lists_one_version_or_nothing() {
     let (engine, mut session) = start(&Config { capacity: 4096, ..config() });
@@ -76,9 +95,11 @@ fn the_library_lists_one_version_or_nothing() {
     let (mut whole, mut disturbed) = (0, 0);
     for round in 0..30 {
         let service = format!("round-{round}");
-        let mut register = |name: &str| session.register(&instance(&service, name, 60_000)).unwrap().lease;
+        let mut register =
+            |name: &str| session.register(&instance(&service, name, 60_000)).unwrap().lease;
         let leave: Vec<_> = (0..40).map(|number| register(&format!("leaves-{number}"))).collect();
-        let stay: BTreeSet<u32> = (0..60).map(|number| register(&format!("stays-{number}")).slot.get()).collect();
+        let stay: BTreeSet<u32> =
+            (0..60).map(|number| register(&format!("stays-{number}")).slot.get()).collect();
         std::thread::scope(|scope| {
             let leaving = scope.spawn(|| {
                 let mut churn = Session::connect(target).unwrap();
@@ -90,7 +111,8 @@ fn the_library_lists_one_version_or_nothing() {
                 match session.discover_all(&service, 0).unwrap() {
                     None => disturbed += 1,
                     Some(all) => {
-                        let slots: BTreeSet<u32> = all.endpoints.iter().map(|endpoint| endpoint.slot.get()).collect();
+                        let slots: BTreeSet<u32> =
+                            all.endpoints.iter().map(|endpoint| endpoint.slot.get()).collect();
                         assert_eq!(slots.len(), all.endpoints.len(), "somebody was doubled");
                         assert!(slots.is_superset(&stay), "somebody was missed");
                         whole += 1;

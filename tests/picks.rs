@@ -1,6 +1,8 @@
-//! Which endpoint a strategy picks, through the whole data plane, and what only chance would find: names whose hashes are equal, and limits.
+//! Which endpoint a strategy picks, through the whole data plane, and what only chance would find:
+//! names whose hashes are equal, and limits.
 //!
-//! What could go wrong: clients and engine compute different scores, the least loaded is not the one that is picked, two names share one list.
+//! What could go wrong: clients and engine compute different scores, the least loaded is not the
+//! one that is picked, two names share one list.
 
 mod common {
     pub(crate) mod harness;
@@ -16,7 +18,12 @@ fn engine() -> Harness {
     Harness::new(64, settings(64), 3)
 }
 
-fn register(engine: &mut Harness, service: &str, instance: &str, edit: impl FnOnce(&mut Register)) -> Result<Lease, Status> {
+fn register(
+    engine: &mut Harness,
+    service: &str,
+    instance: &str,
+    edit: impl FnOnce(&mut Register),
+) -> Result<Lease, Status> {
     let mut body = Register::new_zeroed();
     (body.nonce, body.ttl_ms, body.weight) = (U64::new(5), U32::new(60_000), U16::new(100));
     body.service = Name::new(service).unwrap();
@@ -67,9 +74,13 @@ fn rendezvous_orders_by_the_documented_score() {
     for key in 0..200_u64 {
         let key = key.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let (_, picked) = discover(&mut engine, |body| {
-            (body.strategy, body.limit, body.key) = (Strategy::Rendezvous as u8, U16::new(9), U64::new(key));
+            (body.strategy, body.limit, body.key) =
+                (Strategy::Rendezvous as u8, U16::new(9), U64::new(key));
         });
-        let scores: Vec<f64> = picked.iter().map(|one| score(key, one.address, one.port.get(), one.weight.get())).collect();
+        let scores: Vec<f64> = picked
+            .iter()
+            .map(|one| score(key, one.address, one.port.get(), one.weight.get()))
+            .collect();
         assert_eq!(scores.len(), 9);
         assert!(scores.is_sorted_by(|one, next| one >= next), "key {key:x}: {scores:?}");
     }
@@ -79,7 +90,9 @@ fn rendezvous_orders_by_the_documented_score() {
 fn two_choices_picks_the_less_loaded_of_two() {
     let mut engine = engine();
     for (number, load) in [(0, 300), (1, 200)] {
-        let lease = register(&mut engine, "s", &format!("i{number}"), |body| body.port = U16::new(number)).unwrap();
+        let lease =
+            register(&mut engine, "s", &format!("i{number}"), |body| body.port = U16::new(number))
+                .unwrap();
         let header = Header { count: U16::new(1), ..Header::request(Kind::Beat, 5) };
         let beat = Beat { lease, sequence: U32::new(1), load: U16::new(load), flags: U16::ZERO };
         assert!(engine.send(peer(9), &[header.as_bytes(), beat.as_bytes()].concat()).is_none());
@@ -94,16 +107,20 @@ fn two_choices_picks_the_less_loaded_of_two() {
 fn weighted_picks_come_as_drawn() {
     let mut engine = engine();
     for weight in [1, 60_000] {
-        register(&mut engine, "s", &format!("i{weight}"), |body| body.weight = U16::new(weight)).unwrap();
+        register(&mut engine, "s", &format!("i{weight}"), |body| body.weight = U16::new(weight))
+            .unwrap();
     }
     let heavy_first = (0..200).filter(|_| {
-        let (_, picked) = discover(&mut engine, |body| (body.strategy, body.limit) = (Strategy::Weighted as u8, U16::new(2)));
+        let (_, picked) = discover(&mut engine, |body| {
+            (body.strategy, body.limit) = (Strategy::Weighted as u8, U16::new(2))
+        });
         picked.len() == 2 && picked[0].weight.get() == 60_000
     });
     assert!(heavy_first.count() > 190);
 }
 
-/// Two names with one id, found by their publishers: the second is refused, and never takes the place of the first.
+/// Two names with one id, found by their publishers: the second is refused, and never takes the
+/// place of the first.
 #[test]
 fn a_second_service_with_the_same_id_is_refused() {
     let (first, second) = ("8yn0iYCKYHlIj4-BwPqk", "GReLUrM4wMqfg9yzV3KQ");
@@ -125,17 +142,24 @@ fn zones_with_the_same_hash_are_told_apart() {
     let mut engine = engine();
     register(&mut engine, "s", "a", |body| body.zone = Label::new(own).unwrap()).unwrap();
     for (zone, status) in [(own, Status::Ok), (other, Status::AllFiltered)] {
-        let (found, _) = discover(&mut engine, |body| (body.filter, body.zone) = (Filter::ZONE_ONLY, Label::new(zone).unwrap()));
+        let (found, _) = discover(&mut engine, |body| {
+            (body.filter, body.zone) = (Filter::ZONE_ONLY, Label::new(zone).unwrap())
+        });
         assert_eq!(found, status, "{zone}");
     }
 }
 
-/// Whoever could guess a secret could end the lease: it comes from the random numbers and from nothing else.
+/// Whoever could guess a secret could end the lease: it comes from the random numbers and from
+/// nothing else.
 #[test]
 fn secrets_come_from_randomness_alone() {
     let secrets = |seed| {
         let mut engine = Harness::new(64, settings(64), seed);
-        (0..40).map(|number| register(&mut engine, "s", &format!("i{number}"), |_| {}).unwrap().secret.get()).collect::<BTreeSet<u64>>()
+        (0..40)
+            .map(|number| {
+                register(&mut engine, "s", &format!("i{number}"), |_| {}).unwrap().secret.get()
+            })
+            .collect::<BTreeSet<u64>>()
     };
     let (one, other) = (secrets(1), secrets(2));
     assert_eq!((one.len(), other.len()), (40, 40));
@@ -144,13 +168,15 @@ fn secrets_come_from_randomness_alone() {
     assert!((1100..1460).contains(&ones), "{ones} of 2560 bits are set");
 }
 
-/// A flood of beats for leases that ended is answered a thousand times at once, ten thousand times a second, and no more.
+/// A flood of beats for leases that ended is answered a thousand times at once, ten thousand times
+/// a second, and no more.
 #[test]
 fn naks_are_limited() {
     let mut engine = engine();
     let header = Header { count: U16::new(1), ..Header::request(Kind::Beat, 5) };
     let frame = [header.as_bytes(), Beat::new_zeroed().as_bytes()].concat();
-    let answered = |engine: &mut Harness| (0..3000).filter(|_| engine.send(peer(9), &frame).is_some()).count();
+    let answered =
+        |engine: &mut Harness| (0..3000).filter(|_| engine.send(peer(9), &frame).is_some()).count();
     assert_eq!(answered(&mut engine), 1000);
     engine.now += 50_000_000;
     assert_eq!(answered(&mut engine), 500);

@@ -1,4 +1,5 @@
-//! The example datagrams of `docs/PROTOCOL.md`, byte for byte: what the document says is what the code speaks.
+//! The example datagrams of `docs/PROTOCOL.md`, byte for byte: what the document says is what the
+//! code speaks.
 
 use heartline::wire::*;
 use std::collections::BTreeMap;
@@ -15,8 +16,10 @@ fn documented() -> BTreeMap<String, Vec<u8>> {
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
         let Some(name) = line.strip_prefix("```hex ") else { continue };
-        let bytes = lines.by_ref().take_while(|line| *line != "```").flat_map(str::split_whitespace);
-        let bytes = bytes.map(|byte| u8::from_str_radix(byte, 16).expect("two hex digits")).collect();
+        let bytes =
+            lines.by_ref().take_while(|line| *line != "```").flat_map(str::split_whitespace);
+        let bytes =
+            bytes.map(|byte| u8::from_str_radix(byte, 16).expect("two hex digits")).collect();
         blocks.insert(name.to_owned(), bytes);
     }
     blocks
@@ -51,8 +54,13 @@ fn requests() -> Vec<(&'static str, Vec<u8>)> {
         service: Name::new("payments").unwrap(),
         instance: Name::new("pay-1").unwrap(),
     };
-    let beat = Beat { lease: lease(), sequence: U32::new(1), load: U16::new(250), flags: U16::ZERO };
-    let beats = Header { count: U16::new(1), flags: header_flags::ACK_WANTED, ..Header::request(Kind::Beat, 3) };
+    let beat =
+        Beat { lease: lease(), sequence: U32::new(1), load: U16::new(250), flags: U16::ZERO };
+    let beats = Header {
+        count: U16::new(1),
+        flags: header_flags::ACK_WANTED,
+        ..Header::request(Kind::Beat, 3)
+    };
     let update = Update {
         lease: lease(),
         fields: U16::new(update_fields::WEIGHT | update_fields::LOAD),
@@ -91,7 +99,9 @@ fn requests() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 fn replies() -> Vec<(&'static str, Vec<u8>)> {
-    let reply = |kind, status, count, tag, parts: &[&[u8]]| frame(Header::reply(kind, status, count, U64::new(tag)), parts);
+    let reply = |kind, status, count, tag, parts: &[&[u8]]| {
+        frame(Header::reply(kind, status, count, U64::new(tag)), parts)
+    };
     let mut welcome = Welcome::new_zeroed();
     (welcome.cookie, welcome.epoch) = (U64::new(COOKIE), U64::new(EPOCH));
     (welcome.capacity, welcome.cookie_ms) = (U32::new(65_536), U32::new(60_000));
@@ -104,7 +114,12 @@ fn replies() -> Vec<(&'static str, Vec<u8>)> {
     let mut ack = Ack::new_zeroed();
     (ack.epoch, ack.accepted) = (U64::new(EPOCH), U16::new(1));
     (ack.interval_us, ack.phase_us) = (U32::new(750_000), U32::new(750_000));
-    let nak = Nak { slot: U32::new(5), generation: U32::new(1), reason: Status::Replaced as u8, reserved: [0; 7] };
+    let nak = Nak {
+        slot: U32::new(5),
+        generation: U32::new(1),
+        reason: Status::Replaced as u8,
+        reserved: [0; 7],
+    };
     let head = ServicesHead { version: U64::new(9), cursor: U32::ZERO, services: U32::new(1) };
     let entry = ServiceEntry {
         id: U64::new(service_id("payments")),
@@ -113,7 +128,12 @@ fn replies() -> Vec<(&'static str, Vec<u8>)> {
         total: U32::new(3),
         name: Name::new("payments").unwrap(),
     };
-    let found = DiscoverHead { version: U64::new(12), cursor: U32::ZERO, hold_percent: 0, reserved: [0; 3] };
+    let found = DiscoverHead {
+        version: U64::new(12),
+        cursor: U32::ZERO,
+        hold_percent: 0,
+        reserved: [0; 3],
+    };
     let endpoint = Endpoint {
         address: address(),
         port: U16::new(8080),
@@ -129,14 +149,23 @@ fn replies() -> Vec<(&'static str, Vec<u8>)> {
     };
     let epoch = EPOCH.to_le_bytes();
     vec![
-        ("hello-reply", reply(Kind::Hello, Status::Ok, 0, 0x0102_0304_0506_0708, &[welcome.as_bytes()])),
+        (
+            "hello-reply",
+            reply(Kind::Hello, Status::Ok, 0, 0x0102_0304_0506_0708, &[welcome.as_bytes()]),
+        ),
         ("register-reply", reply(Kind::Register, Status::Ok, 0, 2, &[granted.as_bytes()])),
         ("beat-ack", reply(Kind::Beat, Status::Ok, 1, 3, &[ack.as_bytes()])),
         ("beat-nak", reply(Kind::Beat, Status::Nak, 1, 3, &[&epoch, nak.as_bytes()])),
         ("update-reply", reply(Kind::Update, Status::Ok, 0, 4, &[&epoch])),
         ("deregister-reply", reply(Kind::Deregister, Status::Removed, 0, 5, &[])),
-        ("services-reply", reply(Kind::Services, Status::Ok, 1, 7, &[head.as_bytes(), entry.as_bytes()])),
-        ("discover-reply", reply(Kind::Discover, Status::Ok, 1, 8, &[found.as_bytes(), endpoint.as_bytes()])),
+        (
+            "services-reply",
+            reply(Kind::Services, Status::Ok, 1, 7, &[head.as_bytes(), entry.as_bytes()]),
+        ),
+        (
+            "discover-reply",
+            reply(Kind::Discover, Status::Ok, 1, 8, &[found.as_bytes(), endpoint.as_bytes()]),
+        ),
     ]
 }
 
@@ -144,7 +173,11 @@ fn replies() -> Vec<(&'static str, Vec<u8>)> {
 fn the_examples_are_what_the_code_speaks() {
     let documented = documented();
     let (requests, replies) = (requests(), replies());
-    assert_eq!(documented.len(), requests.len() + replies.len(), "an example without a check, or the other way round");
+    assert_eq!(
+        documented.len(),
+        requests.len() + replies.len(),
+        "an example without a check, or the other way round"
+    );
     for (name, bytes) in requests.iter().chain(&replies) {
         assert_eq!(documented.get(*name), Some(bytes), "{name}");
     }

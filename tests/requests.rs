@@ -37,7 +37,8 @@ fn a_late_duplicate_of_a_replaced_registration_replaces_nothing() {
     assert!(matches!(session.beat(&[beat(second.lease, 1)]).unwrap(), Beats::Acked(_)));
 }
 
-/// Somebody who asks by name while an instance is replaced is told of the old one or of the new one.
+/// Somebody who asks by name while an instance is replaced is told of the old one or of the new
+/// one.
 #[test]
 fn who_is_replaced_is_there_all_the_while() {
     let (engine, mut session) = start(&config());
@@ -51,8 +52,11 @@ fn who_is_replaced_is_there_all_the_while() {
                 let _ = other.register(&instance("payments", "a", 60_000));
             }
         });
-        let is_missing = |result| matches!(result, Err(ClientError::Refused { status: Status::NoInstance, .. }));
-        let missing = (0..20_000).filter(|_| is_missing(session.describe(Target::Names("payments", "a")))).count();
+        let is_missing =
+            |result| matches!(result, Err(ClientError::Refused { status: Status::NoInstance, .. }));
+        let missing = (0..20_000)
+            .filter(|_| is_missing(session.describe(Target::Names("payments", "a"))))
+            .count();
         stop.store(true, Relaxed);
         assert_eq!(missing, 0);
     });
@@ -77,8 +81,14 @@ fn raw(engine: &heartline::Engine, bytes: &[u8]) -> Option<Vec<u8>> {
 fn hello_tells_the_limits() {
     let (engine, mut session) = start(&config());
     let welcome = session.hello().unwrap();
-    assert_eq!((welcome.capacity.get(), welcome.beats_max.get(), welcome.frame_bytes_max.get()), (1024, 50, 1232));
-    assert_eq!((welcome.ttl_ms_min.get(), welcome.ttl_ms_max.get(), welcome.attributes_bytes_max.get()), (1, 86_400_000, 128));
+    assert_eq!(
+        (welcome.capacity.get(), welcome.beats_max.get(), welcome.frame_bytes_max.get()),
+        (1024, 50, 1232)
+    );
+    assert_eq!(
+        (welcome.ttl_ms_min.get(), welcome.ttl_ms_max.get(), welcome.attributes_bytes_max.get()),
+        (1, 86_400_000, 128)
+    );
     assert_ne!(welcome.cookie.get(), 0);
     drop(engine);
 }
@@ -100,7 +110,10 @@ fn register_describe_update_deregister() {
     assert_eq!(by_name.attributes, ["canary", "rack=b12"]);
     let facts = by_name.facts;
     assert_eq!(facts.endpoint.socket_addr(), "[2001:db8::7]:9000".parse::<SocketAddr>().unwrap());
-    assert_eq!((facts.zone.as_str(), facts.ttl_ms.get(), facts.endpoint.weight.get()), ("eu-1a", 5000, 70));
+    assert_eq!(
+        (facts.zone.as_str(), facts.ttl_ms.get(), facts.endpoint.weight.get()),
+        ("eu-1a", 5000, 70)
+    );
     assert_eq!((facts.service.as_str(), facts.instance.as_str()), ("payments", "a"));
     assert_eq!(facts.endpoint.version, Version::new(1, 2, 3, 0));
 
@@ -141,16 +154,24 @@ fn a_retransmitted_register_gets_the_same_lease() {
 fn identities_conflict_are_replaced_and_leave_old_leases_dead() {
     let (engine, mut session) = start(&config());
     let first = session.register(&instance("payments", "a", 60_000)).unwrap();
-    assert_eq!(status(session_from("127.0.0.2", &engine).register(&instance("payments", "a", 60_000))), Status::Conflict);
+    assert_eq!(
+        status(session_from("127.0.0.2", &engine).register(&instance("payments", "a", 60_000))),
+        Status::Conflict
+    );
     let second = session.register(&instance("payments", "a", 100)).unwrap();
     assert_ne!(first.lease, second.lease);
-    let Beats::Refused(naks) = session.beat(&[beat(first.lease, 1)]).unwrap() else { panic!("a replaced lease beat") };
+    let Beats::Refused(naks) = session.beat(&[beat(first.lease, 1)]).unwrap() else {
+        panic!("a replaced lease beat")
+    };
     assert_eq!(naks[0].reason, Status::Replaced as u8);
     assert_eq!(session.discover(&Query::new("payments")).unwrap().endpoints.len(), 1);
     eventually("the silent one is down", || session.stats().unwrap()[Stat::Down as usize] == 1);
     // Once it is down, whoever comes may take the name.
-    let third = session_from("127.0.0.2", &engine).register(&instance("payments", "a", 60_000)).unwrap();
-    let Beats::Refused(naks) = session.beat(&[beat(second.lease, 1)]).unwrap() else { panic!("a replaced lease beat") };
+    let third =
+        session_from("127.0.0.2", &engine).register(&instance("payments", "a", 60_000)).unwrap();
+    let Beats::Refused(naks) = session.beat(&[beat(second.lease, 1)]).unwrap() else {
+        panic!("a replaced lease beat")
+    };
     assert_eq!(naks[0].reason, Status::Replaced as u8);
     assert!(matches!(session.beat(&[beat(third.lease, 1)]).unwrap(), Beats::Acked(_)));
 }
@@ -159,13 +180,21 @@ fn identities_conflict_are_replaced_and_leave_old_leases_dead() {
 fn beats_count_once_and_refusals_say_which() {
     let (_engine, mut session) = start(&config());
     let grant = session.register(&instance("payments", "a", 5000)).unwrap();
-    let Beats::Acked(ack) = session.beat(&[beat(grant.lease, 1), beat(grant.lease, 1), beat(grant.lease, 2)]).unwrap() else { panic!() };
+    let Beats::Acked(ack) =
+        session.beat(&[beat(grant.lease, 1), beat(grant.lease, 1), beat(grant.lease, 2)]).unwrap()
+    else {
+        panic!()
+    };
     assert_eq!((ack.accepted.get(), ack.old.get(), ack.epoch.get()), (2, 1, grant.epoch));
     let mut forged = grant.lease;
     forged.secret = U64::new(forged.secret.get() ^ 1);
     let mut beyond = grant.lease;
     beyond.slot = U32::new(u32::MAX);
-    let Beats::Refused(naks) = session.beat(&[beat(forged, 3), beat(grant.lease, 3), beat(beyond, 3)]).unwrap() else { panic!() };
+    let Beats::Refused(naks) =
+        session.beat(&[beat(forged, 3), beat(grant.lease, 3), beat(beyond, 3)]).unwrap()
+    else {
+        panic!()
+    };
     assert_eq!(naks.iter().map(|nak| nak.reason).collect::<Vec<_>>(), [Status::Unknown as u8; 2]);
     session.deregister(&grant.lease).unwrap();
     let Beats::Refused(naks) = session.beat(&[beat(grant.lease, 4)]).unwrap() else { panic!() };
@@ -185,15 +214,26 @@ fn a_beat_revives_the_dead_and_says_what_the_instance_does() {
 
     let steady = session.register(&instance("payments", "b", 60_000)).unwrap();
     for (sequence, declared) in [(1, Declared::Draining), (2, Declared::Maintenance)] {
-        session.beat(&[Beat { flags: U16::new(declared as u16), ..beat(steady.lease, sequence) }]).unwrap();
+        session
+            .beat(&[Beat { flags: U16::new(declared as u16), ..beat(steady.lease, sequence) }])
+            .unwrap();
         eventually("all shows it, marked", || {
             let page = session.discover(&Query::new("payments")).unwrap();
-            page.endpoints.iter().any(|endpoint| endpoint.slot == steady.lease.slot && endpoint.declared() == declared)
+            page.endpoints.iter().any(|endpoint| {
+                endpoint.slot == steady.lease.slot && endpoint.declared() == declared
+            })
         });
-        let picked = session.discover(&Query { strategy: Strategy::Random, limit: 25, ..Query::new("payments") }).unwrap();
-        assert!(picked.endpoints.iter().all(|endpoint| endpoint.slot != steady.lease.slot), "never picked");
+        let picked = session
+            .discover(&Query { strategy: Strategy::Random, limit: 25, ..Query::new("payments") })
+            .unwrap();
+        assert!(
+            picked.endpoints.iter().all(|endpoint| endpoint.slot != steady.lease.slot),
+            "never picked"
+        );
     }
-    session.beat(&[Beat { flags: U16::new(Declared::Leaving as u16), ..beat(steady.lease, 3) }]).unwrap();
+    session
+        .beat(&[Beat { flags: U16::new(Declared::Leaving as u16), ..beat(steady.lease, 3) }])
+        .unwrap();
     eventually("it has left", || status_of(&mut session, steady.lease) == Status::Removed as u8);
 }
 
@@ -210,15 +250,45 @@ fn wrong_values_name_their_field() {
     let good = instance("payments", "a", 5000);
     let (mut nonceless, _) = good.encode().unwrap();
     nonceless.cookie = session.hello().unwrap().cookie;
-    let reply = raw(&engine, &[Header::request(Kind::Register, 3).as_bytes(), nonceless.as_bytes()].concat()).unwrap();
+    let reply = raw(
+        &engine,
+        &[Header::request(Kind::Register, 3).as_bytes(), nonceless.as_bytes()].concat(),
+    )
+    .unwrap();
     assert_eq!((reply[7], reply[4]), (Status::Invalid as u8, 24), "nonce 0");
     assert_eq!(field(session.register(&Registration { ttl: Duration::ZERO, ..good.clone() })), 52);
-    assert_eq!(field(session.register(&Registration { ttl: Duration::from_millis(86_400_001), ..good.clone() })), 52);
-    assert_eq!(field(session.register(&Registration { service: String::new(), ..good.clone() })), 104);
-    assert_eq!(field(session.register(&Registration { instance: String::new(), ..good.clone() })), 168);
-    assert_eq!(field(session.register(&Registration { attributes: vec!["=x".into()], ..good.clone() })), 232);
-    assert_eq!(status(session.register(&Registration { attributes: vec!["x".repeat(200)], ..good.clone() })), Status::TooLarge);
-    assert_eq!(field(session.discover(&Query { filter: Filter::ZONE_ONLY | Filter::ZONE_PREFERRED, ..Query::new("payments") })), 55);
+    assert_eq!(
+        field(
+            session
+                .register(&Registration { ttl: Duration::from_millis(86_400_001), ..good.clone() })
+        ),
+        52
+    );
+    assert_eq!(
+        field(session.register(&Registration { service: String::new(), ..good.clone() })),
+        104
+    );
+    assert_eq!(
+        field(session.register(&Registration { instance: String::new(), ..good.clone() })),
+        168
+    );
+    assert_eq!(
+        field(session.register(&Registration { attributes: vec!["=x".into()], ..good.clone() })),
+        232
+    );
+    assert_eq!(
+        status(
+            session.register(&Registration { attributes: vec!["x".repeat(200)], ..good.clone() })
+        ),
+        Status::TooLarge
+    );
+    assert_eq!(
+        field(session.discover(&Query {
+            filter: Filter::ZONE_ONLY | Filter::ZONE_PREFERRED,
+            ..Query::new("payments")
+        })),
+        55
+    );
     assert_eq!(field(session.discover(&Query { filter: 64, ..Query::new("payments") })), 55);
     assert_eq!(field(session.describe(Target::Names("payments", ""))), 96);
     let mut body = Discover::new_zeroed();
@@ -226,7 +296,10 @@ fn wrong_values_name_their_field() {
     let frame = [Header::request(Kind::Discover, 3).as_bytes(), body.as_bytes()].concat();
     let reply = raw(&engine, &frame).unwrap();
     let reply = Reply::decode(&reply).unwrap();
-    assert_eq!((reply.status, reply.header.count.get(), reply.header.tag.get()), (Status::Invalid, 54, 3));
+    assert_eq!(
+        (reply.status, reply.header.count.get(), reply.header.tag.get()),
+        (Status::Invalid, 54, 3)
+    );
     assert_eq!(session.stats().unwrap()[Stat::Registered as usize], 0, "nothing was registered");
 }
 
@@ -247,19 +320,34 @@ fn unproved_requests_get_short_replies() {
     let padded = raw(&engine, &frame).unwrap();
     assert_eq!((padded.len(), padded[7]), (512, Status::Ok as u8));
     discover.limit = U16::new(1);
-    let one = raw(&engine, &[Header::request(Kind::Discover, 3).as_bytes(), discover.as_bytes()].concat()).unwrap();
+    let one = raw(
+        &engine,
+        &[Header::request(Kind::Discover, 3).as_bytes(), discover.as_bytes()].concat(),
+    )
+    .unwrap();
     assert_eq!((one.len(), one[7]), (80, Status::Ok as u8));
     let (body, tail) = instance("payments", "b", 5000).encode().unwrap();
-    let register = raw(&engine, &[Header::request(Kind::Register, 3).as_bytes(), body.as_bytes(), &tail].concat()).unwrap();
+    let register = raw(
+        &engine,
+        &[Header::request(Kind::Register, 3).as_bytes(), body.as_bytes(), &tail].concat(),
+    )
+    .unwrap();
     assert_eq!((register.len(), register[7]), (16, Status::Cookie as u8));
 }
 
 #[test]
 fn full_table_quota_and_deny_list() {
-    let (engine, mut session) = start(&Config { capacity: 16, quota: Some(10), deny: vec!["admin".into(), "test-*".into()], ..config() });
+    let (engine, mut session) = start(&Config {
+        capacity: 16,
+        quota: Some(10),
+        deny: vec!["admin".into(), "test-*".into()],
+        ..config()
+    });
     assert_eq!(status(session.register(&instance("admin", "a", 60_000))), Status::Denied);
     assert_eq!(status(session.register(&instance("test-x", "a", 60_000))), Status::Denied);
-    let leases: Vec<Lease> = (0..10).map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease).collect();
+    let leases: Vec<Lease> = (0..10)
+        .map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease)
+        .collect();
     assert_eq!(status(session.register(&instance("s", "i10", 60_000))), Status::Quota);
     session.register(&instance("s", "i9", 60_000)).unwrap();
     let mut other = session_from("127.0.0.2", &engine);
@@ -269,7 +357,10 @@ fn full_table_quota_and_deny_list() {
     let before = session.stats().unwrap();
     assert_eq!(status(other.register(&instance("s", "i16", 60_000))), Status::Full);
     let after = session.stats().unwrap();
-    assert_eq!((before[Stat::Up as usize], before[Stat::FeedSequence as usize]), (16, after[Stat::FeedSequence as usize]));
+    assert_eq!(
+        (before[Stat::Up as usize], before[Stat::FeedSequence as usize]),
+        (16, after[Stat::FeedSequence as usize])
+    );
     // A restart in a full table is no new instance.
     other.register(&instance("s", "i15", 60_000)).unwrap();
     session.deregister(&leases[0]).unwrap();
@@ -290,12 +381,19 @@ fn strategies_and_filters() {
         };
         session.register(&registration).unwrap();
     }
-    let all = |session: &mut Session, query: Query| session.discover(&Query { limit: 25, ..query }).unwrap();
+    let all = |session: &mut Session, query: Query| {
+        session.discover(&Query { limit: 25, ..query }).unwrap()
+    };
     let base = Query::new("s");
     assert_eq!(all(&mut session, base.clone()).endpoints.len(), 20);
-    let exact = Query { filter: Filter::VERSION_EXACT, version: Version::new(1, 3, 0, 0), ..base.clone() };
+    let exact =
+        Query { filter: Filter::VERSION_EXACT, version: Version::new(1, 3, 0, 0), ..base.clone() };
     assert_eq!(all(&mut session, exact).endpoints.len(), 1);
-    let compatible = Query { filter: Filter::VERSION_COMPATIBLE, version: Version::new(1, 3, 0, 0), ..base.clone() };
+    let compatible = Query {
+        filter: Filter::VERSION_COMPATIBLE,
+        version: Version::new(1, 3, 0, 0),
+        ..base.clone()
+    };
     assert_eq!(all(&mut session, compatible).endpoints.len(), 7);
     let tagged = Query { filter: Filter::TAG, tag: "even".into(), ..base.clone() };
     assert_eq!(all(&mut session, tagged).endpoints.len(), 10);
@@ -316,7 +414,13 @@ fn strategies_and_filters() {
         }
     }
     assert_eq!(seen, 20, "the fallback goes on through the pages");
-    for strategy in [Strategy::Random, Strategy::RoundRobin, Strategy::Weighted, Strategy::Rendezvous, Strategy::TwoChoices] {
+    for strategy in [
+        Strategy::Random,
+        Strategy::RoundRobin,
+        Strategy::Weighted,
+        Strategy::Rendezvous,
+        Strategy::TwoChoices,
+    ] {
         let mut hits = BTreeMap::new();
         for key in 0..200 {
             let page = session.discover(&Query { strategy, key, ..base.clone() }).unwrap();
@@ -329,7 +433,11 @@ fn strategies_and_filters() {
         assert_eq!(three.endpoints.len(), 3, "{strategy:?}");
     }
     let same = |session: &mut Session| {
-        session.discover(&Query { strategy: Strategy::Rendezvous, key: 42, ..base.clone() }).unwrap().endpoints[0].slot
+        session
+            .discover(&Query { strategy: Strategy::Rendezvous, key: 42, ..base.clone() })
+            .unwrap()
+            .endpoints[0]
+            .slot
     };
     assert_eq!(same(&mut session), same(&mut session));
     assert_eq!(session.discover(&Query::new("nobody")).unwrap().status, Status::NoService);
@@ -343,7 +451,8 @@ fn suspects_are_answered_marked_unless_excluded() {
     let page = session.discover(&Query::new("s")).unwrap();
     assert_eq!(page.endpoints[0].state(), Some(State::Suspect));
     assert!(page.endpoints[0].age_ms.get() >= 2000 && !page.endpoints[0].is_held());
-    let strict = session.discover(&Query { filter: Filter::NO_SUSPECT, ..Query::new("s") }).unwrap();
+    let strict =
+        session.discover(&Query { filter: Filter::NO_SUSPECT, ..Query::new("s") }).unwrap();
     assert_eq!(strict.status, Status::NoneHealthy);
 }
 
@@ -355,7 +464,8 @@ fn services_come_in_pages() {
     }
     let (head, first) = session.services_page(0).unwrap();
     assert_eq!((head.services.get(), first.len()), (40, 13));
-    let mut names: Vec<String> = session.services().unwrap().iter().map(|service| service.name.to_string()).collect();
+    let mut names: Vec<String> =
+        session.services().unwrap().iter().map(|service| service.name.to_string()).collect();
     names.sort();
     names.dedup();
     assert_eq!(names.len(), 40);
@@ -363,11 +473,20 @@ fn services_come_in_pages() {
 
 #[test]
 fn ipv6_dual_stack_and_mixed_addresses() {
-    let (engine, mut six) = start(&Config { listen: vec!["[::1]:0".parse().unwrap(), "127.0.0.1:0".parse().unwrap()], ..config() });
+    let (engine, mut six) = start(&Config {
+        listen: vec!["[::1]:0".parse().unwrap(), "127.0.0.1:0".parse().unwrap()],
+        ..config()
+    });
     let mut four = Session::connect(engine.addresses()[1]).unwrap();
     six.register(&instance("s", "six", 60_000)).unwrap();
     four.register(&instance("s", "four", 60_000)).unwrap();
-    let mut seen: Vec<String> = six.discover(&Query::new("s")).unwrap().endpoints.iter().map(|e| e.socket_addr().to_string()).collect();
+    let mut seen: Vec<String> = six
+        .discover(&Query::new("s"))
+        .unwrap()
+        .endpoints
+        .iter()
+        .map(|e| e.socket_addr().to_string())
+        .collect();
     seen.sort();
     assert_eq!(seen, ["127.0.0.1:8080", "[::1]:8080"]);
     drop(engine);

@@ -1,7 +1,9 @@
-//! Snapshots: what is written is read again, whatever the power does in between, and nothing else is.
+//! Snapshots: what is written is read again, whatever the power does in between, and nothing else
+//! is.
 //!
-//! What could go wrong: half of a generation beside half of another, an older generation than the last that was reported, a damaged file that is
-//! read half, a clock reading of another boot that decides about somebody.
+//! What could go wrong: half of a generation beside half of another, an older generation than the
+//! last that was reported, a damaged file that is read half, a clock reading of another boot that
+//! decides about somebody.
 
 #[path = "common/harness.rs"]
 mod harness;
@@ -39,7 +41,8 @@ struct Slot {
 
 fn slots(region: &Region) -> BTreeMap<u32, Slot> {
     let mut buffer = [0; heartline::limits::ATTRIBUTES_BYTES_MAX];
-    let leased = (0..region.geometry().slots).filter(|&slot| region.lines()[slot as usize].head().1.is_leased());
+    let leased = (0..region.geometry().slots)
+        .filter(|&slot| region.lines()[slot as usize].head().1.is_leased());
     let read = leased.map(|slot| {
         let (line, endpoint) = (&region.lines()[slot as usize], &region.endpoints()[slot as usize]);
         let record = region.records().read(slot).unwrap();
@@ -63,10 +66,21 @@ fn slots(region: &Region) -> BTreeMap<u32, Slot> {
 }
 
 fn empty(capacity: u32, attributes: usize) -> (Region, Right) {
-    Region::create(&Place::Scratch, Geometry::new(capacity, attributes), (5, 6), 1, &AtomicBool::new(false)).unwrap()
+    Region::create(
+        &Place::Scratch,
+        Geometry::new(capacity, attributes),
+        (5, 6),
+        1,
+        &AtomicBool::new(false),
+    )
+    .unwrap()
 }
 
-fn load(disk: &(impl Disk + Sync), capacity: u32, now: Nanos) -> Result<Option<(u64, Region, Right)>, SnapshotError> {
+fn load(
+    disk: &(impl Disk + Sync),
+    capacity: u32,
+    now: Nanos,
+) -> Result<Option<(u64, Region, Right)>, SnapshotError> {
     let (region, right) = empty(capacity, 64);
     Ok(Reader::open(disk)?.load(&region, &right, now)?.map(|loaded| (loaded.number, region, right)))
 }
@@ -84,7 +98,13 @@ fn live_a_little(harness: &mut Harness, random: &mut StdRng, steps: usize) {
         let name = format!("i{}", random.random_range(0..40));
         let service = format!("s{}", random.random_range(0..6));
         match random.random_range(0..6) {
-            0..3 => register(harness, &service, &name, random.next_u64() | 1, random.random_range(50..500)),
+            0..3 => register(
+                harness,
+                &service,
+                &name,
+                random.next_u64() | 1,
+                random.random_range(50..500),
+            ),
             3 => {
                 let leases = leases(&harness.region);
                 if !leases.is_empty() {
@@ -95,7 +115,12 @@ fn live_a_little(harness: &mut Harness, random: &mut StdRng, steps: usize) {
             4 => {
                 let frame_beats: Vec<Beat> = leases(&harness.region)
                     .into_iter()
-                    .map(|lease| Beat { lease, sequence: U32::new(harness.now as u32 / 1000 + 1), load: U16::new(3), flags: U16::ZERO })
+                    .map(|lease| Beat {
+                        lease,
+                        sequence: U32::new(harness.now as u32 / 1000 + 1),
+                        load: U16::new(3),
+                        flags: U16::ZERO,
+                    })
                     .take(10)
                     .collect();
                 let mut header = Header::request(Kind::Beat, 1);
@@ -127,7 +152,11 @@ fn register(harness: &mut Harness, service: &str, instance: &str, nonce: u64, tt
         instance: Name::new(instance).unwrap(),
         ..Register::new_zeroed()
     };
-    harness.request(peer(1), Kind::Register, &[request.as_bytes(), &[1, b'k', 5, b'v', b'v', b'v', b'v', b'v']]);
+    harness.request(
+        peer(1),
+        Kind::Register,
+        &[request.as_bytes(), &[1, b'k', 5, b'v', b'v', b'v', b'v', b'v']],
+    );
 }
 
 /// A disk that remembers what it was told, so that the power can fail at any point.
@@ -168,8 +197,13 @@ fn what_was_written_is_read_again() {
     for seed in 0..40 {
         let mut random = StdRng::seed_from_u64(seed);
         let mut harness = Harness::new(64, settings(64), seed);
-        let mut writer =
-            Writer::new(new_file(harness.region.geometry()), Sizes::new(harness.region.geometry()), None, &harness.region, harness.now);
+        let mut writer = Writer::new(
+            new_file(harness.region.geometry()),
+            Sizes::new(harness.region.geometry()),
+            None,
+            &harness.region,
+            harness.now,
+        );
         for round in 1..10 {
             live_a_little(&mut harness, &mut random, 30);
             writer.write(&harness.region, harness.now, round == 9).unwrap();
@@ -177,8 +211,18 @@ fn what_was_written_is_read_again() {
         let disk = writer.into_disk();
         let (_, region, right) = load(&disk, 64, harness.now).unwrap().unwrap();
         assert_eq!(slots(&region), slots(&harness.region), "seed {seed}");
-        for (old, new) in harness.region.lines().iter().zip(region.lines()).filter(|(old, _)| old.head().1.is_leased()) {
-            assert_eq!((old.last(), old.sequence(), old.history()), (new.last(), new.sequence(), new.history()), "seed {seed}");
+        for (old, new) in harness
+            .region
+            .lines()
+            .iter()
+            .zip(region.lines())
+            .filter(|(old, _)| old.head().1.is_leased())
+        {
+            assert_eq!(
+                (old.last(), old.sequence(), old.history()),
+                (new.last(), new.sequence(), new.history()),
+                "seed {seed}"
+            );
             assert_eq!(old.hold_until(), new.hold_until(), "seed {seed}");
         }
         // And an engine goes on with it.
@@ -186,31 +230,52 @@ fn what_was_written_is_read_again() {
         assert!(head > harness.region.feed().head() + (1 << 31), "no number is given out twice");
         let registrar = Registrar::resume(Arc::new(region), right, settings(64), harness.now);
         let counts = registrar.counts();
-        assert_eq!((counts.up + counts.suspect + counts.down) as usize, before.len(), "seed {seed}");
+        assert_eq!(
+            (counts.up + counts.suspect + counts.down) as usize,
+            before.len(),
+            "seed {seed}"
+        );
         // Nothing has changed since: nothing is written.
-        let mut again = Writer::new(disk, Sizes::new(harness.region.geometry()), None, &harness.region, harness.now);
-        assert!(again.write(&harness.region, harness.now, false).unwrap().is_some(), "a writer that has just begun writes all");
+        let mut again = Writer::new(
+            disk,
+            Sizes::new(harness.region.geometry()),
+            None,
+            &harness.region,
+            harness.now,
+        );
+        assert!(
+            again.write(&harness.region, harness.now, false).unwrap().is_some(),
+            "a writer that has just begun writes all"
+        );
         assert_eq!(again.write(&harness.region, harness.now, false).unwrap(), None);
     }
 }
 
-/// Threads load pieces of a half at once: whatever room the engine has now, each member gets the beats of its own slot, and a piece that is damaged
-/// costs the half.
+/// Threads load pieces of a half at once: whatever room the engine has now, each member gets the
+/// beats of its own slot, and a piece that is damaged costs the half.
 #[test]
 fn a_half_is_put_together_from_pieces() {
     let leases_wanted = 2500;
     let mut harness = Harness::new(4096, settings(4096), 3);
     let name = |number: u32| (format!("s{}", number % 7), format!("i{number}"));
-    let join = |harness: &mut Harness, number: u32| register(harness, &name(number).0, &name(number).1, u64::from(number) + 1, 60_000);
+    let join = |harness: &mut Harness, number: u32| {
+        register(harness, &name(number).0, &name(number).1, u64::from(number) + 1, 60_000)
+    };
     (0..leases_wanted).for_each(|number| join(&mut harness, number));
     for (lease, number) in leases(&harness.region).into_iter().zip(1..) {
         harness.now += 1000;
-        let beat = Beat { lease, sequence: U32::new(number), load: U16::new(number as u16), flags: U16::ZERO };
+        let beat = Beat {
+            lease,
+            sequence: U32::new(number),
+            load: U16::new(number as u16),
+            flags: U16::ZERO,
+        };
         let header = Header { count: U16::new(1), ..Header::request(Kind::Beat, 1) };
         harness.send(peer(1), &[header.as_bytes(), beat.as_bytes()].concat());
     }
     let sizes = Sizes::new(harness.region.geometry());
-    let mut writer = Writer::new(new_file(harness.region.geometry()), sizes, None, &harness.region, harness.now);
+    let mut writer =
+        Writer::new(new_file(harness.region.geometry()), sizes, None, &harness.region, harness.now);
     writer.write(&harness.region, harness.now, true).unwrap().unwrap();
     join(&mut harness, leases_wanted);
     writer.write(&harness.region, harness.now, true).unwrap().unwrap();
@@ -218,14 +283,29 @@ fn a_half_is_put_together_from_pieces() {
     for capacity in [2501, 4096, 10_000] {
         let (_, region, _) = load(&disk, capacity, harness.now).unwrap().unwrap();
         assert_eq!(slots(&region), slots(&harness.region), "capacity {capacity}");
-        for (old, new) in harness.region.lines().iter().zip(region.lines()).filter(|(old, _)| old.head().1.is_leased()) {
-            assert_eq!((old.last(), old.sequence(), old.history()), (new.last(), new.sequence(), new.history()), "capacity {capacity}");
+        for (old, new) in harness
+            .region
+            .lines()
+            .iter()
+            .zip(region.lines())
+            .filter(|(old, _)| old.head().1.is_leased())
+        {
+            assert_eq!(
+                (old.last(), old.sequence(), old.history()),
+                (new.last(), new.sequence(), new.history()),
+                "capacity {capacity}"
+            );
         }
     }
     assert!(matches!(load(&disk, 2000, harness.now), Err(SnapshotError::TooLarge { .. })));
     // Sequence and load of one of the last, in each half.
     let entry = [2400_u32.to_le_bytes().as_slice(), &2400_u16.to_le_bytes()].concat();
-    let places = disk.0.windows(entry.len()).enumerate().filter(|(_, bytes)| *bytes == entry).map(|(at, _)| at);
+    let places = disk
+        .0
+        .windows(entry.len())
+        .enumerate()
+        .filter(|(_, bytes)| *bytes == entry)
+        .map(|(at, _)| at);
     let loaded = places.map(|at| {
         let mut damaged = disk.clone();
         damaged.0[at] ^= 1;
@@ -236,7 +316,8 @@ fn a_half_is_put_together_from_pieces() {
     assert_eq!(loaded, [1, 2], "the other half, where the newer one is damaged");
 }
 
-/// What the machine shows as time, and how long it was off, moves no deadline: what is left of a TTL is what was left.
+/// What the machine shows as time, and how long it was off, moves no deadline: what is left of a
+/// TTL is what was left.
 #[test]
 fn another_boot_changes_no_remaining_time() {
     let mut harness = Harness::new(64, settings(64), 1);
@@ -246,17 +327,24 @@ fn another_boot_changes_no_remaining_time() {
     let of = |region: &Region, name: &[u8]| {
         // Indexes are made when an engine goes on; here the records are searched.
         let slot = (0..64).find(|&slot| {
-            region.lines()[slot as usize].head().1.is_leased() && region.records().read(slot).unwrap().instance.bytes() == name
+            region.lines()[slot as usize].head().1.is_leased()
+                && region.records().read(slot).unwrap().instance.bytes() == name
         });
         slot.unwrap() as usize
     };
-    let mut writer =
-        Writer::new(new_file(harness.region.geometry()), Sizes::new(harness.region.geometry()), None, &harness.region, harness.now);
+    let mut writer = Writer::new(
+        new_file(harness.region.geometry()),
+        Sizes::new(harness.region.geometry()),
+        None,
+        &harness.region,
+        harness.now,
+    );
     writer.write(&harness.region, harness.now, true).unwrap();
     let disk = writer.into_disk();
     for boot in [from_ms(5), from_ms(2_000), from_ms(1_000_000_000_000)] {
         let (_, region, _) = load(&disk, 64, boot).unwrap().unwrap();
-        let (down, up) = (&region.lines()[of(&region, b"down")], &region.lines()[of(&region, b"up")]);
+        let (down, up) =
+            (&region.lines()[of(&region, b"down")], &region.lines()[of(&region, b"up")]);
         let left = harness.region.lines()[of(&harness.region, b"down")].hold_until() - harness.now;
         assert_eq!(down.hold_until() - boot, left, "boot {boot}");
         let silent = harness.now - harness.region.lines()[of(&harness.region, b"up")].last().at;
@@ -264,8 +352,8 @@ fn another_boot_changes_no_remaining_time() {
     }
 }
 
-/// The power fails after any write, with any pages of what was not synced on the disk or not: one whole generation is there, and none older than
-/// the last that was reported.
+/// The power fails after any write, with any pages of what was not synced on the disk or not: one
+/// whole generation is there, and none older than the last that was reported.
 #[test]
 fn a_power_loss_leaves_a_whole_generation() {
     let mut images = 0;
@@ -290,11 +378,16 @@ fn a_power_loss_leaves_a_whole_generation() {
             let reported = generations.iter().filter(|(length, _)| *length <= end).count() - 1;
             for image in crash_images(&start, &log[..end], &mut random) {
                 images += 1;
-                let (number, found) = match load(&image, 64, harness.now).unwrap_or_else(|error| panic!("seed {seed}, {end}: {error}")) {
+                let (number, found) = match load(&image, 64, harness.now)
+                    .unwrap_or_else(|error| panic!("seed {seed}, {end}: {error}"))
+                {
                     Some((number, region, _)) => (number as usize, slots(&region)),
                     None => (0, BTreeMap::new()),
                 };
-                assert!(number == reported || number == reported + 1, "seed {seed}, {end}: generation {number} after {reported}");
+                assert!(
+                    number == reported || number == reported + 1,
+                    "seed {seed}, {end}: generation {number} after {reported}"
+                );
                 assert_eq!(found, generations[number].1, "seed {seed}, {end}: a mixture");
             }
         }
@@ -303,7 +396,8 @@ fn a_power_loss_leaves_a_whole_generation() {
     assert!(images >= 10_000, "{images}");
 }
 
-/// What can be on the disk: what was synced, and of the pages written since, none, all, each one alone, all but one, and random ones.
+/// What can be on the disk: what was synced, and of the pages written since, none, all, each one
+/// alone, all but one, and random ones.
 fn crash_images(start: &MemoryDisk, log: &[Entry], random: &mut StdRng) -> Vec<MemoryDisk> {
     let synced = log.iter().rposition(|entry| matches!(entry, Entry::Sync)).map_or(0, |at| at + 1);
     let mut base = start.clone();
@@ -315,7 +409,12 @@ fn crash_images(start: &MemoryDisk, log: &[Entry], random: &mut StdRng) -> Vec<M
     let pages: Vec<(u64, &[u8])> = log[synced..]
         .iter()
         .filter_map(|entry| match entry {
-            Entry::Write(offset, bytes) => Some(bytes.chunks(4096).enumerate().map(move |(at, page)| (offset + at as u64 * 4096, page))),
+            Entry::Write(offset, bytes) => Some(
+                bytes
+                    .chunks(4096)
+                    .enumerate()
+                    .map(move |(at, page)| (offset + at as u64 * 4096, page)),
+            ),
             Entry::Sync => None,
         })
         .flatten()
@@ -358,7 +457,11 @@ struct Failing {
 impl Failing {
     fn call(&mut self) -> io::Result<()> {
         self.calls += 1;
-        if (self.fails)(self.calls, self.at) { Err(io::Error::from_raw_os_error(libc::EIO)) } else { Ok(()) }
+        if (self.fails)(self.calls, self.at) {
+            Err(io::Error::from_raw_os_error(libc::EIO))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -369,7 +472,8 @@ impl Disk for Failing {
         self.cache.write_at(bytes, offset)
     }
 
-    /// After a failed sync the kernel takes what it could not write for clean: the next sync says nothing of it.
+    /// After a failed sync the kernel takes what it could not write for clean: the next sync says
+    /// nothing of it.
     fn sync(&mut self) -> io::Result<()> {
         let result = self.call();
         for (offset, bytes) in self.dirty.drain(..) {
@@ -397,8 +501,21 @@ fn a_failing_disk_costs_no_generation() {
         let mut harness = Harness::new(64, settings(64), 3);
         let file = new_file(harness.region.geometry());
         let (cache, durable) = (file.clone(), file);
-        let disk = Failing { cache, durable, dirty: Vec::new(), calls: 0, fails: |call, at| call == at || call == at + 1, at };
-        let mut writer = Writer::new(disk, Sizes::new(harness.region.geometry()), None, &harness.region, harness.now);
+        let disk = Failing {
+            cache,
+            durable,
+            dirty: Vec::new(),
+            calls: 0,
+            fails: |call, at| call == at || call == at + 1,
+            at,
+        };
+        let mut writer = Writer::new(
+            disk,
+            Sizes::new(harness.region.geometry()),
+            None,
+            &harness.region,
+            harness.now,
+        );
         // The last that was reported, and those whose writing failed since.
         let (mut last, mut tried) = (BTreeMap::new(), Vec::new());
         let mut failures = 0;
@@ -406,13 +523,24 @@ fn a_failing_disk_costs_no_generation() {
             live_a_little(&mut harness, &mut random, 10);
             let held = slots(&harness.region);
             let result = writer.write(&harness.region, harness.now, false);
-            let found = load(&writer.disk().durable, 64, harness.now).unwrap().map_or_else(BTreeMap::new, |(_, region, _)| slots(&region));
+            let found = load(&writer.disk().durable, 64, harness.now)
+                .unwrap()
+                .map_or_else(BTreeMap::new, |(_, region, _)| slots(&region));
             // What a failed sync was about may be there all the same.
-            assert!(found == held || result.is_err() && (found == last || tried.contains(&found)), "call {at}");
+            assert!(
+                found == held || result.is_err() && (found == last || tried.contains(&found)),
+                "call {at}"
+            );
             if let Ok(written) = result {
                 if !tried.is_empty() {
                     let sizes = Sizes::new(harness.region.geometry());
-                    let mut whole = Writer::new(new_file(harness.region.geometry()), sizes, None, &harness.region, harness.now);
+                    let mut whole = Writer::new(
+                        new_file(harness.region.geometry()),
+                        sizes,
+                        None,
+                        &harness.region,
+                        harness.now,
+                    );
                     assert_eq!(
                         written.unwrap().bytes,
                         whole.write(&harness.region, harness.now, false).unwrap().unwrap().bytes,
@@ -429,15 +557,21 @@ fn a_failing_disk_costs_no_generation() {
     }
 }
 
-/// A writer that was killed between a header and its sync, or whose sync failed: the next one must not touch the other half, the only durable
-/// one, before that header is durable.
+/// A writer that was killed between a header and its sync, or whose sync failed: the next one must
+/// not touch the other half, the only durable one, before that header is durable.
 #[test]
 fn a_generation_that_may_not_be_durable_is_made_so_first() {
     let mut harness = Harness::new(64, settings(64), 3);
     let mut random = StdRng::seed_from_u64(3);
     let sizes = Sizes::new(harness.region.geometry());
     let start = new_file(harness.region.geometry());
-    let mut writer = Writer::new(Recorder { disk: start.clone(), log: Vec::new() }, sizes, None, &harness.region, harness.now);
+    let mut writer = Writer::new(
+        Recorder { disk: start.clone(), log: Vec::new() },
+        sizes,
+        None,
+        &harness.region,
+        harness.now,
+    );
     let mut generations = vec![BTreeMap::new()];
     for _ in 0..2 {
         live_a_little(&mut harness, &mut random, 20);
@@ -455,19 +589,27 @@ fn a_generation_that_may_not_be_durable_is_made_so_first() {
     let log = next.into_disk().log;
     for end in 0..=log.len() {
         for image in crash_images(&start, &log[..end], &mut random) {
-            let found = load(&image, 64, harness.now).unwrap().map_or((0, BTreeMap::new()), |(number, region, _)| (number, slots(&region)));
+            let found = load(&image, 64, harness.now)
+                .unwrap()
+                .map_or((0, BTreeMap::new()), |(number, region, _)| (number, slots(&region)));
             assert_eq!(found.1, generations[found.0 as usize], "{end}");
         }
     }
 }
 
-/// Every bit of the headers, and ten thousand others: the file is refused, or a whole generation is read; never something else.
+/// Every bit of the headers, and ten thousand others: the file is refused, or a whole generation is
+/// read; never something else.
 #[test]
 fn flipped_bits_are_refused_or_the_other_half_is_used() {
     let mut harness = Harness::new(64, settings(64), 9);
     let mut random = StdRng::seed_from_u64(9);
-    let mut writer =
-        Writer::new(new_file(harness.region.geometry()), Sizes::new(harness.region.geometry()), None, &harness.region, harness.now);
+    let mut writer = Writer::new(
+        new_file(harness.region.geometry()),
+        Sizes::new(harness.region.geometry()),
+        None,
+        &harness.region,
+        harness.now,
+    );
     let mut generations = vec![BTreeMap::new()];
     for _ in 0..4 {
         live_a_little(&mut harness, &mut random, 30);
@@ -476,7 +618,9 @@ fn flipped_bits_are_refused_or_the_other_half_is_used() {
     }
     let disk = writer.into_disk();
     let headers = (0..24 * 8).chain(4096 * 8..(4096 + 40) * 8).chain(8192 * 8..(8192 + 40) * 8);
-    let bits: Vec<usize> = headers.chain((0..10_000).map(|_| random.random_range(3 * 4096 * 8..disk.0.len() * 8))).collect();
+    let bits: Vec<usize> = headers
+        .chain((0..10_000).map(|_| random.random_range(3 * 4096 * 8..disk.0.len() * 8)))
+        .collect();
     let (mut refused, mut older) = (0, 0);
     for bit in bits {
         let mut damaged = disk.clone();
@@ -502,8 +646,13 @@ fn flipped_bits_are_refused_or_the_other_half_is_used() {
 fn foreign_newer_and_short_files_are_named() {
     let mut harness = Harness::new(64, settings(64), 2);
     register(&mut harness, "s", "a", 1, 1000);
-    let mut writer =
-        Writer::new(new_file(harness.region.geometry()), Sizes::new(harness.region.geometry()), None, &harness.region, harness.now);
+    let mut writer = Writer::new(
+        new_file(harness.region.geometry()),
+        Sizes::new(harness.region.geometry()),
+        None,
+        &harness.region,
+        harness.now,
+    );
     writer.write(&harness.region, harness.now, false).unwrap().unwrap();
     let good = writer.into_disk();
     let refusal = |change: &dyn Fn(&mut Vec<u8>)| {
@@ -516,13 +665,22 @@ fn foreign_newer_and_short_files_are_named() {
     assert!(refusal(&|bytes| bytes[8] = 2).contains("has format 2, this program knows format 1"));
     assert!(refusal(&|bytes| bytes.truncate(5000)).contains("cut short"));
     assert!(refusal(&|bytes| bytes[13] = 9).contains("damaged (its file header)"));
-    assert!(refusal(&|bytes| bytes[4096..3 * 4096].fill(7)).contains("damaged (the headers of both halves)"));
+    assert!(
+        refusal(&|bytes| bytes[4096..3 * 4096].fill(7))
+            .contains("damaged (the headers of both halves)")
+    );
     // Less room than there is in use.
     let (region, right) = empty(16, 0);
     let error = Reader::open(&good).unwrap().load(&region, &right, harness.now).unwrap_err();
     assert!(matches!(error, SnapshotError::TooLarge { slot: 0, attributes: 8 }), "{error}");
-    assert!(region.lines().iter().all(|line| line.head().0 == 0), "nothing stays of a half that was refused");
+    assert!(
+        region.lines().iter().all(|line| line.head().0 == 0),
+        "nothing stays of a half that was refused"
+    );
     // More room is fine.
     let (region, right) = empty(1000, 128);
-    assert_eq!(Reader::open(&good).unwrap().load(&region, &right, harness.now).unwrap().unwrap().leases, 1);
+    assert_eq!(
+        Reader::open(&good).unwrap().load(&region, &right, harness.now).unwrap().unwrap().leases,
+        1
+    );
 }

@@ -1,4 +1,5 @@
-//! When silence counts, in simulated time: the barrier through the loops, grace after deafness, quarantine of slots, hold of the serving only.
+//! When silence counts, in simulated time: the barrier through the loops, grace after deafness,
+//! quarantine of slots, hold of the serving only.
 
 mod common {
     pub(crate) mod harness;
@@ -32,13 +33,23 @@ fn register(engine: &mut Harness, name: &str, ttl_ms: u32) -> Result<Lease, Stat
 
 fn beat(engine: &mut Harness, lease: Lease, sequence: u32, declared: Declared) {
     let header = Header { count: U16::new(1), ..Header::request(Kind::Beat, 5) };
-    let beat = Beat { lease, sequence: U32::new(sequence), load: U16::ZERO, flags: U16::new(declared as u16) };
+    let beat = Beat {
+        lease,
+        sequence: U32::new(sequence),
+        load: U16::ZERO,
+        flags: U16::new(declared as u16),
+    };
     assert_eq!(engine.send(peer(1), &[header.as_bytes(), beat.as_bytes()].concat()), None);
 }
 
 /// Times of the events of one kind, after the start of the history.
 fn times(engine: &Harness, kind: EventKind) -> Vec<Nanos> {
-    engine.feed().iter().filter(|event| event[2] & 0xFF == kind as u64).map(|event| event[1]).collect()
+    engine
+        .feed()
+        .iter()
+        .filter(|event| event[2] & 0xFF == kind as u64)
+        .map(|event| event[1])
+        .collect()
 }
 
 #[test]
@@ -104,16 +115,22 @@ fn a_beat_that_waited_at_the_socket_saves_its_instance() {
     assert!(times(&engine, EventKind::Suspect).is_empty());
 }
 
-/// The same for somebody who is held when the hold lets go, and for somebody who is down when the tombstone ends.
+/// The same for somebody who is held when the hold lets go, and for somebody who is down when the
+/// tombstone ends.
 #[test]
 fn a_beat_that_waited_saves_the_held_and_the_down() {
     let mut held = engine();
-    let leases: Vec<Lease> = (0..8).map(|n| register(&mut held, &format!("i{n}"), 90).unwrap()).collect();
+    let leases: Vec<Lease> =
+        (0..8).map(|n| register(&mut held, &format!("i{n}"), 90).unwrap()).collect();
     held.pass(95);
     assert_eq!(held.registrar.counts().held, 8);
     held.drains = false;
     held.pass(600);
-    assert_eq!((held.registrar.counts().held, held.registrar.counts().down), (8, 0), "no verdict before the loops have drained");
+    assert_eq!(
+        (held.registrar.counts().held, held.registrar.counts().down),
+        (8, 0),
+        "no verdict before the loops have drained"
+    );
     beat(&mut held, leases[0], 1, Declared::Serving);
     held.drains = true;
     held.pass(5);
@@ -132,7 +149,8 @@ fn a_beat_that_waited_saves_the_held_and_the_down() {
     assert_eq!(down.registrar.counts().up, 1);
 }
 
-/// Dropped datagrams excuse everybody for one TTL, and for three at most: a flood can't blind the engine for ever.
+/// Dropped datagrams excuse everybody for one TTL, and for three at most: a flood can't blind the
+/// engine for ever.
 #[test]
 fn drops_give_grace_and_the_grace_ends() {
     let mut engine = engine();
@@ -153,7 +171,11 @@ fn drops_give_grace_and_the_grace_ends() {
         flooded.drops += 1;
         flooded.pass(1);
     }
-    assert_eq!(times(&flooded, EventKind::Down), [start + from_ms(4 * 90)], "three TTLs late, no more");
+    assert_eq!(
+        times(&flooded, EventKind::Down),
+        [start + from_ms(4 * 90)],
+        "three TTLs late, no more"
+    );
     assert_eq!(times(&flooded, EventKind::Deaf).len(), 1, "told once a second at most");
 }
 
@@ -170,7 +192,10 @@ fn a_stall_of_ours_gives_grace() {
     let back = engine.now;
     engine.pass(1000);
     let down = times(&engine, EventKind::Down)[0];
-    assert!((back + from_ms(490)..=back + from_ms(510)).contains(&down), "one TTL after we were back");
+    assert!(
+        (back + from_ms(490)..=back + from_ms(510)).contains(&down),
+        "one TTL after we were back"
+    );
 }
 
 #[test]
@@ -182,7 +207,10 @@ fn a_freed_slot_rests_until_every_loop_has_drained() {
     for _ in 0..slots + 10 {
         engine.pass(1);
         match register(&mut engine, "a", 60_000) {
-            Ok(lease) => assert!(used.insert(lease.slot.get()), "a slot was given away while a loop could still write to it"),
+            Ok(lease) => assert!(
+                used.insert(lease.slot.get()),
+                "a slot was given away while a loop could still write to it"
+            ),
             Err(status) => {
                 assert_eq!(status, Status::Busy);
                 refused += 1;
@@ -202,7 +230,8 @@ fn a_freed_slot_rests_until_every_loop_has_drained() {
 #[test]
 fn who_drains_or_is_in_maintenance_is_never_held_and_proves_nothing() {
     let mut engine = engine();
-    let leases: Vec<Lease> = (0..24).map(|n| register(&mut engine, &format!("i{n}"), 90).unwrap()).collect();
+    let leases: Vec<Lease> =
+        (0..24).map(|n| register(&mut engine, &format!("i{n}"), 90).unwrap()).collect();
     for (n, lease) in leases.iter().enumerate() {
         let declared = [Declared::Serving, Declared::Draining, Declared::Maintenance][n % 3];
         beat(&mut engine, *lease, 1, declared);
@@ -217,12 +246,20 @@ fn who_drains_or_is_in_maintenance_is_never_held_and_proves_nothing() {
     assert_eq!(engine.registrar.counts().held, 7);
     engine.pass(60);
     let downs = times(&engine, EventKind::Down);
-    assert!(downs[16..].iter().all(|&down| (lost + from_ms(90)..=lost + from_ms(114)).contains(&down)), "{lost} {downs:?}");
-    let ended: Vec<[u64; 8]> = engine.feed().into_iter().filter(|event| event[2] & 0xFF == EventKind::HoldEnded as u64).collect();
+    assert!(
+        downs[16..].iter().all(|&down| (lost + from_ms(90)..=lost + from_ms(114)).contains(&down)),
+        "{lost} {downs:?}"
+    );
+    let ended: Vec<[u64; 8]> = engine
+        .feed()
+        .into_iter()
+        .filter(|event| event[2] & 0xFF == EventKind::HoldEnded as u64)
+        .collect();
     assert_eq!((ended.len(), ended[0][2] >> 8), (1, Cause::HoldOver as u64));
 }
 
-/// A service that is forgotten and comes back must not start its versions anew: a client would take an old list for a new one.
+/// A service that is forgotten and comes back must not start its versions anew: a client would take
+/// an old list for a new one.
 #[test]
 fn versions_grow_over_the_end_of_a_service() {
     let mut engine = Harness::new(16, Settings { hold: false, ..settings(16) }, 1);
@@ -245,7 +282,9 @@ fn versions_grow_over_the_end_of_a_service() {
         body.service = Name::new(&format!("other-{round}")).unwrap();
         body.instance = Name::new("x").unwrap();
         let reply = engine.request(peer(1), Kind::Register, &[body.as_bytes()]).unwrap();
-        let ReplyBody::Granted(granted) = Reply::decode(&reply).unwrap().body else { panic!("refused") };
+        let ReplyBody::Granted(granted) = Reply::decode(&reply).unwrap().body else {
+            panic!("refused")
+        };
         engine.request(peer(1), Kind::Deregister, &[granted.lease.as_bytes()]).unwrap();
         engine.pass(1);
     }

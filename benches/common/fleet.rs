@@ -54,13 +54,25 @@ pub(crate) fn instance_name(number: u32) -> String {
 impl Fleet {
     /// Registers `leases` instances, in slots 0, 1, and so on.
     pub(crate) fn new(geometry: Geometry, leases: u32, ttl_ms: u32) -> Self {
-        let attributes = Attributes::new(if geometry.attributes_bytes >= ATTRIBUTES.len() { ATTRIBUTES } else { &[] });
+        let attributes = Attributes::new(if geometry.attributes_bytes >= ATTRIBUTES.len() {
+            ATTRIBUTES
+        } else {
+            &[]
+        });
         let (region, writer) =
-            Region::create(&Place::Scratch, geometry, (1, 2), 7, &AtomicBool::new(false)).expect("memory for the region");
+            Region::create(&Place::Scratch, geometry, (1, 2), 7, &AtomicBool::new(false))
+                .expect("memory for the region");
         let region = Arc::new(region);
-        let settings = Settings { quota: leases, hold: true, tombstone_min: from_ms(1000), deny: DenyList::default(), epoch: 7 };
+        let settings = Settings {
+            quota: leases,
+            hold: true,
+            tombstone_min: from_ms(1000),
+            deny: DenyList::default(),
+            epoch: 7,
+        };
         let mut registrar = Registrar::new(Arc::clone(&region), writer, settings, START);
-        let from = Requester { peer: Peer::default(), tag: U64::ZERO, budget: FRAME_BYTES_MAX as u16 };
+        let from =
+            Requester { peer: Peer::default(), tag: U64::ZERO, budget: FRAME_BYTES_MAX as u16 };
         let mut random = SmallRng::seed_from_u64(1);
         let mut replies = Replies::default();
         let granted = (0..leases).map(|number| {
@@ -70,17 +82,30 @@ impl Fleet {
             request.instance = Name::new(&instance_name(number)).expect("a name");
             let command = Command::Register { from, request, attributes };
             registrar.handle(START, &command, &mut || random.next_u64(), &mut replies);
-            let lease = replies.iter().next().and_then(|(_, frame)| match Reply::decode(frame).ok()?.body {
-                ReplyBody::Granted(granted) => Some(granted.lease),
-                _ => None,
+            let lease = replies.iter().next().and_then(|(_, frame)| {
+                match Reply::decode(frame).ok()?.body {
+                    ReplyBody::Granted(granted) => Some(granted.lease),
+                    _ => None,
+                }
             });
             replies.clear();
             lease.expect("a lease")
         });
         let leases: Vec<Lease> = granted.collect();
         let commands = Arc::new(ArrayQueue::new(COMMAND_QUEUE));
-        let dataplane = Dataplane::new(Arc::clone(&region), commands, Cookies::new((1, 2)), 7, SmallRng::seed_from_u64(2));
-        Self { region, registrar, dataplane, beats: Beats { sequences: vec![0; leases.len()], leases, random } }
+        let dataplane = Dataplane::new(
+            Arc::clone(&region),
+            commands,
+            Cookies::new((1, 2)),
+            7,
+            SmallRng::seed_from_u64(2),
+        );
+        Self {
+            region,
+            registrar,
+            dataplane,
+            beats: Beats { sequences: vec![0; leases.len()], leases, random },
+        }
     }
 }
 
@@ -88,12 +113,18 @@ impl Beats {
     /// The next beat for a lease.
     pub(crate) fn next(&mut self, at: usize) -> Beat {
         self.sequences[at] += 1;
-        Beat { lease: self.leases[at], sequence: U32::new(self.sequences[at]), load: U16::ZERO, flags: U16::ZERO }
+        Beat {
+            lease: self.leases[at],
+            sequence: U32::new(self.sequences[at]),
+            load: U16::ZERO,
+            flags: U16::ZERO,
+        }
     }
 
     /// Frames of beats for random leases.
     pub(crate) fn frames(&mut self, count: usize, beats_per_frame: usize) -> Vec<Vec<u8>> {
-        let header = Header { count: U16::new(beats_per_frame as u16), ..Header::request(Kind::Beat, 1) };
+        let header =
+            Header { count: U16::new(beats_per_frame as u16), ..Header::request(Kind::Beat, 1) };
         (0..count)
             .map(|_| {
                 let mut frame = header.as_bytes().to_vec();
@@ -116,7 +147,8 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// Runs `measured` while another thread does `work` again and again; returns how often it did, and in which time.
+/// Runs `measured` while another thread does `work` again and again; returns how often it did, and
+/// in which time.
 pub(crate) fn beside(mut work: impl FnMut() + Send, measured: impl FnOnce()) -> (u64, Duration) {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {

@@ -8,7 +8,9 @@ use heartline::dataplane::{Cookies, Datagram, Dataplane};
 use heartline::exchange::Replies;
 use heartline::region::{Geometry, Place, Record, Region};
 use heartline::registrar::{Observed, Registrar};
-use heartline::wire::{Describe, Discover, Endpoint, Header, Kind, Label, Name, Services, service_id};
+use heartline::wire::{
+    Describe, Discover, Endpoint, Header, Kind, Label, Name, Services, service_id,
+};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use std::fs::File;
@@ -19,12 +21,17 @@ use std::sync::atomic::AtomicBool;
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
-/// Files with a service and an instance, in which bytes are changed, or which are cut short: attaching refuses them, or whoever reads what
-/// they hold now gets an answer, whatever it says.
+/// Files with a service and an instance, in which bytes are changed, or which are cut short:
+/// attaching refuses them, or whoever reads what they hold now gets an answer, whatever it says.
 ///
-/// Each piece of the input is 6 bytes: which file and where (32 bits), and what is written there (16 bits). The last odd piece cuts.
+/// Each piece of the input is 6 bytes: which file and where (32 bits), and what is written there
+/// (16 bits). The last odd piece cuts.
 pub fn attach(data: &[u8]) {
-    let directory = PathBuf::from(format!("/dev/shm/heartline-fuzz-{}-{:?}", std::process::id(), std::thread::current().id()));
+    let directory = PathBuf::from(format!(
+        "/dev/shm/heartline-fuzz-{}-{:?}",
+        std::process::id(),
+        std::thread::current().id()
+    ));
     std::fs::create_dir_all(&directory).expect("a directory on /dev/shm");
     prepare(&directory);
     let mut input = Input::new(data);
@@ -36,8 +43,13 @@ pub fn attach(data: &[u8]) {
         if input.is_empty() && place & 2 != 0 {
             file.set_len(place >> 2).expect("tmpfs cuts files");
         } else if length > 2 {
-            // Where something is: in the headers, or at the start of a page, for every table begins with one. The feed comes last, and is long.
-            let at = if place & 4 == 0 { (place >> 3) % 256 } else { (place >> 3 & 0xF) % 12 * 4096 + (place >> 8) % 512 };
+            // Where something is: in the headers, or at the start of a page, for every table begins
+            // with one. The feed comes last, and is long.
+            let at = if place & 4 == 0 {
+                (place >> 3) % 256
+            } else {
+                (place >> 3 & 0xF) % 12 * 4096 + (place >> 8) % 512
+            };
             file.write_all_at(&value.to_le_bytes(), at % (length - 1)).expect("tmpfs writes");
         }
     }
@@ -55,16 +67,27 @@ fn prepare(directory: &Path) {
         let _ = std::fs::remove_file(directory.join(name));
     }
     let place = Place::Directory(directory.to_owned());
-    let (region, writer) = Region::create(&place, Geometry::new(16, 8), (1, 2), 3, &AtomicBool::new(false)).expect("room on /dev/shm");
+    let (region, writer) =
+        Region::create(&place, Geometry::new(16, 8), (1, 2), 3, &AtomicBool::new(false))
+            .expect("room on /dev/shm");
     let (id, name) = (service_id("s"), Name::new("s").expect("a short name"));
     let entry = &region.directory()[0];
     entry.sequence().write(&writer, || {
         entry.set_name(&writer, Some(&name));
         let list = heartline::region::ListRef { offset: 0, order: 2 };
-        entry.set_meta(&writer, heartline::region::ServiceMeta { id, version: 1, listed: 1, total: 1, list });
+        entry.set_meta(
+            &writer,
+            heartline::region::ServiceMeta { id, version: 1, listed: 1, total: 1, list },
+        );
     });
     region.index_service(&writer, id, 0).expect("an empty index");
-    let record = Record { service: 0, replaced_nonce: 0, source: [1; 16], zone: Label::EMPTY, instance: name };
+    let record = Record {
+        service: 0,
+        replaced_nonce: 0,
+        source: [1; 16],
+        zone: Label::EMPTY,
+        instance: name,
+    };
     region.records().write(&writer, 0, &record, b"\x03tag");
     region.endpoints()[0].set_place(&writer, 0, 0);
     region.lines()[0].lease_to(&writer, 10, from_ms(100), 7, 1);
@@ -87,23 +110,38 @@ fn ask(region: &Arc<Region>) {
     let commands = Arc::new(ArrayQueue::new(8));
     let cookies = Cookies::new((1, 2));
     let cookie = cookies.make(&peer(1).ip, 1000);
-    let mut dataplane = Dataplane::new(Arc::clone(region), commands, cookies, 3, SmallRng::seed_from_u64(1));
-    let mut discover = Discover { cookie: U64::new(cookie), service: U64::new(service_id("s")), ..Discover::new_zeroed() };
+    let mut dataplane =
+        Dataplane::new(Arc::clone(region), commands, cookies, 3, SmallRng::seed_from_u64(1));
+    let mut discover = Discover {
+        cookie: U64::new(cookie),
+        service: U64::new(service_id("s")),
+        ..Discover::new_zeroed()
+    };
     let mut questions = Vec::new();
     for strategy in 0..6 {
-        (discover.strategy, discover.filter, discover.limit) = (strategy, 8 + 16 * (strategy & 1), 3.into());
+        (discover.strategy, discover.filter, discover.limit) =
+            (strategy, 8 + 16 * (strategy & 1), 3.into());
         discover.tag = Label::new("tag").expect("a short tag");
         questions.push((Kind::Discover, discover.as_bytes().to_vec()));
     }
-    let mut describe = Describe { cookie: U64::new(cookie), generation: U32::new(1), ..Describe::new_zeroed() };
+    let mut describe =
+        Describe { cookie: U64::new(cookie), generation: U32::new(1), ..Describe::new_zeroed() };
     questions.push((Kind::Describe, describe.as_bytes().to_vec()));
-    (describe.service, describe.instance) = (Name::new("s").expect("short"), Name::new("s").expect("short"));
+    (describe.service, describe.instance) =
+        (Name::new("s").expect("short"), Name::new("s").expect("short"));
     questions.push((Kind::Describe, describe.as_bytes().to_vec()));
-    questions.push((Kind::Services, Services { cookie: U64::new(cookie), ..Services::new_zeroed() }.as_bytes().to_vec()));
+    questions.push((
+        Kind::Services,
+        Services { cookie: U64::new(cookie), ..Services::new_zeroed() }.as_bytes().to_vec(),
+    ));
     for (kind, body) in questions {
         let frame = [Header::request(kind, 1).as_bytes(), &body].concat();
         let mut replies = Replies::default();
-        dataplane.receive(1000, std::iter::once(Datagram { peer: peer(1), bytes: &frame }), &mut replies);
+        dataplane.receive(
+            1000,
+            std::iter::once(Datagram { peer: peer(1), bytes: &frame }),
+            &mut replies,
+        );
         assert_eq!(replies.iter().count(), 1, "{kind:?} was not answered");
     }
 }

@@ -12,7 +12,8 @@ pub fn config(data: &[u8]) {
     match options.check() {
         Ok(config) => {
             config.validate().expect("what passed the check is valid");
-            let again: Options = toml::from_str(&config.to_file()).expect("a configuration writes a file that can be read");
+            let again: Options = toml::from_str(&config.to_file())
+                .expect("a configuration writes a file that can be read");
             assert_eq!(again.check().expect("and that is accepted").capacity, config.capacity);
         }
         Err(error) => assert!(error.to_string().len() > 10),

@@ -9,8 +9,9 @@ use zerocopy::IntoBytes;
 
 /// Datagrams from four addresses, with time between them.
 ///
-/// Each piece of the input is a control word of 16 bits and a datagram: its length in the low 11 bits, then who sends it (2 bits), whether
-/// its cookie is made good, whether the last lease is written into it, and whether time passes before it.
+/// Each piece of the input is a control word of 16 bits and a datagram: its length in the low 11
+/// bits, then who sends it (2 bits), whether its cookie is made good, whether the last lease is
+/// written into it, and whether time passes before it.
 pub fn dataplane(data: &[u8]) {
     let mut input = Input::new(data);
     let mut engine = Harness::new(16, Settings { quota: 5, ..settings(16) }, 1);
@@ -32,7 +33,12 @@ pub fn dataplane(data: &[u8]) {
             engine.tick();
         }
         let Some(reply) = engine.send(from, &frame) else { continue };
-        assert!(proved || reply.len() <= frame.len(), "{} bytes for {} from a stranger", reply.len(), frame.len());
+        assert!(
+            proved || reply.len() <= frame.len(),
+            "{} bytes for {} from a stranger",
+            reply.len(),
+            frame.len()
+        );
         let decoded = Reply::decode(&reply).expect("the engine speaks its own language");
         assert_eq!(decoded.header.tag.as_bytes(), &frame[8..16]);
         if let ReplyBody::Granted(granted) = decoded.body {
@@ -45,10 +51,17 @@ pub fn dataplane(data: &[u8]) {
 /// What must hold whatever came before.
 pub(crate) fn check(engine: &Harness) {
     let counts = engine.registrar.counts();
-    let leased = engine.region.lines().iter().filter(|line| line.head().1.is_leased()).count() as u32;
+    let leased =
+        engine.region.lines().iter().filter(|line| line.head().1.is_leased()).count() as u32;
     assert_eq!(counts.up + counts.suspect + counts.down, leased);
     assert!(leased <= engine.region.geometry().capacity);
-    let totals: u32 = engine.region.directory().iter().filter(|entry| entry.is_used()).map(|entry| entry.meta().total).sum();
+    let totals: u32 = engine
+        .region
+        .directory()
+        .iter()
+        .filter(|entry| entry.is_used())
+        .map(|entry| entry.meta().total)
+        .sum();
     assert_eq!(totals, leased);
     assert!(engine.feed().iter().enumerate().all(|(at, words)| words[0] == at as u64 + 1));
 }

@@ -4,7 +4,8 @@ use heartline::limits::{BEATS_PER_FRAME_MAX, FRAME_BYTES_MAX, HEADER_BYTES};
 use heartline::wire::{Beat, Reply, ReplyBody, Request, check_attributes};
 use zerocopy::IntoBytes;
 
-/// A length that fits the field, and zeros behind the text: so that two texts are equal exactly if their fields are.
+/// A length that fits the field, and zeros behind the text: so that two texts are equal exactly if
+/// their fields are.
 fn is_text(field: &[u8]) -> bool {
     let length = usize::from(field[0]);
     length < field.len() && field[1 + length..].iter().all(|&byte| byte == 0)
@@ -22,14 +23,27 @@ pub fn decode(data: &[u8]) {
                 assert!(beats.iter().all(|beat| beat.flags.get() & !Beat::FLAGS == 0));
             }
             Request::Register(_, body, tail) => {
-                assert!([body.service.as_bytes(), body.instance.as_bytes(), body.zone.as_bytes()].into_iter().all(is_text));
+                assert!(
+                    [body.service.as_bytes(), body.instance.as_bytes(), body.zone.as_bytes()]
+                        .into_iter()
+                        .all(is_text)
+                );
                 assert_eq!(tail.len(), usize::from(body.attributes_len.get()));
                 let _ = check_attributes(tail);
             }
-            Request::Update(_, body, tail) => assert_eq!(tail.len(), usize::from(body.attributes_len.get())),
-            Request::Describe(_, body) => assert!(is_text(body.service.as_bytes()) && is_text(body.instance.as_bytes())),
-            Request::Discover(_, body) => assert!(is_text(body.zone.as_bytes()) && is_text(body.tag.as_bytes())),
-            Request::Hello(_) | Request::Deregister(..) | Request::Services(..) | Request::Stats(..) => {}
+            Request::Update(_, body, tail) => {
+                assert_eq!(tail.len(), usize::from(body.attributes_len.get()))
+            }
+            Request::Describe(_, body) => {
+                assert!(is_text(body.service.as_bytes()) && is_text(body.instance.as_bytes()))
+            }
+            Request::Discover(_, body) => {
+                assert!(is_text(body.zone.as_bytes()) && is_text(body.tag.as_bytes()))
+            }
+            Request::Hello(_)
+            | Request::Deregister(..)
+            | Request::Services(..)
+            | Request::Stats(..) => {}
         }
     }
     if let Ok(reply) = Reply::decode(data) {
@@ -38,8 +52,12 @@ pub fn decode(data: &[u8]) {
                 assert_eq!(tail.len(), usize::from(facts.attributes_len.get()));
                 let _ = (facts.endpoint.state(), facts.endpoint.declared(), facts.service.as_str());
             }
-            ReplyBody::Endpoints(_, endpoints) => assert_eq!(endpoints.len(), usize::from(reply.header.count.get())),
-            ReplyBody::Services(_, services) => services.iter().for_each(|service| assert!(service.name.bytes().len() < 64)),
+            ReplyBody::Endpoints(_, endpoints) => {
+                assert_eq!(endpoints.len(), usize::from(reply.header.count.get()))
+            }
+            ReplyBody::Services(_, services) => {
+                services.iter().for_each(|service| assert!(service.name.bytes().len() < 64))
+            }
             _ => {}
         }
     }

@@ -1,8 +1,9 @@
-//! What hostile bytes can do: one function for each place where bytes from outside come in. Each takes any bytes and panics when something that
-//! must hold does not.
+//! What hostile bytes can do: one function for each place where bytes from outside come in. Each
+//! takes any bytes and panics when something that must hold does not.
 //!
-//! `cargo +nightly fuzz run NAME --features libfuzzer` explores them with coverage; `cargo test -p heartline-fuzz` runs the stored corpus
-//! and a bounded number of mutations of it, on any compiler. A file in `corpus/NAME` is one input.
+//! `cargo +nightly fuzz run NAME --features libfuzzer` explores them with coverage; `cargo test -p
+//! heartline-fuzz` runs the stored corpus and a bounded number of mutations of it, on any compiler.
+//! A file in `corpus/NAME` is one input.
 
 mod attach;
 mod config;
@@ -22,8 +23,13 @@ pub use registrar::registrar;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 5] =
-    [("attach", attach), ("config", config), ("dataplane", dataplane), ("decode", decode), ("registrar", registrar)];
+pub const TARGETS: [Target; 5] = [
+    ("attach", attach),
+    ("config", config),
+    ("dataplane", dataplane),
+    ("decode", decode),
+    ("registrar", registrar),
+];
 
 /// Bytes that are taken from the front, piece by piece; zeros once they are used up.
 #[derive(Debug)]

@@ -10,27 +10,38 @@ use rand::Rng;
 use zerocopy::FromZeros;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 
-/// Commands as loops pass them on, that is with values that they have checked; all else is the input's.
+/// Commands as loops pass them on, that is with values that they have checked; all else is the
+/// input's.
 pub fn registrar(data: &[u8]) {
     let mut input = Input::new(data);
     let mut engine = Harness::new(16, settings(16), 1);
     let mut replies = Replies::default();
     while !input.is_empty() {
         let action = input.number::<1>();
-        let from = Requester { peer: peer((action >> 6) as u8 + 1), tag: U64::new(action), budget: 1232 };
+        let from =
+            Requester { peer: peer((action >> 6) as u8 + 1), tag: U64::new(action), budget: 1232 };
         let slot = input.number::<1>() as u32 % engine.region.geometry().slots;
         let command = match action % 6 {
-            0 => Command::Register { from, request: register(&mut input, slot), attributes: Attributes::new(&[]) },
+            0 => Command::Register {
+                from,
+                request: register(&mut input, slot),
+                attributes: Attributes::new(&[]),
+            },
             1 => {
                 let mut request = Update::new_zeroed();
-                (request.lease, request.fields) = (lease(&mut input, &engine, slot), U16::new(input.number::<1>() as u16 & 15));
+                (request.lease, request.fields) =
+                    (lease(&mut input, &engine, slot), U16::new(input.number::<1>() as u16 & 15));
                 request.weight = U16::new(input.number::<2>() as u16);
                 Command::Update { from, request, attributes: Attributes::new(b"\x03tag") }
             }
             2 => Command::Deregister { from, lease: lease(&mut input, &engine, slot) },
             3 => {
                 let generation = engine.region.lines()[slot as usize].head().0;
-                Command::Look { slot, generation: generation.wrapping_sub(input.number::<1>() as u32 & 1), leaving: action & 32 != 0 }
+                Command::Look {
+                    slot,
+                    generation: generation.wrapping_sub(input.number::<1>() as u32 & 1),
+                    leaving: action & 32 != 0,
+                }
             }
             4 => {
                 beat(&mut input, &engine, slot);

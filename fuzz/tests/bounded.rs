@@ -1,8 +1,8 @@
-//! Every target on its corpus and on seeded mutations of it. `HEARTLINE_FUZZ_SECONDS` runs each target so long; without it a fixed number of
-//! inputs, always the same.
+//! Every target on its corpus and on seeded mutations of it. `HEARTLINE_FUZZ_SECONDS` runs each
+//! target so long; without it a fixed number of inputs, always the same.
 //!
-//! What could go wrong: a panic in the gate takes a loop down, a damaged file takes the next engine down, and whoever can send a datagram
-//! can do it again.
+//! What could go wrong: a panic in the gate takes a loop down, a damaged file takes the next engine
+//! down, and whoever can send a datagram can do it again.
 
 use heartline_fuzz::{TARGETS, Target};
 use rand::rngs::StdRng;
@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 fn corpus(name: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
-    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     files.iter().map(|file| std::fs::read(file).unwrap()).collect()
 }
@@ -30,11 +31,13 @@ fn mutate(input: &mut Vec<u8>, others: &[Vec<u8>], random: &mut StdRng) {
             1 if room > 0 => input[at] = random.random(),
             2 => {
                 let width = [1, 2, 4, 8][random.random_range(0..4)].min(room);
-                input[at..at + width].copy_from_slice(&EDGES[random.random_range(0..8)].to_le_bytes()[..width]);
+                input[at..at + width]
+                    .copy_from_slice(&EDGES[random.random_range(0..8)].to_le_bytes()[..width]);
             }
             3 => input.truncate(at),
             4 => {
-                let more: Vec<u8> = (0..random.random_range(1..40)).map(|_| random.random()).collect();
+                let more: Vec<u8> =
+                    (0..random.random_range(1..40)).map(|_| random.random()).collect();
                 input.splice(at..at, more);
             }
             5 => {
@@ -52,7 +55,9 @@ fn mutate(input: &mut Vec<u8>, others: &[Vec<u8>], random: &mut StdRng) {
 }
 
 fn run((name, target): Target, inputs: u64) {
-    let seconds = std::env::var("HEARTLINE_FUZZ_SECONDS").ok().map(|text| text.parse().expect("HEARTLINE_FUZZ_SECONDS is a number"));
+    let seconds = std::env::var("HEARTLINE_FUZZ_SECONDS")
+        .ok()
+        .map(|text| text.parse().expect("HEARTLINE_FUZZ_SECONDS is a number"));
     let until = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let corpus = corpus(name);
     let mut random = StdRng::seed_from_u64(1);

@@ -11,7 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-/// The engine under test. A process of our own ends with this value, or with this program, whatever ends it.
+/// The engine under test. A process of our own ends with this value, or with this program, whatever
+/// ends it.
 pub(crate) struct Bed {
     /// Where it listens.
     pub(crate) target: SocketAddr,
@@ -57,7 +58,9 @@ pub(crate) fn spawn(cpu: usize, arguments: &[&str]) -> Result<(Child, SocketAddr
     command.args(arguments).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = machine::pinned(cpu, || command.spawn()).map_err(|error| error.to_string())?;
     let mut line = String::new();
-    BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line).map_err(|error| error.to_string())?;
+    BufReader::new(child.stdout.take().expect("it is piped"))
+        .read_line(&mut line)
+        .map_err(|error| error.to_string())?;
     match line.trim().parse() {
         Ok(address) => Ok((child, address)),
         Err(_) => {
@@ -72,10 +75,22 @@ impl Bed {
     /// Starts an engine with room for `capacity` leases on a CPU.
     pub(crate) fn start(capacity: u32, cpu: usize, more: &[&str]) -> Result<Self, String> {
         let (capacity, cpu_text) = (capacity.max(1024).to_string(), cpu.to_string());
-        let mut arguments = vec!["engine", "--listen", "127.0.0.1:0", "--capacity", &capacity, "--cores", &cpu_text];
+        let mut arguments = vec![
+            "engine",
+            "--listen",
+            "127.0.0.1:0",
+            "--capacity",
+            &capacity,
+            "--cores",
+            &cpu_text,
+        ];
         // Only memory that has a name has a snapshot.
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let place = format!("/dev/shm/heartline-loadtest-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
+        let place = format!(
+            "/dev/shm/heartline-loadtest-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Relaxed)
+        );
         let state = more.contains(&"--snapshot").then(|| PathBuf::from(&place));
         arguments.extend(if state.is_some() { ["--state", &place] } else { ["--snapshot", "off"] });
         arguments.extend(more);
@@ -88,7 +103,11 @@ impl Bed {
         Self::connect(target, None, None)
     }
 
-    fn connect(target: SocketAddr, child: Option<Child>, state: Option<PathBuf>) -> Result<Self, String> {
+    fn connect(
+        target: SocketAddr,
+        child: Option<Child>,
+        state: Option<PathBuf>,
+    ) -> Result<Self, String> {
         let mut session = Session::connect(target).map_err(|error| error.to_string())?;
         // Whoever is not there is not waited for as long as somebody who is busy.
         session.set_patience(Duration::from_millis(100));
@@ -113,7 +132,10 @@ impl Bed {
 
     /// Its process, if it is ours.
     pub(crate) fn pid(&self) -> Result<u32, String> {
-        self.child.as_ref().map(Child::id).ok_or_else(|| "this takes an engine of our own: leave --target away".into())
+        self.child
+            .as_ref()
+            .map(Child::id)
+            .ok_or_else(|| "this takes an engine of our own: leave --target away".into())
     }
 
     fn explain(&self, error: &ClientError) -> String {

@@ -1,4 +1,5 @@
-//! One thread that beats, asks and registers at intended times, and counts every answer's time from when it was to be asked.
+//! One thread that beats, asks and registers at intended times, and counts every answer's time from
+//! when it was to be asked.
 
 use crate::population::{Beats, DEPTH, Wanted, hello_frame, open_socket, receive, send_all};
 use hdrhistogram::Histogram;
@@ -66,14 +67,28 @@ impl Pace {
     /// How many are due, and when the first of them was.
     fn due(&self, now: Nanos) -> (u64, Nanos) {
         let until_now = ((now - self.start) as f64 * self.per_second / 1e9) as u64;
-        (until_now.saturating_sub(self.done), self.start + (self.done as f64 * 1e9 / self.per_second) as Nanos)
+        (
+            until_now.saturating_sub(self.done),
+            self.start + (self.done as f64 * 1e9 / self.per_second) as Nanos,
+        )
     }
 }
 
 impl Drive {
     /// Asks `target` for `endpoints` endpoints of a service.
-    pub(crate) fn new(target: SocketAddr, cookie: U64, service: &str, endpoints: u16, ttl: Duration) -> Result<Self, String> {
-        let body = Discover { cookie, service: U64::new(service_id(service)), limit: U16::new(endpoints), ..Discover::new_zeroed() };
+    pub(crate) fn new(
+        target: SocketAddr,
+        cookie: U64,
+        service: &str,
+        endpoints: u16,
+        ttl: Duration,
+    ) -> Result<Self, String> {
+        let body = Discover {
+            cookie,
+            service: U64::new(service_id(service)),
+            limit: U16::new(endpoints),
+            ..Discover::new_zeroed()
+        };
         let histogram = || Histogram::new(3).expect("three digits are possible");
         Ok(Self {
             socket: open_socket(target).map_err(|error| error.to_string())?,
@@ -105,11 +120,17 @@ impl Drive {
     }
 
     /// Goes on for a time.
-    pub(crate) fn run(&mut self, time: Duration, rates: Rates, mut beats: Option<&mut Beats>) -> Result<(), String> {
+    pub(crate) fn run(
+        &mut self,
+        time: Duration,
+        rates: Rates,
+        mut beats: Option<&mut Beats>,
+    ) -> Result<(), String> {
         let start = clock::now();
         let end = start + time.as_nanos() as Nanos;
         let pace = |per_second| Pace { start, per_second, done: 0 };
-        let (mut beating, mut asking, mut changing) = (pace(rates.beats), pace(rates.discovers), pace(rates.churn));
+        let (mut beating, mut asking, mut changing) =
+            (pace(rates.beats), pace(rates.discovers), pace(rates.churn));
         loop {
             let now = clock::now();
             if now >= end {
@@ -172,7 +193,8 @@ impl Drive {
             && let Some(lease) = self.alive.pop_front()
         {
             let header = Header { tag: self.tag(at), ..Header::request(Kind::Deregister, 0) };
-            self.post(&[header.as_bytes(), lease.as_bytes()].concat()).map_err(|error| error.to_string())?;
+            self.post(&[header.as_bytes(), lease.as_bytes()].concat())
+                .map_err(|error| error.to_string())?;
         }
         Ok(())
     }
@@ -184,7 +206,9 @@ impl Drive {
             let now = clock::now();
             let Ok((header, _)) = Header::read_from_prefix(&frame[..length]) else { continue };
             if header.kind & 0x7F == Kind::Hello as u8 {
-                if let Ok(Reply { body: ReplyBody::Welcome(welcome), .. }) = Reply::decode(&frame[..length]) {
+                if let Ok(Reply { body: ReplyBody::Welcome(welcome), .. }) =
+                    Reply::decode(&frame[..length])
+                {
                     self.cookie = welcome.cookie;
                     let at = size_of::<Header>() + std::mem::offset_of!(Discover, cookie);
                     self.request[at..at + 8].copy_from_slice(welcome.cookie.as_bytes());
@@ -198,7 +222,9 @@ impl Drive {
                 let _ = self.discovers.record(took);
             } else {
                 let _ = self.changes.record(took);
-                if let Ok(Reply { body: ReplyBody::Granted(granted), .. }) = Reply::decode(&frame[..length]) {
+                if let Ok(Reply { body: ReplyBody::Granted(granted), .. }) =
+                    Reply::decode(&frame[..length])
+                {
                     self.alive.push_back(granted.lease);
                 }
             }

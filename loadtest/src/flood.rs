@@ -37,14 +37,25 @@ pub(crate) struct Found {
     pub(crate) share: f64,
 }
 
-/// Whether a rate went without loss, the rate as it came to be, and the engine's share of a core meanwhile.
-fn attempt(bed: &mut Bed, beats: &mut Beats, rate: Option<f64>, trial: Duration) -> Result<(bool, f64, f64), String> {
+/// Whether a rate went without loss, the rate as it came to be, and the engine's share of a core
+/// meanwhile.
+fn attempt(
+    bed: &mut Bed,
+    beats: &mut Beats,
+    rate: Option<f64>,
+    trial: Duration,
+) -> Result<(bool, f64, f64), String> {
     let (before, beats_before) = (bed.counters()?, beats.beats);
     let sent = beats.run(trial, rate)?;
     let after = bed.counters()?;
     let arrived = after.since(&before, Stat::BeatsAccepted) + after.since(&before, Stat::BeatsOld);
-    let lossless = arrived == beats.beats - beats_before && after.since(&before, Stat::KernelDrops) == 0;
-    Ok((lossless, sent as f64 / trial.as_secs_f64(), after.since(&before, Stat::CpuNs) as f64 / trial.as_nanos() as f64))
+    let lossless =
+        arrived == beats.beats - beats_before && after.since(&before, Stat::KernelDrops) == 0;
+    Ok((
+        lossless,
+        sent as f64 / trial.as_secs_f64(),
+        after.since(&before, Stat::CpuNs) as f64 / trial.as_nanos() as f64,
+    ))
 }
 
 /// Searches: first as fast as the generator can, then by halves.
@@ -73,7 +84,12 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     let steal = Steal::read();
     let mut bed = options.target.bed(options.instances, &[])?;
     machine::pin(options.target.generator_cpu()?);
-    let wanted = Wanted { instances: options.instances, services: 1000, ttl: Duration::from_secs(3600), prefix: "flood" };
+    let wanted = Wanted {
+        instances: options.instances,
+        services: 1000,
+        ttl: Duration::from_secs(3600),
+        prefix: "flood",
+    };
     let leases = register(&mut bed, &wanted)?;
     let mut beats = Beats::new(bed.target, leases, options.batch.into())?;
     let found = search(&mut bed, &mut beats, options.trial)?;

@@ -1,10 +1,12 @@
-//! What bounds any engine here: the kernel's receive path, an echo, its timer, and memory. Each as small as it can be.
+//! What bounds any engine here: the kernel's receive path, an echo, its timer, and memory. Each as
+//! small as it can be.
 
 use crate::machine;
 use hdrhistogram::Histogram;
 use heartline::exchange::{Replies, Requester};
 use heartline::limits::{
-    DOZE_MESSAGES_MIN, DOZE_NS, FRAME_BYTES_MAX, GROUP_BEATS, HEADER_BYTES, RECEIVE_BATCH, RECEIVE_QUEUE_BYTES_DEFAULT,
+    DOZE_MESSAGES_MIN, DOZE_NS, FRAME_BYTES_MAX, GROUP_BEATS, HEADER_BYTES, RECEIVE_BATCH,
+    RECEIVE_QUEUE_BYTES_DEFAULT,
 };
 use heartline::net::{ReceiveBatch, SendBatch, Sent, Socket, bind_group};
 use heartline::region::prefetch;
@@ -14,7 +16,10 @@ use mio::unix::SourceFd;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use rustix::thread::set_current_timer_slack;
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
 use std::hint::black_box;
 use std::net::{SocketAddr, UdpSocket};
 use std::num::NonZeroU64;
@@ -25,12 +30,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use zerocopy::FromBytes;
 
-/// What a [`Responder`] does with what it receives, always with the engine's socket, batches and buffers.
+/// What a [`Responder`] does with what it receives, always with the engine's socket, batches and
+/// buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Floor {
     /// Counts and forgets; epoll wakes it for whatever comes.
     Sink,
-    /// The same, but sleeps for a set time after each receive that brought several, as an engine that dozes.
+    /// The same, but sleeps for a set time after each receive that brought several, as an engine
+    /// that dozes.
     DozingSink,
     /// Answers what is no beat with a reply of so many bytes.
     Echo(usize),
@@ -54,8 +61,13 @@ struct Counts {
 impl Responder {
     /// Starts one on a CPU.
     pub(crate) fn start(cpu: usize, floor: Floor) -> Result<Self, String> {
-        let mut group = bind_group(SocketAddr::from(([127, 0, 0, 1], 0)), 1, RECEIVE_QUEUE_BYTES_DEFAULT, &mut Vec::new())
-            .map_err(|error| error.to_string())?;
+        let mut group = bind_group(
+            SocketAddr::from(([127, 0, 0, 1], 0)),
+            1,
+            RECEIVE_QUEUE_BYTES_DEFAULT,
+            &mut Vec::new(),
+        )
+        .map_err(|error| error.to_string())?;
         let target = group[0].local_addr().map_err(|error| error.to_string())?;
         let shared = Arc::new(Counts::default());
         let counts = Arc::clone(&shared);
@@ -93,7 +105,8 @@ fn respond(sockets: &mut [Socket], floor: Floor, counts: &Counts) -> std::io::Re
     let fd = sockets[0].as_raw_fd();
     poll.registry().register(&mut SourceFd(&fd), mio::Token(0), mio::Interest::READABLE)?;
     let (mut events, mut batch) = (mio::Events::with_capacity(1), ReceiveBatch::default());
-    let (mut replies, mut send, mut sent) = (Replies::default(), SendBatch::default(), Sent::default());
+    let (mut replies, mut send, mut sent) =
+        (Replies::default(), SendBatch::default(), Sent::default());
     let body = [0; FRAME_BYTES_MAX];
     let mut datagrams = 0;
     if floor == Floor::DozingSink {
@@ -103,13 +116,19 @@ fn respond(sockets: &mut [Socket], floor: Floor, counts: &Counts) -> std::io::Re
         let received = batch.receive(&sockets[0])?;
         for message in batch.messages(0) {
             match floor {
-                Floor::Sink | Floor::DozingSink => datagrams += message.bytes.len().div_ceil(message.segment.max(1)).max(1) as u64,
+                Floor::Sink | Floor::DozingSink => {
+                    datagrams += message.bytes.len().div_ceil(message.segment.max(1)).max(1) as u64
+                }
                 Floor::Echo(length) => {
                     for bytes in message.datagrams() {
                         datagrams += 1;
                         let Ok((header, _)) = Header::ref_from_prefix(bytes) else { continue };
                         if header.kind != Kind::Beat as u8 {
-                            let to = Requester { peer: message.peer, tag: header.tag, budget: FRAME_BYTES_MAX as u16 };
+                            let to = Requester {
+                                peer: message.peer,
+                                tag: header.tag,
+                                budget: FRAME_BYTES_MAX as u16,
+                            };
                             let kind = Kind::from_u8(header.kind).unwrap_or(Kind::Discover);
                             let reply = Header::reply(kind, Status::Ok, 0, header.tag);
                             replies.put(&to, reply, &[&body[..length - HEADER_BYTES]]);
@@ -129,7 +148,10 @@ fn respond(sockets: &mut [Socket], floor: Floor, counts: &Counts) -> std::io::Re
             continue;
         }
         if floor == Floor::DozingSink && received as u64 >= DOZE_MESSAGES_MIN {
-            let _ = rustix::event::poll(&mut [], Some(&Timespec { tv_sec: 0, tv_nsec: DOZE_NS as i64 }));
+            let _ = rustix::event::poll(
+                &mut [],
+                Some(&Timespec { tv_sec: 0, tv_nsec: DOZE_NS as i64 }),
+            );
         } else {
             let _ = poll.poll(&mut events, None);
         }
@@ -137,8 +159,8 @@ fn respond(sockets: &mut [Socket], floor: Floor, counts: &Counts) -> std::io::Re
     Ok(())
 }
 
-/// How late a bare `timerfd` wakes a thread on a CPU: nanoseconds after each of the times that lie [`TIMER_NS`] apart, whether or not it was awake
-/// for the one before.
+/// How late a bare `timerfd` wakes a thread on a CPU: nanoseconds after each of the times that lie
+/// [`TIMER_NS`] apart, whether or not it was awake for the one before.
 pub(crate) fn timer_lateness(cpu: usize, time: Duration) -> Result<Histogram<u64>, String> {
     machine::pinned(cpu, || timer_loop(time).map_err(|error| error.to_string()))
 }
@@ -150,7 +172,8 @@ fn timer_loop(time: Duration) -> std::io::Result<Histogram<u64>> {
     let end = at + time.as_nanos() as u64;
     while at < end {
         at += TIMER_NS;
-        let value = Timespec { tv_sec: (at / 1_000_000_000) as i64, tv_nsec: (at % 1_000_000_000) as i64 };
+        let value =
+            Timespec { tv_sec: (at / 1_000_000_000) as i64, tv_nsec: (at % 1_000_000_000) as i64 };
         let spec = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
         timerfd_settime(&timer, TimerfdTimerFlags::ABSTIME, &spec)?;
         rustix::io::read(&timer, &mut [0; 8])?;
@@ -181,7 +204,8 @@ pub(crate) struct LineWalk {
 impl LineWalk {
     /// As many lines as a heart file for so many leases has, each touched once.
     pub(crate) fn new(lines: usize) -> Result<Self, String> {
-        let mut memory = MmapMut::map_anon(lines * LINE_WORDS * 8).map_err(|error| error.to_string())?;
+        let mut memory =
+            MmapMut::map_anon(lines * LINE_WORDS * 8).map_err(|error| error.to_string())?;
         // Advice: without huge pages the walk takes the longer.
         let _ = memory.advise(Advice::HugePage);
         memory.fill(1);
@@ -193,7 +217,8 @@ impl LineWalk {
         let lines = (self.memory.len() / (LINE_WORDS * 8)) as u32;
         // Another order each time: lines that were stored to before may still be in a cache.
         self.order.iter_mut().for_each(|at| *at = self.random.random_range(0..lines));
-        let words: &[AtomicU64] = <[AtomicU64]>::mut_from_bytes(&mut self.memory).expect("a mapping is aligned");
+        let words: &[AtomicU64] =
+            <[AtomicU64]>::mut_from_bytes(&mut self.memory).expect("a mapping is aligned");
         let line = |at: u32| &words[at as usize * LINE_WORDS];
         let begin = Instant::now();
         for group in self.order.chunks(GROUP_BEATS) {

@@ -37,7 +37,8 @@ const CANVASES: [Canvas; 2] = [
 /// The whole page.
 pub(crate) fn page(report: &Report) -> String {
     let title = escape(&report.title);
-    let (peers, goals): (Vec<&Goal>, Vec<&Goal>) = report.goals.iter().partition(|goal| goal.peer.is_some());
+    let (peers, goals): (Vec<&Goal>, Vec<&Goal>) =
+        report.goals.iter().partition(|goal| goal.peer.is_some());
     let charts: String = report.charts.iter().map(figure).collect();
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -59,44 +60,73 @@ fn finding(goals: &[Goal]) -> String {
     if goals.is_empty() {
         return String::new();
     }
-    let missed: Vec<String> = goals.iter().filter(|goal| !goal.met).map(|goal| escape(goal.id)).collect();
-    let list = if missed.is_empty() { String::new() } else { format!("; not met: {}", missed.join(", ")) };
-    format!("<p class=\"finding\">{} of {} goals met{list}</p>\n", goals.len() - missed.len(), goals.len())
+    let missed: Vec<String> =
+        goals.iter().filter(|goal| !goal.met).map(|goal| escape(goal.id)).collect();
+    let list =
+        if missed.is_empty() { String::new() } else { format!("; not met: {}", missed.join(", ")) };
+    format!(
+        "<p class=\"finding\">{} of {} goals met{list}</p>\n",
+        goals.len() - missed.len(),
+        goals.len()
+    )
 }
 
 /// The machine in one line.
 fn machine(machine: &Machine) -> String {
-    let cpus = if machine.cpus == 1 { "1 CPU".to_owned() } else { format!("{} CPUs", machine.cpus) };
+    let cpus =
+        if machine.cpus == 1 { "1 CPU".to_owned() } else { format!("{} CPUs", machine.cpus) };
     let system = if machine.kernel.starts_with("Linux") { "" } else { "Linux " };
     let steal = quantity(machine.steal_percent, "%");
     let Machine { model, kernel, governor, mitigations, .. } = machine;
-    escape(&format!("{cpus} · {model} · {system}{kernel} · governor: {governor} · mitigations: {mitigations} · steal time: {steal}"))
+    escape(&format!(
+        "{cpus} · {model} · {system}{kernel} · governor: {governor} · mitigations: {mitigations} · steal time: {steal}"
+    ))
 }
 
 /// A part of the page under a heading; nothing if it is empty.
 fn section(heading: &str, content: &str) -> String {
-    if content.is_empty() { String::new() } else { format!("<section>\n<h2>{heading}</h2>\n{content}</section>\n") }
+    if content.is_empty() {
+        String::new()
+    } else {
+        format!("<section>\n<h2>{heading}</h2>\n{content}</section>\n")
+    }
 }
 
 fn row_table(rows: &[Row]) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let cells = |row: &Row| format!("<th scope=\"row\">{}</th><td>{}</td>", escape(&row.name), escape(&quantity(row.value, row.unit)));
+    let cells = |row: &Row| {
+        format!(
+            "<th scope=\"row\">{}</th><td>{}</td>",
+            escape(&row.name),
+            escape(&quantity(row.value, row.unit))
+        )
+    };
     let lines: String = rows.iter().map(|row| format!("<tr>{}</tr>\n", cells(row))).collect();
     let head = "<thead><tr><th scope=\"col\">Figure</th><th scope=\"col\">Value</th></tr></thead>";
-    section("Figures", &format!("<table class=\"rows\">\n{head}\n<tbody>\n{lines}</tbody>\n</table>\n"))
+    section(
+        "Figures",
+        &format!("<table class=\"rows\">\n{head}\n<tbody>\n{lines}</tbody>\n</table>\n"),
+    )
 }
 
 fn goal_table(heading: &str, goals: &[&Goal], with_legend: bool) -> String {
     if goals.is_empty() {
         return String::new();
     }
-    let columns = ["#", "What", "Ours", "Against", "Ratio", "Goal", "Ratio beside the goal", "Result"];
-    let head: String = columns.iter().map(|name| format!("<th scope=\"col\">{name}</th>")).collect();
+    let columns =
+        ["#", "What", "Ours", "Against", "Ratio", "Goal", "Ratio beside the goal", "Result"];
+    let head: String =
+        columns.iter().map(|name| format!("<th scope=\"col\">{name}</th>")).collect();
     let rows: String = goals.iter().map(|goal| goal_row(goal)).collect();
     let legend = if with_legend { BAR_LEGEND } else { "" };
-    section(heading, &format!("{legend}<table class=\"goals\">\n<thead><tr>{head}</tr></thead>\n{rows}</table>\n"))
+    section(
+        heading,
+        &format!(
+            "{legend}<table class=\"goals\">\n<thead><tr>{head}</tr></thead>\n{rows}</table>\n"
+        ),
+    )
 }
 
 /// A goal as a group of rows: its figures, and its note under them.
@@ -107,9 +137,16 @@ fn goal_row(goal: &Goal) -> String {
     let (short, longer) = (number(goal.ratio), significant(goal.ratio, 6));
     let same = goal.ratio != goal.goal && short == number(goal.goal);
     let ratio = with_unit(if same { trimmed(&longer) } else { &short }, unit);
-    let spread = if goal.low < goal.high { format!("{} to {}", number(goal.low), number(goal.high)) } else { String::new() };
-    let bound =
-        format!("{} {}", if goal.at_least { "at\u{a0}least" } else { "at\u{a0}most" }, with_unit(trimmed(&number(goal.goal)), unit));
+    let spread = if goal.low < goal.high {
+        format!("{} to {}", number(goal.low), number(goal.high))
+    } else {
+        String::new()
+    };
+    let bound = format!(
+        "{} {}",
+        if goal.at_least { "at\u{a0}least" } else { "at\u{a0}most" },
+        with_unit(trimmed(&number(goal.goal)), unit)
+    );
     let (class, result) = if goal.met { ("met", "met") } else { ("missed", "not met") };
     let peer = goal.peer.as_ref().map_or(String::new(), |peer| around("<b>", peer, "</b><br>"));
     let floor = goal.floor.map_or(String::new(), |floor| escape(&quantity(floor, goal.unit)));
@@ -134,15 +171,24 @@ fn goal_row(goal: &Goal) -> String {
 /// The ratio as a bar, linear from 0, with the goal at the same place for every goal.
 fn goal_bar(goal: &Goal, label: &str) -> String {
     let place = |value: f64| {
-        let x = if goal.goal > 0.0 { value / goal.goal * MARK } else { value.signum() * value.abs().min(1.0) * f64::INFINITY };
+        let x = if goal.goal > 0.0 {
+            value / goal.goal * MARK
+        } else {
+            value.signum() * value.abs().min(1.0) * f64::INFINITY
+        };
         // NaN has no place: 0 times infinity above, or not measured.
         if x.is_nan() { 0.0 } else { x.max(0.0) }
     };
-    let (length, low, high) = (place(goal.ratio), place(goal.low).min(BAR), place(goal.high).min(BAR));
+    let (length, low, high) =
+        (place(goal.ratio), place(goal.low).min(BAR), place(goal.high).min(BAR));
     let (zone, zone_width) = if goal.at_least { (MARK, BAR - MARK) } else { (0.0, MARK) };
     let shown = if goal.ratio > 0.0 { length.clamp(1.5, BAR) } else { 0.0 };
     let cut = if length > BAR { BAR_CUT } else { "" };
-    let spread = if high > low { format!("<path class=\"range\" d=\"M{low:.1} 12H{high:.1}\"/>").repeat(2) } else { String::new() };
+    let spread = if high > low {
+        format!("<path class=\"range\" d=\"M{low:.1} 12H{high:.1}\"/>").repeat(2)
+    } else {
+        String::new()
+    };
     format!(
         "<svg viewBox=\"0 0 {BAR} 24\" role=\"img\" aria-label=\"{}\"><rect class=\"zone\" x=\"{zone}\" y=\"1\" width=\"{zone_width}\" \
          height=\"22\"/><rect class=\"fill\" x=\"0\" y=\"6\" width=\"{shown:.1}\" height=\"12\"/>{spread}{cut}\
@@ -154,11 +200,14 @@ fn goal_bar(goal: &Goal, label: &str) -> String {
 /// A chart under its title, in each size.
 fn figure(chart: &Chart) -> String {
     let (title, drawings) = match chart {
-        Chart::Percentiles { title, unit, series } => (title, percentiles(unit, series).draw(title)),
-        Chart::Timeline { title, unit, series } => (title, timeline(unit, series).draw(title)),
-        Chart::Bars { title, unit, bars } => {
-            (title, CANVASES.iter().map(|canvas| draw_bars(canvas, title, unit, bars)).collect::<String>())
+        Chart::Percentiles { title, unit, series } => {
+            (title, percentiles(unit, series).draw(title))
         }
+        Chart::Timeline { title, unit, series } => (title, timeline(unit, series).draw(title)),
+        Chart::Bars { title, unit, bars } => (
+            title,
+            CANVASES.iter().map(|canvas| draw_bars(canvas, title, unit, bars)).collect::<String>(),
+        ),
     };
     let content = if drawings.is_empty() { "<p>No data.</p>\n" } else { &drawings };
     format!("<figure>\n<figcaption>{}</figcaption>\n{content}</figure>\n", escape(title))
@@ -174,7 +223,8 @@ struct Axis {
 impl Axis {
     /// Where a value is when the axis is drawn between two places.
     fn place(&self, value: f64, from: f64, to: f64) -> f64 {
-        from + (value / (self.high - self.low) - self.low / (self.high - self.low)).clamp(0.0, 1.0) * (to - from)
+        from + (value / (self.high - self.low) - self.low / (self.high - self.low)).clamp(0.0, 1.0)
+            * (to - from)
     }
 
     /// From 0 or below to the highest value, or to the first tick from there on.
@@ -184,28 +234,53 @@ impl Axis {
         let high = if highest - low > 1e-12 { highest } else { low + 1.0 };
         let rough = high / 5.0 - low / 5.0;
         let decade = 10_f64.powf(rough.log10().floor());
-        let step = [1.0, 2.0, 5.0].map(|digit| digit * decade).into_iter().find(|step| *step >= rough * 0.7).unwrap_or(10.0 * decade);
-        let last = if up_to_tick { (high / step - 1e-9).ceil() } else { (high / step + 1e-9).floor() };
-        let first = if up_to_tick { (low / step + 1e-9).floor() } else { (low / step - 1e-9).ceil() };
-        let ticks: Vec<(f64, String)> =
-            (first as i64..=last as i64).map(|n| n as f64 * step).map(|at| (at, trimmed(&number(at)).to_owned())).collect();
-        if up_to_tick { Self { low: first * step, high: last * step, ticks } } else { Self { low, high, ticks } }
+        let step = [1.0, 2.0, 5.0]
+            .map(|digit| digit * decade)
+            .into_iter()
+            .find(|step| *step >= rough * 0.7)
+            .unwrap_or(10.0 * decade);
+        let last =
+            if up_to_tick { (high / step - 1e-9).ceil() } else { (high / step + 1e-9).floor() };
+        let first =
+            if up_to_tick { (low / step + 1e-9).floor() } else { (low / step - 1e-9).ceil() };
+        let ticks: Vec<(f64, String)> = (first as i64..=last as i64)
+            .map(|n| n as f64 * step)
+            .map(|at| (at, trimmed(&number(at)).to_owned()))
+            .collect();
+        if up_to_tick {
+            Self { low: first * step, high: last * step, ticks }
+        } else {
+            Self { low, high, ticks }
+        }
     }
 
-    /// From and to one of 1, 2, 5, 10, 20, 50 and so on; values of 0 and less are drawn at the lower end.
+    /// From and to one of 1, 2, 5, 10, 20, 50 and so on; values of 0 and less are drawn at the
+    /// lower end.
     fn logarithmic(values: impl Iterator<Item = f64> + Clone) -> Self {
         let logs = values.filter(|value| *value > 0.0).map(f64::log10);
-        let (lowest, highest) = (logs.clone().fold(f64::INFINITY, f64::min), logs.fold(f64::NEG_INFINITY, f64::max));
+        let (lowest, highest) =
+            (logs.clone().fold(f64::INFINITY, f64::min), logs.fold(f64::NEG_INFINITY, f64::max));
         let (lowest, highest) = if lowest > highest { (0.0, 1.0) } else { (lowest, highest) };
         let decades = lowest.floor() as i32..=highest.ceil() as i32;
-        let steps: Vec<f64> = decades.flat_map(|decade| [1.0_f64, 2.0, 5.0].map(|digit| digit.log10() + f64::from(decade))).collect();
+        let steps: Vec<f64> = decades
+            .flat_map(|decade| [1.0_f64, 2.0, 5.0].map(|digit| digit.log10() + f64::from(decade)))
+            .collect();
         let low = steps.iter().copied().rfind(|step| *step <= lowest + 1e-9).unwrap_or(lowest);
-        let high = steps.iter().copied().find(|step| *step > low && *step >= highest - 1e-9).unwrap_or(low + 1.0);
-        let inside: Vec<f64> = steps.into_iter().filter(|step| (low..=high).contains(step)).collect();
+        let high = steps
+            .iter()
+            .copied()
+            .find(|step| *step > low && *step >= highest - 1e-9)
+            .unwrap_or(low + 1.0);
+        let inside: Vec<f64> =
+            steps.into_iter().filter(|step| (low..=high).contains(step)).collect();
         let decades = inside.iter().copied().filter(|step| (step - step.round()).abs() < 1e-9);
         let marked: Vec<f64> = if inside.len() > 10 { decades.collect() } else { inside };
         let every = marked.len().div_ceil(10);
-        let ticks = marked.into_iter().step_by(every.max(1)).map(|at| (at, trimmed(&number(10_f64.powf(at))).to_owned())).collect();
+        let ticks = marked
+            .into_iter()
+            .step_by(every.max(1))
+            .map(|at| (at, trimmed(&number(10_f64.powf(at))).to_owned()))
+            .collect();
         Self { low, high, ticks }
     }
 }
@@ -232,8 +307,11 @@ fn percentiles<'a>(unit: &'a str, series: &'a [Series]) -> Lines<'a> {
     let with_max = points().any(|point| point.0 >= 100.0);
     let high = if with_max { end + end * 0.15 } else { end };
     let labels = ["0", "50", "90", "99", "99.9", "99.99", "99.999", "99.9999"];
-    let mut ticks: Vec<(f64, String)> =
-        labels.iter().map(|label| (nines(label.parse().unwrap_or(0.0)), (*label).to_owned())).filter(|tick| tick.0 <= end + 1e-6).collect();
+    let mut ticks: Vec<(f64, String)> = labels
+        .iter()
+        .map(|label| (nines(label.parse().unwrap_or(0.0)), (*label).to_owned()))
+        .filter(|tick| tick.0 <= end + 1e-6)
+        .collect();
     if with_max {
         ticks.push((high, "max".to_owned()));
     }
@@ -241,20 +319,35 @@ fn percentiles<'a>(unit: &'a str, series: &'a [Series]) -> Lines<'a> {
     let low = 10_f64.powf(y.low);
     let drawn = |point: &(f64, f64)| {
         let known = !point.0.is_nan() && point.1.is_finite();
-        if known { (nines(point.0).min(high), point.1.max(low).log10()) } else { (f64::NAN, f64::NAN) }
+        if known {
+            (nines(point.0).min(high), point.1.max(low).log10())
+        } else {
+            (f64::NAN, f64::NAN)
+        }
     };
-    let series = series.iter().map(|line| (line.name.as_str(), line.points.iter().map(drawn).collect())).collect();
+    let series = series
+        .iter()
+        .map(|line| (line.name.as_str(), line.points.iter().map(drawn).collect()))
+        .collect();
     Lines { x_title: "percentile", unit, x: Axis { low: 0.0, high, ticks }, y, series }
 }
 
 fn timeline<'a>(unit: &'a str, series: &'a [Series]) -> Lines<'a> {
-    let points = || series.iter().flat_map(|line| &line.points).filter(|point| point.0.is_finite() && point.1.is_finite());
+    let points = || {
+        series
+            .iter()
+            .flat_map(|line| &line.points)
+            .filter(|point| point.0.is_finite() && point.1.is_finite())
+    };
     let seconds = points().map(|point| point.0).fold(0.0, f64::max);
     let (x_title, scale) = if seconds > 600.0 { ("minutes", 60.0) } else { ("seconds", 1.0) };
     let x = Axis::linear(points().map(move |point| point.0 / scale), false);
     let y = Axis::linear(points().map(|point| point.1), true);
     let drawn = |point: &(f64, f64)| (point.0 / scale, point.1);
-    let series = series.iter().map(|line| (line.name.as_str(), line.points.iter().map(drawn).collect())).collect();
+    let series = series
+        .iter()
+        .map(|line| (line.name.as_str(), line.points.iter().map(drawn).collect()))
+        .collect();
     Lines { x_title, unit, x, y, series }
 }
 
@@ -269,11 +362,19 @@ struct Plot {
 impl Lines<'_> {
     /// The drawings in each size, and the key where lines do not carry their names.
     fn draw(&self, title: &str) -> String {
-        if !self.series.iter().flat_map(|line| &line.1).any(|point| point.0.is_finite() && point.1.is_finite()) {
+        if !self
+            .series
+            .iter()
+            .flat_map(|line| &line.1)
+            .any(|point| point.0.is_finite() && point.1.is_finite())
+        {
             return String::new();
         }
         let widest = self.series.iter().map(|line| text_width(line.0)).fold(0.0, f64::max);
-        let drawings: String = CANVASES.iter().map(|canvas| self.draw_on(canvas, title, widest <= canvas.name_max)).collect();
+        let drawings: String = CANVASES
+            .iter()
+            .map(|canvas| self.draw_on(canvas, title, widest <= canvas.name_max))
+            .collect();
         let entry = |index: usize| {
             let (colour, letter) = (index % COLOURS, letter(index));
             let (sample, name) = (line_path(index, "M4 5H44"), escape(self.series[index].0));
@@ -287,9 +388,15 @@ impl Lines<'_> {
 
     /// One drawing; `named` writes names at the ends of lines, otherwise letters.
     fn draw_on(&self, canvas: &Canvas, title: &str, named: bool) -> String {
-        let names: Vec<String> =
-            self.series.iter().enumerate().map(|(index, line)| if named { line.0.to_owned() } else { letter(index) }).collect();
-        let widest = |texts: &mut dyn Iterator<Item = &String>| texts.map(|text| text_width(text)).fold(0.0, f64::max);
+        let names: Vec<String> = self
+            .series
+            .iter()
+            .enumerate()
+            .map(|(index, line)| if named { line.0.to_owned() } else { letter(index) })
+            .collect();
+        let widest = |texts: &mut dyn Iterator<Item = &String>| {
+            texts.map(|text| text_width(text)).fold(0.0, f64::max)
+        };
         let label_room = widest(&mut names.iter()) + 22.0;
         let tick_room = widest(&mut self.x.ticks.iter().map(|tick| &tick.1)) / 2.0 + 2.0;
         let height = canvas.height.max((names.len() + 4) as f64 * LINE);
@@ -303,13 +410,19 @@ impl Lines<'_> {
         for (index, (name, points)) in self.series.iter().enumerate() {
             let place = |point: &(f64, f64)| {
                 let finite = point.0.is_finite() && point.1.is_finite();
-                finite.then(|| (self.x.place(point.0, plot.left, plot.right), self.y.place(point.1, plot.bottom, plot.top)))
+                finite.then(|| {
+                    (
+                        self.x.place(point.0, plot.left, plot.right),
+                        self.y.place(point.1, plot.bottom, plot.top),
+                    )
+                })
             };
             let places: Vec<Option<(f64, f64)>> = points.iter().map(place).collect();
             if let Some(end) = places.iter().rev().find_map(|place| *place) {
                 ends.push((index, end));
                 let (colour, path) = (index % COLOURS, line_path(index, &path_data(&places)));
-                paths += &format!("<g class=\"s{colour}\"><title>{}</title>{path}</g>", escape(name));
+                paths +=
+                    &format!("<g class=\"s{colour}\"><title>{}</title>{path}</g>", escape(name));
             }
         }
         format!(
@@ -330,7 +443,8 @@ impl Lines<'_> {
             axes += &format!("<path class=\"grid\" d=\"M{left:.1} {y:.1}H{right:.1}\"/>");
             axes += &text(left - 6.0, y + FONT * 0.35, "end", label);
         }
-        // From the right, so that the highest percentiles keep their labels where labels are crowded.
+        // From the right, so that the highest percentiles keep their labels where labels are
+        // crowded.
         let mut free_until = f64::INFINITY;
         for (at, label) in self.x.ticks.iter().rev() {
             let (x, half) = (self.x.place(*at, *left, *right), text_width(label) / 2.0);
@@ -342,7 +456,12 @@ impl Lines<'_> {
         }
         axes += &format!("<path class=\"axis\" d=\"M{left:.1} {top:.1}V{bottom:.1}H{right:.1}\"/>");
         axes += &text((left + right) / 2.0, bottom + LINE * 2.1, "middle", self.x_title);
-        axes + &text(left - 6.0 - text_width(self.unit).min(left - 6.0), LINE * 0.8, "start", self.unit)
+        axes + &text(
+            left - 6.0 - text_width(self.unit).min(left - 6.0),
+            LINE * 0.8,
+            "start",
+            self.unit,
+        )
     }
 }
 
@@ -370,13 +489,15 @@ fn draw_ends(plot: &Plot, mut ends: Vec<(usize, (f64, f64))>, names: &[String]) 
     ends.iter().zip(heights).map(draw).collect()
 }
 
-/// Path data of a line. Of the points in one column of pixels it keeps the first, the extremes and the last, which look the same.
+/// Path data of a line. Of the points in one column of pixels it keeps the first, the extremes and
+/// the last, which look the same.
 fn path_data(places: &[Option<(f64, f64)>]) -> String {
     let mut data = String::new();
     for run in places.split(Option::is_none) {
         let run: Vec<(f64, f64)> = run.iter().flatten().copied().collect();
         for (column, points) in run.chunk_by(|a, b| a.0.round() == b.0.round()).enumerate() {
-            let index = |extreme: Option<(usize, &(f64, f64))>| extreme.map_or(0, |(index, _)| index);
+            let index =
+                |extreme: Option<(usize, &(f64, f64))>| extreme.map_or(0, |(index, _)| index);
             let lowest = index(points.iter().enumerate().min_by(|a, b| a.1.1.total_cmp(&b.1.1)));
             let highest = index(points.iter().enumerate().max_by(|a, b| a.1.1.total_cmp(&b.1.1)));
             let mut kept = vec![0, lowest, highest, points.len() - 1];
@@ -384,7 +505,11 @@ fn path_data(places: &[Option<(f64, f64)>]) -> String {
             kept.dedup();
             for (nth, (x, y)) in kept.into_iter().map(|index| points[index]).enumerate() {
                 // The line of length 0 shows a point that stands alone.
-                data += &if column + nth == 0 { format!("M{x:.1} {y:.1}h0") } else { format!("L{x:.1} {y:.1}") };
+                data += &if column + nth == 0 {
+                    format!("M{x:.1} {y:.1}h0")
+                } else {
+                    format!("L{x:.1} {y:.1}")
+                };
             }
         }
     }
@@ -394,7 +519,10 @@ fn path_data(places: &[Option<(f64, f64)>]) -> String {
 fn line_path(index: usize, data: &str) -> String {
     // Where the colours begin again, the dashes are others.
     let dashes = DASHES[(index + index / COLOURS / DASHES.len()) % DASHES.len()];
-    format!("<path class=\"line\" stroke-dasharray=\"{}\" d=\"{data}\"/>", if dashes.is_empty() { "none" } else { dashes })
+    format!(
+        "<path class=\"line\" stroke-dasharray=\"{}\" d=\"{data}\"/>",
+        if dashes.is_empty() { "none" } else { dashes }
+    )
 }
 
 fn letter(index: usize) -> String {
@@ -406,9 +534,14 @@ fn draw_bars(canvas: &Canvas, title: &str, unit: &str, bars: &[(String, f64)]) -
     let widest = bars.iter().map(|bar| text_width(&bar.0)).fold(0.0, f64::max);
     let beside = widest <= canvas.name_max;
     let left = if beside { widest + 10.0 } else { 0.0 };
-    let value_room = bars.iter().map(|bar| text_width(&quantity(bar.1, unit))).fold(0.0, f64::max) + 8.0;
+    let value_room =
+        bars.iter().map(|bar| text_width(&quantity(bar.1, unit))).fold(0.0, f64::max) + 8.0;
     let room = (canvas.width - left - value_room).max(20.0);
-    let longest = bars.iter().map(|bar| bar.1).filter(|value| value.is_finite()).fold(f64::MIN_POSITIVE, f64::max);
+    let longest = bars
+        .iter()
+        .map(|bar| bar.1)
+        .filter(|value| value.is_finite())
+        .fold(f64::MIN_POSITIVE, f64::max);
     let (mut y, mut content) = (2.0, String::new());
     for (name, value) in bars {
         if beside {
@@ -426,14 +559,18 @@ fn draw_bars(canvas: &Canvas, title: &str, unit: &str, bars: &[(String, f64)]) -
              <path class=\"axis\" d=\"M{:.1} {y:.1}v16\"/>",
             left + 0.5
         );
-        content += &text(left + length + 6.0, y + 8.0 + FONT * 0.35, "start", &quantity(*value, unit));
+        content +=
+            &text(left + length + 6.0, y + 8.0 + FONT * 0.35, "start", &quantity(*value, unit));
         y += if beside { 24.0 } else { 28.0 };
     }
     if content.is_empty() {
         return content;
     }
     let (class, width) = (canvas.class, canvas.width);
-    format!("<svg class=\"chart {class}\" viewBox=\"0 0 {width} {y:.0}\" role=\"img\" aria-label=\"{}\">{content}</svg>\n", escape(title))
+    format!(
+        "<svg class=\"chart {class}\" viewBox=\"0 0 {width} {y:.0}\" role=\"img\" aria-label=\"{}\">{content}</svg>\n",
+        escape(title)
+    )
 }
 
 fn text(x: f64, y: f64, anchor: &str, content: &str) -> String {
@@ -443,7 +580,8 @@ fn text(x: f64, y: f64, anchor: &str, content: &str) -> String {
 /// A width that text is unlikely to exceed in the fonts of common systems.
 fn text_width(text: &str) -> f64 {
     let em = |letter: char| match letter {
-        'i' | 'j' | 'l' | 't' | 'f' | 'r' | '.' | ',' | ':' | ';' | '\'' | '|' | '!' | '(' | ')' | '[' | ']' | ' ' | '/' | '-' => 0.42,
+        'i' | 'j' | 'l' | 't' | 'f' | 'r' | '.' | ',' | ':' | ';' | '\'' | '|' | '!' | '('
+        | ')' | '[' | ']' | ' ' | '/' | '-' => 0.42,
         'm' | 'w' | 'M' | 'W' | '%' | '@' | '\u{1100}'.. => 1.0,
         'A'..='Z' => 0.78,
         _ => 0.65,
@@ -451,13 +589,17 @@ fn text_width(text: &str) -> f64 {
     text.chars().map(em).sum::<f64>() * FONT
 }
 
-/// Lines of at most a width, which is more than a letter's, broken after spaces or, where a word alone is wider, inside it.
+/// Lines of at most a width, which is more than a letter's, broken after spaces or, where a word
+/// alone is wider, inside it.
 fn wrap(mut text: &str, width: f64) -> Vec<&str> {
     let mut lines = Vec::new();
     while !text.is_empty() {
-        let too_long = |(at, letter): &(usize, char)| text_width(&text[..at + letter.len_utf8()]) > width;
+        let too_long =
+            |(at, letter): &(usize, char)| text_width(&text[..at + letter.len_utf8()]) > width;
         let full = text.char_indices().find(too_long).map(|(at, _)| at);
-        let (line, rest) = text.split_at(full.map_or(text.len(), |at| text[..at].rfind(' ').map_or(at, |space| space + 1)));
+        let (line, rest) = text.split_at(
+            full.map_or(text.len(), |at| text[..at].rfind(' ').map_or(at, |space| space + 1)),
+        );
         lines.push(line);
         text = rest;
     }
@@ -483,7 +625,11 @@ fn significant(value: f64, digits: usize) -> String {
     }
     // Rounded first: 9.999 has one decimal, as 10.0.
     let rounded: f64 = format!("{size:.*e}", digits - 1).parse().unwrap_or(size);
-    let decimals = if size.fract() == 0.0 { 0 } else { (digits as i32 - 1 - rounded.log10().floor() as i32).max(0) };
+    let decimals = if size.fract() == 0.0 {
+        0
+    } else {
+        (digits as i32 - 1 - rounded.log10().floor() as i32).max(0)
+    };
     let mut shown = format!("{size:.*}", decimals as usize);
     let whole = shown.find('.').unwrap_or(shown.len());
     (1..whole).rev().filter(|at| (whole - at) % 3 == 0).for_each(|at| shown.insert(at, ','));
@@ -492,7 +638,11 @@ fn significant(value: f64, digits: usize) -> String {
 
 /// A number without zeros at its end that only show its precision.
 fn trimmed(number: &str) -> &str {
-    if number.contains('.') && !number.contains('e') { number.trim_end_matches('0').trim_end_matches('.') } else { number }
+    if number.contains('.') && !number.contains('e') {
+        number.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        number
+    }
 }
 
 fn quantity(value: f64, unit: &str) -> String {
@@ -501,7 +651,11 @@ fn quantity(value: f64, unit: &str) -> String {
 
 /// A number and its unit on the same line.
 fn with_unit(number: &str, unit: &str) -> String {
-    if unit.is_empty() || number == "n/a" { number.to_owned() } else { format!("{number}\u{a0}{unit}") }
+    if unit.is_empty() || number == "n/a" {
+        number.to_owned()
+    } else {
+        format!("{number}\u{a0}{unit}")
+    }
 }
 
 /// Text between tags; nothing if it is empty.
@@ -576,14 +730,31 @@ mod tests {
 
     #[test]
     fn numbers_are_short_and_grouped() {
-        let shown = [0.0, 1.0, 1.254, 9.999, 0.01234, 99.96, 1234.6, 1_234_567.0, -0.5, f64::NAN, f64::INFINITY].map(number);
-        assert_eq!(shown, ["0", "1", "1.25", "10.0", "0.0123", "100", "1,235", "1,234,567", "−0.500", "n/a", "∞"]);
+        let shown = [
+            0.0,
+            1.0,
+            1.254,
+            9.999,
+            0.01234,
+            99.96,
+            1234.6,
+            1_234_567.0,
+            -0.5,
+            f64::NAN,
+            f64::INFINITY,
+        ]
+        .map(number);
+        assert_eq!(
+            shown,
+            ["0", "1", "1.25", "10.0", "0.0123", "100", "1,235", "1,234,567", "−0.500", "n/a", "∞"]
+        );
     }
 
     /// A value that was not measured must not spoil the path of the others.
     #[test]
     fn charts_hold_only_finite_coordinates() {
-        let values = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -1.0, f64::MAX, f64::MIN_POSITIVE];
+        let values =
+            [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -1.0, f64::MAX, f64::MIN_POSITIVE];
         let points: Vec<(f64, f64)> = values.iter().flat_map(|x| values.map(|y| (*x, y))).collect();
         let series = vec![Series { name: "a<b".to_owned(), points }];
         let bars = values.iter().map(|value| ("bar".to_owned(), *value)).collect();
@@ -593,7 +764,10 @@ mod tests {
             Chart::Bars { title: String::new(), unit: "", bars },
         ] {
             let drawn = figure(&chart);
-            assert!(!drawn.contains("NaN") && !drawn.contains("inf") && !drawn.contains("a<b"), "{drawn}");
+            assert!(
+                !drawn.contains("NaN") && !drawn.contains("inf") && !drawn.contains("a<b"),
+                "{drawn}"
+            );
         }
     }
 }

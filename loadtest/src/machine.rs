@@ -24,13 +24,15 @@ impl Machine {
     /// Reads what the kernel says. The share of stolen time is that since `steal` was read.
     pub(crate) fn read(since: &Steal) -> Self {
         let cpu = read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown CPU");
+        let model =
+            cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown CPU");
         let text = |path: &str| read_to_string(path).map(|text| text.trim().to_owned()).ok();
         Self {
             cpus: cpus().len(),
             model: model.trim_start_matches(['\t', ' ', ':']).to_owned(),
             kernel: text("/proc/sys/kernel/osrelease").unwrap_or_default(),
-            governor: text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").unwrap_or_else(|| "none shown".into()),
+            governor: text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+                .unwrap_or_else(|| "none shown".into()),
             mitigations: mitigations(),
             steal_percent: since.percent(),
         }
@@ -45,13 +47,16 @@ impl Machine {
     }
 }
 
-/// Names of the vulnerabilities that the kernel works around (Documentation/ABI/testing/sysfs-devices-system-cpu).
+/// Names of the vulnerabilities that the kernel works around
+/// (Documentation/ABI/testing/sysfs-devices-system-cpu).
 fn mitigations() -> String {
     let mut names: Vec<String> = std::fs::read_dir("/sys/devices/system/cpu/vulnerabilities")
         .into_iter()
         .flatten()
         .flatten()
-        .filter(|entry| read_to_string(entry.path()).is_ok_and(|text| text.starts_with("Mitigation")))
+        .filter(|entry| {
+            read_to_string(entry.path()).is_ok_and(|text| text.starts_with("Mitigation"))
+        })
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
     names.sort();
@@ -69,15 +74,22 @@ impl Steal {
     /// As it is now.
     pub(crate) fn read() -> Self {
         let text = read_to_string("/proc/stat").unwrap_or_default();
-        let numbers: Vec<u64> =
-            text.lines().next().unwrap_or_default().split_whitespace().skip(1).filter_map(|number| number.parse().ok()).collect();
+        let numbers: Vec<u64> = text
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .skip(1)
+            .filter_map(|number| number.parse().ok())
+            .collect();
         Self { all: numbers.iter().take(8).sum(), stolen: numbers.get(7).copied().unwrap_or(0) }
     }
 
     /// The share of the time since, in percent.
     pub(crate) fn percent(&self) -> f64 {
         let now = Self::read();
-        100.0 * now.stolen.saturating_sub(self.stolen) as f64 / now.all.saturating_sub(self.all).max(1) as f64
+        100.0 * now.stolen.saturating_sub(self.stolen) as f64
+            / now.all.saturating_sub(self.all).max(1) as f64
     }
 }
 
@@ -100,7 +112,8 @@ pub(crate) fn pin(cpu: usize) {
     core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
 }
 
-/// Runs `work` on a thread pinned to a CPU: processes that it starts inherit the CPUs of the thread that starts them, and only those.
+/// Runs `work` on a thread pinned to a CPU: processes that it starts inherit the CPUs of the thread
+/// that starts them, and only those.
 pub(crate) fn pinned<T: Send>(cpu: usize, work: impl FnOnce() -> T + Send) -> T {
     let here = || {
         pin(cpu);
@@ -147,11 +160,17 @@ pub(crate) fn tasks(pid: u32) -> Vec<Task> {
     let entries = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let task = |path: std::path::PathBuf| {
         let stat = read_to_string(path.join("stat")).ok()?;
-        // pid (name) state ppid pgrp session tty tpgid flags minflt cminflt majflt (proc_pid_stat(5)).
+        // pid (name) state ppid pgrp session tty tpgid flags minflt cminflt majflt
+        // (proc_pid_stat(5)).
         let rest: Vec<&str> = stat.rsplit(") ").next()?.split(' ').collect();
-        let number = |at: usize| rest.get(at).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        let number =
+            |at: usize| rest.get(at).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
         let name = read_to_string(path.join("comm")).ok()?.trim().to_owned();
-        Some(Task { name, cpu_ns: schedstat(path.join("schedstat").to_str()?), faults: number(7) + number(9) })
+        Some(Task {
+            name,
+            cpu_ns: schedstat(path.join("schedstat").to_str()?),
+            faults: number(7) + number(9),
+        })
     };
     entries.filter_map(|entry| task(entry.path())).collect()
 }

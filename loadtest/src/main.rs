@@ -1,4 +1,5 @@
-//! heartline-loadtest: load for an engine, what became of it, and how it compares. Exit codes: 0 fine, 1 failed, 2 wrong usage.
+//! heartline-loadtest: load for an engine, what became of it, and how it compares. Exit codes: 0
+//! fine, 1 failed, 2 wrong usage.
 
 mod bed;
 mod drive;
@@ -46,7 +47,8 @@ enum Scenario {
     Detect(single::DetectOptions),
     /// All but one in a hundred fall silent at once
     Massacre(massacre::Options),
-    /// Fill heartlined, kill it, replace it, stop it, start it from its snapshot, and take the time of each
+    /// Fill heartlined, kill it, replace it, stop it, start it from its snapshot, and take the time
+    /// of each
     Restart(restart::Options),
     /// Floor: CPU time of a bare recvmmsg loop for each datagram
     Sink(single::FloorOptions),

@@ -1,4 +1,5 @@
-//! The `massacre` scenario: all but a few fall silent at once, and the time until the engine has said so of each.
+//! The `massacre` scenario: all but a few fall silent at once, and the time until the engine has
+//! said so of each.
 
 use crate::bed::Bed;
 use crate::machine::{self, Machine, Steal};
@@ -36,7 +37,8 @@ pub(crate) struct Outcome {
     pub(crate) beats: u64,
 }
 
-/// Registers them, beats all once more, then goes on with one in a hundred until the others are down.
+/// Registers them, beats all once more, then goes on with one in a hundred until the others are
+/// down.
 pub(crate) fn measure(bed: &mut Bed, instances: u32, ttl: Duration) -> Result<Outcome, String> {
     let wanted = Wanted { instances, services: 1000, ttl, prefix: "massacre" };
     let leases = register(bed, &wanted)?;
@@ -56,17 +58,26 @@ pub(crate) fn measure(bed: &mut Bed, instances: u32, ttl: Duration) -> Result<Ou
     loop {
         beats.send_for(Duration::from_millis(20), Some(rate))?;
         let now = Instant::now();
-        // Asking costs the engine a little: not before it begins. What is under way arrives meanwhile.
+        // Asking costs the engine a little: not before it begins. What is under way arrives
+        // meanwhile.
         let after = if now < first_deadline { continue } else { bed.counters()? };
         let downs = after.since(&before, Stat::Downs);
         if downs >= dead || now > deadline {
             let alive = after.get(Stat::Up) + after.get(Stat::Suspect);
             if (downs, alive) != (dead, u64::from(survivors)) {
-                return Err(format!("{downs} were declared down and {alive} live, instead of {dead} and {survivors}"));
+                return Err(format!(
+                    "{downs} were declared down and {alive} live, instead of {dead} and {survivors}"
+                ));
             }
-            let arrived = after.since(&before, Stat::BeatsAccepted) + after.since(&before, Stat::BeatsOld);
+            let arrived =
+                after.since(&before, Stat::BeatsAccepted) + after.since(&before, Stat::BeatsOld);
             let sent = beats.beats - beats_before;
-            return Ok(Outcome { took: first_deadline.elapsed(), downs, lost: sent.saturating_sub(arrived), beats: sent });
+            return Ok(Outcome {
+                took: first_deadline.elapsed(),
+                downs,
+                lost: sent.saturating_sub(arrived),
+                beats: sent,
+            });
         }
     }
 }
@@ -84,7 +95,11 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         rows: vec![
             Row::count("leases", options.instances.into()),
             Row::count("declared down", outcome.downs),
-            Row::new("from the first deadline to the last verdict", outcome.took.as_secs_f64(), "s"),
+            Row::new(
+                "from the first deadline to the last verdict",
+                outcome.took.as_secs_f64(),
+                "s",
+            ),
             Row::count("beats of the survivors", outcome.beats),
             Row::count("of which were lost", outcome.lost),
         ],

@@ -25,12 +25,17 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// Time after which a cookie is replaced: it is good for a minute.
 const COOKIE_AGE: Duration = Duration::from_secs(20);
 
-/// What the kernel is asked for: it caps these at net.core.wmem_max and rmem_max; forcing takes CAP_NET_ADMIN.
+/// What the kernel is asked for: it caps these at net.core.wmem_max and rmem_max; forcing takes
+/// CAP_NET_ADMIN.
 const SOCKET_BYTES: usize = 4 << 20;
 
 /// A socket connected to the engine, with large buffers, that does not wait.
 pub(crate) fn open_socket(target: SocketAddr) -> io::Result<UdpSocket> {
-    let any = if target.is_ipv6() { SocketAddr::from(([0_u16; 8], 0)) } else { SocketAddr::from(([0_u8; 4], 0)) };
+    let any = if target.is_ipv6() {
+        SocketAddr::from(([0_u16; 8], 0))
+    } else {
+        SocketAddr::from(([0_u8; 4], 0))
+    };
     let socket = UdpSocket::bind(any)?;
     let _ = rustix::net::sockopt::set_socket_send_buffer_size(&socket, SOCKET_BYTES);
     let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, SOCKET_BYTES);
@@ -50,9 +55,15 @@ pub(crate) fn receive(socket: &UdpSocket, frame: &mut [u8]) -> io::Result<Option
 
 /// Sends frames in one system call. Returns how many the kernel took.
 pub(crate) fn send_all<F: AsRef<[u8]>>(socket: impl AsFd, frames: &[F]) -> io::Result<usize> {
-    let slices: Vec<[IoSlice<'_>; 1]> = frames.iter().map(|frame| [IoSlice::new(frame.as_ref())]).collect();
-    let mut controls: Vec<SendAncillaryBuffer<'_, '_, '_>> = frames.iter().map(|_| SendAncillaryBuffer::default()).collect();
-    let mut messages: Vec<MMsgHdr<'_>> = slices.iter().zip(&mut controls).map(|(slice, control)| MMsgHdr::new(slice, control)).collect();
+    let slices: Vec<[IoSlice<'_>; 1]> =
+        frames.iter().map(|frame| [IoSlice::new(frame.as_ref())]).collect();
+    let mut controls: Vec<SendAncillaryBuffer<'_, '_, '_>> =
+        frames.iter().map(|_| SendAncillaryBuffer::default()).collect();
+    let mut messages: Vec<MMsgHdr<'_>> = slices
+        .iter()
+        .zip(&mut controls)
+        .map(|(slice, control)| MMsgHdr::new(slice, control))
+        .collect();
     match sendmmsg(socket, &mut messages, SendFlags::DONTWAIT) {
         Ok(sent) => Ok(sent),
         Err(rustix::io::Errno::AGAIN) => Ok(0),
@@ -76,23 +87,31 @@ impl Wanted {
         Registration {
             ttl: self.ttl,
             nonce: number as u64 + 1,
-            ..Registration::new(&format!("svc-{}", number as u32 % self.services), &format!("{}-{number}", self.prefix), 80)
+            ..Registration::new(
+                &format!("svc-{}", number as u32 % self.services),
+                &format!("{}-{number}", self.prefix),
+                80,
+            )
         }
     }
 
     /// The frame that registers it.
     pub(crate) fn frame(&self, number: usize, cookie: U64) -> Result<Vec<u8>, String> {
-        let (mut body, tail) = self.registration(number).encode().map_err(|error| error.to_string())?;
+        let (mut body, tail) =
+            self.registration(number).encode().map_err(|error| error.to_string())?;
         body.cookie = cookie;
-        Ok([Header::request(Kind::Register, number as u64).as_bytes(), body.as_bytes(), &tail].concat())
+        Ok([Header::request(Kind::Register, number as u64).as_bytes(), body.as_bytes(), &tail]
+            .concat())
     }
 }
 
 /// Registers all of them; returns their leases in order.
 pub(crate) fn register(bed: &mut Bed, wanted: &Wanted) -> Result<Vec<Lease>, String> {
-    // The engine's own receive: many in one call, and bundles as they are. Time that this end takes would hide a faster engine.
-    let socket =
-        open_socket(bed.target).and_then(|socket| Socket::adopt(socket.into(), SOCKET_BYTES)).map_err(|error| error.to_string())?;
+    // The engine's own receive: many in one call, and bundles as they are. Time that this end takes
+    // would hide a faster engine.
+    let socket = open_socket(bed.target)
+        .and_then(|socket| Socket::adopt(socket.into(), SOCKET_BYTES))
+        .map_err(|error| error.to_string())?;
     let mut batch = ReceiveBatch::default();
     let mut leases: Vec<Option<Lease>> = vec![None; wanted.instances as usize];
     let (mut cookie, mut cookie_at) = (cookie(bed)?, Instant::now());
@@ -105,14 +124,21 @@ pub(crate) fn register(bed: &mut Bed, wanted: &Wanted) -> Result<Vec<Lease>, Str
         }
         while next < leases.len() && next - open < WINDOW {
             let end = (next + DEPTH).min(leases.len());
-            let frames = (next..end).map(|number| wanted.frame(number, cookie)).collect::<Result<Vec<_>, _>>()?;
+            let frames = (next..end)
+                .map(|number| wanted.frame(number, cookie))
+                .collect::<Result<Vec<_>, _>>()?;
             send_all(&socket, &frames).map_err(|error| error.to_string())?;
             next = end;
         }
         if heard.elapsed() > PATIENCE {
             let missing = (open..next).filter(|&number| leases[number].is_none());
-            let frames = missing.map(|number| wanted.frame(number, cookie)).collect::<Result<Vec<_>, _>>()?;
-            frames.chunks(DEPTH).try_for_each(|frames| send_all(&socket, frames).map(drop)).map_err(|error| error.to_string())?;
+            let frames = missing
+                .map(|number| wanted.frame(number, cookie))
+                .collect::<Result<Vec<_>, _>>()?;
+            frames
+                .chunks(DEPTH)
+                .try_for_each(|frames| send_all(&socket, frames).map(drop))
+                .map_err(|error| error.to_string())?;
             heard = Instant::now();
         }
         loop {
@@ -124,7 +150,11 @@ pub(crate) fn register(bed: &mut Bed, wanted: &Wanted) -> Result<Vec<Lease>, Str
                 let Ok(reply) = Reply::decode(frame) else { continue };
                 match (reply.status, reply.body) {
                     (Status::Ok, ReplyBody::Granted(granted)) => {
-                        done += usize::from(leases[reply.header.tag.get() as usize].replace(granted.lease).is_none());
+                        done += usize::from(
+                            leases[reply.header.tag.get() as usize]
+                                .replace(granted.lease)
+                                .is_none(),
+                        );
                     }
                     (Status::Busy, _) => {}
                     (status, _) => return Err(format!("a registration was refused: {status:?}")),
@@ -168,12 +198,27 @@ pub(crate) struct Beats {
 }
 
 impl Beats {
-    pub(crate) fn new(target: SocketAddr, mut leases: Vec<Lease>, batch: usize) -> Result<Self, String> {
+    pub(crate) fn new(
+        target: SocketAddr,
+        mut leases: Vec<Lease>,
+        batch: usize,
+    ) -> Result<Self, String> {
         let mut random = SmallRng::seed_from_u64(1);
         leases.shuffle(&mut random);
         let socket = open_socket(target).map_err(|error| error.to_string())?;
         let frames = vec![Vec::new(); DEPTH];
-        Ok(Self { socket, leases, batch, at: 0, sequence: 1, frames, loss: 0.0, random, sent: 0, beats: 0 })
+        Ok(Self {
+            socket,
+            leases,
+            batch,
+            at: 0,
+            sequence: 1,
+            frames,
+            loss: 0.0,
+            random,
+            sent: 0,
+            beats: 0,
+        })
     }
 
     /// Sends to somebody else from now on.
@@ -217,7 +262,12 @@ impl Beats {
             frame.extend_from_slice(Header::request(Kind::Beat, 0).as_bytes());
             for _ in 0..self.batch.min(self.leases.len()) {
                 if self.loss == 0.0 || !self.random.random_bool(self.loss) {
-                    let beat = Beat { lease: self.leases[self.at], sequence: U32::new(self.sequence), load: U16::ZERO, flags: U16::ZERO };
+                    let beat = Beat {
+                        lease: self.leases[self.at],
+                        sequence: U32::new(self.sequence),
+                        load: U16::ZERO,
+                        flags: U16::ZERO,
+                    };
                     frame.extend_from_slice(beat.as_bytes());
                     *beats += 1;
                 }
@@ -228,16 +278,19 @@ impl Beats {
                     break;
                 }
             }
-            let header = Header { count: U16::new(*beats as u16), ..Header::request(Kind::Beat, 0) };
+            let header =
+                Header { count: U16::new(*beats as u16), ..Header::request(Kind::Beat, 0) };
             frame[..size_of::<Header>()].copy_from_slice(header.as_bytes());
         }
-        let sent = send_all(&self.socket, &self.frames[..count]).map_err(|error| format!("beats can't be sent: {error}"))?;
+        let sent = send_all(&self.socket, &self.frames[..count])
+            .map_err(|error| format!("beats can't be sent: {error}"))?;
         self.sent += sent as u64;
         self.beats += beats[..sent].iter().sum::<u64>();
         Ok(())
     }
 
-    /// Sends for a time at a rate of datagrams a second, or as fast as it goes, and waits until all have arrived. Returns how many were sent.
+    /// Sends for a time at a rate of datagrams a second, or as fast as it goes, and waits until all
+    /// have arrived. Returns how many were sent.
     pub(crate) fn run(&mut self, time: Duration, rate: Option<f64>) -> Result<u64, String> {
         let sent = self.send_for(time, rate);
         // What is under way arrives before anybody counts.
@@ -249,7 +302,8 @@ impl Beats {
     pub(crate) fn send_for(&mut self, time: Duration, rate: Option<f64>) -> Result<u64, String> {
         let (start, first) = (Instant::now(), self.sent);
         while start.elapsed() < time {
-            let due = rate.map_or(u64::MAX, |rate| (start.elapsed().as_secs_f64() * rate) as u64 + 1);
+            let due =
+                rate.map_or(u64::MAX, |rate| (start.elapsed().as_secs_f64() * rate) as u64 + 1);
             match due.saturating_sub(self.sent - first) {
                 0 => std::hint::spin_loop(),
                 due => self.send(due.min(DEPTH as u64) as usize)?,

@@ -11,7 +11,8 @@ use std::path::PathBuf;
 /// Where a report goes beside the terminal.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(crate) struct Outputs {
-    /// Write the figures as JSON to a file; without a file, to standard output and nothing else there
+    /// Write the figures as JSON to a file; without a file, to standard output and nothing else
+    /// there
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     json: Option<PathBuf>,
     /// Write a page with charts to a file
@@ -114,9 +115,15 @@ impl Row {
 
     /// Percentiles of a histogram of nanoseconds, in microseconds.
     pub(crate) fn percentiles(name: &str, histogram: &Histogram<u64>) -> Vec<Self> {
-        let at = |what: &str, value: u64| Self::new(format!("{name} {what}"), value as f64 / 1e3, "µs");
+        let at =
+            |what: &str, value: u64| Self::new(format!("{name} {what}"), value as f64 / 1e3, "µs");
         let quantile = |what: &str, quantile: f64| at(what, histogram.value_at_quantile(quantile));
-        vec![quantile("p50", 0.5), quantile("p99", 0.99), quantile("p99.9", 0.999), at("max", histogram.max())]
+        vec![
+            quantile("p50", 0.5),
+            quantile("p99", 0.99),
+            quantile("p99.9", 0.999),
+            at("max", histogram.max()),
+        ]
     }
 }
 
@@ -134,7 +141,13 @@ impl Series {
 
 impl Goal {
     /// A figure that has a bound of its own.
-    pub(crate) fn bound(id: &'static str, what: impl Into<String>, unit: &'static str, ours: f64, goal: f64) -> Self {
+    pub(crate) fn bound(
+        id: &'static str,
+        what: impl Into<String>,
+        unit: &'static str,
+        ours: f64,
+        goal: f64,
+    ) -> Self {
         Self {
             id,
             what: what.into(),
@@ -154,13 +167,29 @@ impl Goal {
     }
 
     /// Pairs of ours and a floor, measured in turns: at most `goal` times the floor.
-    pub(crate) fn ratio(id: &'static str, what: impl Into<String>, unit: &'static str, pairs: &[(f64, f64)], goal: f64) -> Self {
+    pub(crate) fn ratio(
+        id: &'static str,
+        what: impl Into<String>,
+        unit: &'static str,
+        pairs: &[(f64, f64)],
+        goal: f64,
+    ) -> Self {
         let mut ratios: Vec<f64> = pairs.iter().map(|(ours, floor)| ours / floor).collect();
         let ratio = median(&mut ratios);
         let ours = median(&mut pairs.iter().map(|pair| pair.0).collect::<Vec<_>>());
         let floor = median(&mut pairs.iter().map(|pair| pair.1).collect::<Vec<_>>());
-        let (low, high) = (ratios.first().copied().unwrap_or(f64::NAN), ratios.last().copied().unwrap_or(f64::NAN));
-        Self { floor: Some(floor), ratio, low, high, met: ratio <= goal, ..Self::bound(id, what, unit, ours, goal) }
+        let (low, high) = (
+            ratios.first().copied().unwrap_or(f64::NAN),
+            ratios.last().copied().unwrap_or(f64::NAN),
+        );
+        Self {
+            floor: Some(floor),
+            ratio,
+            low,
+            high,
+            met: ratio <= goal,
+            ..Self::bound(id, what, unit, ours, goal)
+        }
     }
 
     /// Turns the bound round: `ratio` is to be at least the goal.
@@ -179,8 +208,13 @@ impl Goal {
     }
 
     fn line(&self) -> String {
-        let floor = self.floor.map_or(String::new(), |floor| format!("{} {}", digits(floor), self.unit));
-        let spread = if self.low == self.high { String::new() } else { format!("({} to {})", digits(self.low), digits(self.high)) };
+        let floor =
+            self.floor.map_or(String::new(), |floor| format!("{} {}", digits(floor), self.unit));
+        let spread = if self.low == self.high {
+            String::new()
+        } else {
+            format!("({} to {})", digits(self.low), digits(self.high))
+        };
         format!(
             "{:<4} {:<62} {:>16} {:>16} {:>9} {:<18} {:>10} {}",
             self.id,
@@ -225,23 +259,35 @@ impl Report {
         }
         if let Some(path) = &outputs.json {
             // A list of goals for the list of goals; all there is for everything else.
-            let json = if self.goals.is_empty() { serde_json::to_string_pretty(self) } else { serde_json::to_string_pretty(&self.goals) };
+            let json = if self.goals.is_empty() {
+                serde_json::to_string_pretty(self)
+            } else {
+                serde_json::to_string_pretty(&self.goals)
+            };
             let json = json.map_err(|error| error.to_string())? + "\n";
-            let written = if to_stdout { std::io::stdout().write_all(json.as_bytes()) } else { std::fs::write(path, json) };
+            let written = if to_stdout {
+                std::io::stdout().write_all(json.as_bytes())
+            } else {
+                std::fs::write(path, json)
+            };
             written.map_err(|error| format!("{}: {error}", path.display()))?;
         }
         match &outputs.html {
-            Some(path) => std::fs::write(path, html::page(self)).map_err(|error| format!("{}: {error}", path.display())),
+            Some(path) => std::fs::write(path, html::page(self))
+                .map_err(|error| format!("{}: {error}", path.display())),
             None => Ok(()),
         }
     }
 }
 
 impl Outputs {
-    /// Opens the files before a run: a report that can't be written is no surprise to come at its end.
+    /// Opens the files before a run: a report that can't be written is no surprise to come at its
+    /// end.
     pub(crate) fn check(&self) -> Result<(), String> {
         let files = self.json.iter().filter(|path| path.as_os_str() != "-").chain(&self.html);
-        files.into_iter().try_for_each(|path| File::create(path).map(drop).map_err(|error| format!("{}: {error}", path.display())))
+        files.into_iter().try_for_each(|path| {
+            File::create(path).map(drop).map_err(|error| format!("{}: {error}", path.display()))
+        })
     }
 }
 
@@ -249,9 +295,15 @@ impl std::fmt::Display for Report {
     fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(to, "{}", self.machine.line())?;
         if !self.goals.is_empty() {
-            writeln!(to, "{:<4} {:<62} {:>16} {:>16} {:>9} {:<18} {:>10}", "", "", "ours", "floor", "ratio", "spread", "goal")?;
+            writeln!(
+                to,
+                "{:<4} {:<62} {:>16} {:>16} {:>9} {:<18} {:>10}",
+                "", "", "ours", "floor", "ratio", "spread", "goal"
+            )?;
         }
         self.goals.iter().try_for_each(|goal| writeln!(to, "{}", goal.line()))?;
-        self.rows.iter().try_for_each(|row| writeln!(to, "{:<52} {} {}", row.name, digits(row.value), row.unit))
+        self.rows
+            .iter()
+            .try_for_each(|row| writeln!(to, "{:<52} {} {}", row.name, digits(row.value), row.unit))
     }
 }

@@ -1,4 +1,5 @@
-//! What a restart costs: `heartlined` as a process of its own is filled, killed, stopped, replaced and started again, and the time is taken.
+//! What a restart costs: `heartlined` as a process of its own is filled, killed, stopped, replaced
+//! and started again, and the time is taken.
 
 use crate::bed::Bed;
 use crate::machine::{self, Machine, Steal};
@@ -46,13 +47,22 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     options.outputs.check()?;
     let steal = Steal::read();
     let figures = of(options)?;
-    let (title, machine, command) = ("restart".into(), Machine::read(&steal), crate::command_line());
-    Report { title, machine, command, rows: figures.rows, goals: Vec::new(), charts: Vec::new() }.finish(&options.outputs)
+    let (title, machine, command) =
+        ("restart".into(), Machine::read(&steal), crate::command_line());
+    Report { title, machine, command, rows: figures.rows, goals: Vec::new(), charts: Vec::new() }
+        .finish(&options.outputs)
 }
 
 /// A million leases, everything done so often.
 pub(crate) fn measure(rounds: u32) -> Result<Figures, String> {
-    of(&Options { instances: 1_000_000, services: 1000, rounds, program: None, disk: None, outputs: Outputs::default() })
+    of(&Options {
+        instances: 1_000_000,
+        services: 1000,
+        rounds,
+        program: None,
+        disk: None,
+        outputs: Outputs::default(),
+    })
 }
 
 /// What a run showed.
@@ -74,15 +84,24 @@ impl Figures {
     fn add(&mut self, what: &str, times: &mut [f64]) -> f64 {
         let middle = median(times);
         self.rows.push(Row::new(what, middle, "ms"));
-        self.rows.push(Row::new(format!("{what}, longest"), times.last().copied().unwrap_or(f64::NAN), "ms"));
+        self.rows.push(Row::new(
+            format!("{what}, longest"),
+            times.last().copied().unwrap_or(f64::NAN),
+            "ms",
+        ));
         middle
     }
 }
 
 fn of(options: &Options) -> Result<Figures, String> {
     let place = PathBuf::from(format!("/dev/shm/heartline-restart-{}", std::process::id()));
-    let disk = options.disk.clone().unwrap_or_else(std::env::temp_dir).join(format!("heartline-restart-{}.snapshot", std::process::id()));
-    let result = Restart::new(options, place.clone(), disk.clone()).and_then(|restart| restart.run());
+    let disk = options
+        .disk
+        .clone()
+        .unwrap_or_else(std::env::temp_dir)
+        .join(format!("heartline-restart-{}.snapshot", std::process::id()));
+    let result =
+        Restart::new(options, place.clone(), disk.clone()).and_then(|restart| restart.run());
     let _ = std::fs::remove_dir_all(place);
     let _ = std::fs::remove_file(disk);
     result.map_err(|error| error.to_string())
@@ -112,27 +131,45 @@ impl Drop for Daemon {
 }
 
 impl<'a> Restart<'a> {
-    fn new(options: &'a Options, state: PathBuf, snapshot: PathBuf) -> Result<Self, Box<dyn Error>> {
+    fn new(
+        options: &'a Options,
+        state: PathBuf,
+        snapshot: PathBuf,
+    ) -> Result<Self, Box<dyn Error>> {
         let beside = std::env::current_exe()?.with_file_name("heartlined");
         let program = options.program.clone().unwrap_or(beside);
         if !program.exists() {
-            return Err(format!("{} is not there; build it with: cargo build --release --workspace", program.display()).into());
+            return Err(format!(
+                "{} is not there; build it with: cargo build --release --workspace",
+                program.display()
+            )
+            .into());
         }
         let cpus = machine::cpus();
         let cpu = *cpus.first().ok_or("no CPU to run on")?;
-        // The daemon listens on the same port in every round: below those that the kernel gives to others meanwhile (`ip_local_port_range`).
+        // The daemon listens on the same port in every round: below those that the kernel gives to
+        // others meanwhile (`ip_local_port_range`).
         let free = |port: &u16| UdpSocket::bind(("127.0.0.1", *port)).is_ok();
         let from = 10_000 + (std::process::id() % 20_000) as u16;
-        let listen = SocketAddr::from(([127, 0, 0, 1], (from..32_000).find(free).ok_or("no port is free")?));
+        let listen =
+            SocketAddr::from(([127, 0, 0, 1], (from..32_000).find(free).ok_or("no port is free")?));
         Ok(Self { options, program, state, snapshot, cpu, listen })
     }
 
     fn start(&self, more: &[&str]) -> Result<Daemon, Box<dyn Error>> {
         let begin = Instant::now();
         let mut command = Command::new(&self.program);
-        command.env_clear().arg("--state").arg(&self.state).arg("--snapshot").arg(&self.snapshot).args(more).stdout(Stdio::piped());
+        command
+            .env_clear()
+            .arg("--state")
+            .arg(&self.state)
+            .arg("--snapshot")
+            .arg(&self.snapshot)
+            .args(more)
+            .stdout(Stdio::piped());
         command.args(["--listen", &self.listen.to_string(), "--cores", &self.cpu.to_string()]);
-        let mut child = command.args(["--capacity", &self.options.instances.max(1024).to_string()]).spawn()?;
+        let mut child =
+            command.args(["--capacity", &self.options.instances.max(1024).to_string()]).spawn()?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut line)?;
         if line.is_empty() {
@@ -146,9 +183,14 @@ impl<'a> Restart<'a> {
         let mut daemon = self.start(&[])?;
         let begin = Instant::now();
         let (instances, services) = (self.options.instances, self.options.services);
-        let wanted = Wanted { instances, services, ttl: Duration::from_secs(600), prefix: "restart" };
+        let wanted =
+            Wanted { instances, services, ttl: Duration::from_secs(600), prefix: "restart" };
         let leases = apart(|| register(&mut Bed::elsewhere(self.listen)?, &wanted))??;
-        figures.rows.push(Row::new("registrations a second", f64::from(instances) / begin.elapsed().as_secs_f64(), ""));
+        figures.rows.push(Row::new(
+            "registrations a second",
+            f64::from(instances) / begin.elapsed().as_secs_f64(),
+            "",
+        ));
         let mut times = Vec::new();
         for _ in 0..self.options.rounds {
             daemon.child.kill()?;
@@ -184,18 +226,29 @@ impl<'a> Restart<'a> {
         figures.add("started from the snapshot, ready after", &mut times);
         drop(daemon);
         figures.loads_ms = self.load_beside_read(&mut figures, "")?;
-        let on_one = machine::pinned(self.cpu, || self.load_beside_read(&mut figures, ", on one CPU").map_err(|error| error.to_string()))?;
+        let on_one = machine::pinned(self.cpu, || {
+            self.load_beside_read(&mut figures, ", on one CPU").map_err(|error| error.to_string())
+        })?;
         figures.loads_on_one_ms = on_one;
         Ok(figures)
     }
 
     fn check(&self, daemon: &Daemon) -> Result<(), Box<dyn Error>> {
         let leases = format!("{} leases go on", self.options.instances);
-        if daemon.line.contains(&leases) { Ok(()) } else { Err(format!("leases were lost: {}", daemon.line).into()) }
+        if daemon.line.contains(&leases) {
+            Ok(())
+        } else {
+            Err(format!("leases were lost: {}", daemon.line).into())
+        }
     }
 
-    /// Replaces the daemon while somebody beats a thousand times a second and listens for the answers.
-    fn replace(&self, mut old: Daemon, leases: &[Lease]) -> Result<(Daemon, Duration), Box<dyn Error>> {
+    /// Replaces the daemon while somebody beats a thousand times a second and listens for the
+    /// answers.
+    fn replace(
+        &self,
+        mut old: Daemon,
+        leases: &[Lease],
+    ) -> Result<(Daemon, Duration), Box<dyn Error>> {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let listening = scope.spawn(|| apart(|| longest_silence(self.listen, leases, &stop)));
@@ -210,25 +263,47 @@ impl<'a> Restart<'a> {
         })
     }
 
-    /// Loading the file into a region that is there, beside reading the same bytes with `read`, in interleaved pairs.
-    fn load_beside_read(&self, figures: &mut Figures, place: &str) -> Result<Vec<(f64, f64)>, Box<dyn Error>> {
+    /// Loading the file into a region that is there, beside reading the same bytes with `read`, in
+    /// interleaved pairs.
+    fn load_beside_read(
+        &self,
+        figures: &mut Figures,
+        place: &str,
+    ) -> Result<Vec<(f64, f64)>, Box<dyn Error>> {
         let mut pairs = Vec::new();
         let file = File::open(&self.snapshot)?;
-        let geometry = Geometry::new(self.options.instances.max(1024), heartline::limits::ATTRIBUTES_BYTES_DEFAULT);
+        let geometry = Geometry::new(
+            self.options.instances.max(1024),
+            heartline::limits::ATTRIBUTES_BYTES_DEFAULT,
+        );
         let half = Sizes::new(&geometry).file_bytes() / 2;
         for _ in 0..self.options.rounds {
-            let (region, writer) = Region::create(&Place::Scratch, geometry.clone(), (1, 2), 3, &AtomicBool::new(false))?;
+            let (region, writer) = Region::create(
+                &Place::Scratch,
+                geometry.clone(),
+                (1, 2),
+                3,
+                &AtomicBool::new(false),
+            )?;
             let read = read_half(&file, half)?;
             let begin = Instant::now();
-            let loaded = Reader::open(&file)?.load(&region, &writer, clock::now())?.ok_or("no generation")?;
+            let loaded = Reader::open(&file)?
+                .load(&region, &writer, clock::now())?
+                .ok_or("no generation")?;
             let load = begin.elapsed();
             if loaded.leases != self.options.instances {
                 return Err(format!("{} leases are in the snapshot", loaded.leases).into());
             }
             pairs.push((ms(load), ms(read)));
         }
-        figures.add(&format!("snapshot loaded into a region{place}, in"), &mut pairs.iter().map(|pair| pair.0).collect::<Vec<_>>());
-        figures.add(&format!("as many bytes read{place}, in"), &mut pairs.iter().map(|pair| pair.1).collect::<Vec<_>>());
+        figures.add(
+            &format!("snapshot loaded into a region{place}, in"),
+            &mut pairs.iter().map(|pair| pair.0).collect::<Vec<_>>(),
+        );
+        figures.add(
+            &format!("as many bytes read{place}, in"),
+            &mut pairs.iter().map(|pair| pair.1).collect::<Vec<_>>(),
+        );
         let ratio = median(&mut pairs.iter().map(|pair| pair.0 / pair.1).collect::<Vec<_>>());
         figures.rows.push(Row::new(format!("ratio{place}"), ratio, ""));
         Ok(pairs)
@@ -250,7 +325,8 @@ fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// Children inherit the CPUs of who starts them, so only threads of their own are pinned: to the last CPU; the daemon has the first.
+/// Children inherit the CPUs of who starts them, so only threads of their own are pinned: to the
+/// last CPU; the daemon has the first.
 fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, &'static str> {
     let pinned = || {
         machine::cpus().last().copied().inspect(|&cpu| machine::pin(cpu));
@@ -260,7 +336,11 @@ fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, &'static str> {
 }
 
 /// Beats for one lease after another, a thousand times a second, and wants an answer each time.
-fn longest_silence(target: SocketAddr, leases: &[Lease], stop: &AtomicBool) -> Result<Duration, std::io::Error> {
+fn longest_silence(
+    target: SocketAddr,
+    leases: &[Lease],
+    stop: &AtomicBool,
+) -> Result<Duration, std::io::Error> {
     let socket = UdpSocket::bind("127.0.0.1:0")?;
     socket.connect(target)?;
     socket.set_nonblocking(true)?;
@@ -269,8 +349,12 @@ fn longest_silence(target: SocketAddr, leases: &[Lease], stop: &AtomicBool) -> R
     let mut sequence = (clock::now() / clock::NANOS_PER_MS) as u32;
     while !stop.load(Relaxed) {
         sequence += 1;
-        let beat =
-            Beat { lease: leases[sequence as usize % leases.len()], sequence: U32::new(sequence), load: U16::ZERO, flags: U16::ZERO };
+        let beat = Beat {
+            lease: leases[sequence as usize % leases.len()],
+            sequence: U32::new(sequence),
+            load: U16::ZERO,
+            flags: U16::ZERO,
+        };
         let mut header = Header::request(Kind::Beat, u64::from(sequence));
         (header.count, header.flags) = (U16::new(1), header_flags::ACK_WANTED);
         socket.send(&[header.as_bytes(), beat.as_bytes()].concat())?;

@@ -42,9 +42,16 @@ impl FloorOptions {
         Duration::from_secs(self.seconds)
     }
 
-    fn finish(&self, title: &str, steal: &Steal, rows: Vec<Row>, charts: Vec<Chart>) -> Result<(), String> {
+    fn finish(
+        &self,
+        title: &str,
+        steal: &Steal,
+        rows: Vec<Row>,
+        charts: Vec<Chart>,
+    ) -> Result<(), String> {
         let (machine, command) = (Machine::read(steal), crate::command_line());
-        Report { title: title.into(), machine, command, rows, goals: Vec::new(), charts }.finish(&self.outputs)
+        Report { title: title.into(), machine, command, rows, goals: Vec::new(), charts }
+            .finish(&self.outputs)
     }
 }
 
@@ -53,7 +60,8 @@ pub(crate) fn sink(options: &FloorOptions) -> Result<(), String> {
     options.outputs.check()?;
     let (steal, (receiver, sender)) = (Steal::read(), machine::two_cpus()?);
     let sink = Responder::start(receiver, Floor::Sink)?;
-    let mut beats = Beats::new(sink.target, vec![Lease::new_zeroed(); 10_000], options.batch.into())?;
+    let mut beats =
+        Beats::new(sink.target, vec![Lease::new_zeroed(); 10_000], options.batch.into())?;
     let sent = machine::pinned(sender, || beats.run(options.time(), None))?;
     let (datagrams, cpu) = sink.counts();
     let rows = vec![
@@ -84,7 +92,12 @@ pub(crate) fn timer(options: &FloorOptions) -> Result<(), String> {
     options.outputs.check()?;
     let (steal, (cpu, _)) = (Steal::read(), machine::two_cpus()?);
     let late = timer_lateness(cpu, options.time())?;
-    options.finish("timer", &steal, Row::percentiles("late", &late), vec![latencies("a timer", &[("timerfd", &late)])])
+    options.finish(
+        "timer",
+        &steal,
+        Row::percentiles("late", &late),
+        vec![latencies("a timer", &[("timerfd", &late)])],
+    )
 }
 
 /// Stores to random lines.
@@ -93,10 +106,14 @@ pub(crate) fn linewalk(options: &FloorOptions) -> Result<(), String> {
     let (steal, (cpu, _)) = (Steal::read(), machine::two_cpus()?);
     let (plain, prefetched) = machine::pinned(cpu, || {
         let mut walk = LineWalk::new(options.lines as usize)?;
-        let mut many = |prefetched| median(&mut (0..11).map(|_| walk.walk(prefetched)).collect::<Vec<_>>());
+        let mut many =
+            |prefetched| median(&mut (0..11).map(|_| walk.walk(prefetched)).collect::<Vec<_>>());
         Ok::<_, String>((many(false), many(true)))
     })?;
-    let rows = vec![Row::new("store", plain, "ns"), Row::new("store, prefetched in groups", prefetched, "ns")];
+    let rows = vec![
+        Row::new("store", plain, "ns"),
+        Row::new("store, prefetched in groups", prefetched, "ns"),
+    ];
     options.finish("linewalk", &steal, rows, Vec::new())
 }
 
@@ -120,23 +137,38 @@ pub(crate) fn detect(options: &DetectOptions) -> Result<(), String> {
     let steal = Steal::read();
     let mut bed: Bed = options.target.bed(options.instances, &[])?;
     let cpu = options.target.generator_cpu()?;
-    let (late, deafness) = machine::pinned(cpu, || live::lateness(&mut bed, options.instances, options.ttl))?;
+    let (late, deafness) =
+        machine::pinned(cpu, || live::lateness(&mut bed, options.instances, options.ttl))?;
     drop(bed);
     let timer = timer_lateness(machine::two_cpus()?.0, Duration::from_secs(2))?;
     let mut rows = vec![
         Row::count("leases", options.instances.into()),
-        Row::count("times that the engine stood still or lost datagrams, and put verdicts off", deafness),
+        Row::count(
+            "times that the engine stood still or lost datagrams, and put verdicts off",
+            deafness,
+        ),
     ];
     rows.extend(Row::percentiles("from the deadline to being found down", &late));
     rows.extend(Row::percentiles("bare timer", &timer));
-    let charts = vec![latencies("a verdict after its deadline", &[("verdict", &late), ("bare timer", &timer)])];
+    let charts = vec![latencies(
+        "a verdict after its deadline",
+        &[("verdict", &late), ("bare timer", &timer)],
+    )];
     let (machine, command) = (Machine::read(&steal), crate::command_line());
-    Report { title: "detect".into(), machine, command, rows, goals: Vec::new(), charts }.finish(&options.outputs)
+    Report { title: "detect".into(), machine, command, rows, goals: Vec::new(), charts }
+        .finish(&options.outputs)
 }
 
 /// A chart whose title says the 99th percentile of the first.
 fn latencies(what: &str, histograms: &[(&str, &Histogram<u64>)]) -> Chart {
-    let p99 = histograms.first().map_or(0.0, |(_, histogram)| histogram.value_at_quantile(0.99) as f64 / 1e3);
-    let series = histograms.iter().map(|(name, histogram)| Series::percentiles(name, histogram)).collect();
-    Chart::Percentiles { title: format!("99 % of the time, {what} takes at most {} µs", digits(p99)), unit: "µs", series }
+    let p99 = histograms
+        .first()
+        .map_or(0.0, |(_, histogram)| histogram.value_at_quantile(0.99) as f64 / 1e3);
+    let series =
+        histograms.iter().map(|(name, histogram)| Series::percentiles(name, histogram)).collect();
+    Chart::Percentiles {
+        title: format!("99 % of the time, {what} takes at most {} µs", digits(p99)),
+        unit: "µs",
+        series,
+    }
 }

@@ -18,7 +18,8 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// The engine; one that is started here has room for `leases` more than is asked for, and a thousand of churn.
+    /// The engine; one that is started here has room for `leases` more than is asked for, and a
+    /// thousand of churn.
     pub(crate) fn bed(&self, leases: u32, more: &[&str]) -> Result<Bed, String> {
         match self.address {
             Some(address) => Bed::elsewhere(address),
@@ -38,7 +39,9 @@ impl Target {
 fn checked(asked: Option<usize>, default: usize) -> Result<usize, String> {
     let cpus = machine::cpus();
     match asked {
-        Some(cpu) if !cpus.contains(&cpu) => Err(format!("CPU {cpu} is not among those that this process may use: {cpus:?}")),
+        Some(cpu) if !cpus.contains(&cpu) => {
+            Err(format!("CPU {cpu} is not among those that this process may use: {cpus:?}"))
+        }
         asked => Ok(asked.unwrap_or(default)),
     }
 }

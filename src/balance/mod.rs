@@ -1,12 +1,13 @@
 //! Choosing endpoints: pure functions over what may be chosen from.
 //!
-//! A chooser sees members by their position in the service's list. Randomness is an argument. The cost is bounded: at most
-//! [`SCAN_MEMBERS_MAX`] members are looked at for one request.
+//! A chooser sees members by their position in the service's list. Randomness is an argument. The
+//! cost is bounded: at most [`SCAN_MEMBERS_MAX`] members are looked at for one request.
 
 use crate::limits::{ENDPOINTS_PER_FRAME_MAX, SCAN_MEMBERS_MAX};
 use smallvec::SmallVec;
 
-/// Positions that were chosen; room for two for each endpoint of a frame, so that choosing pairs allocates nothing.
+/// Positions that were chosen; room for two for each endpoint of a frame, so that choosing pairs
+/// allocates nothing.
 pub type Picks = SmallVec<[u32; 2 * ENDPOINTS_PER_FRAME_MAX]>;
 
 /// Below this many members all are looked at; above, random positions are tried first.
@@ -28,7 +29,8 @@ pub trait Members {
     fn identity(&self, position: u32) -> u64;
 }
 
-/// Eligible members in list order from `from` on, and where to go on; 0 when the list is at its end.
+/// Eligible members in list order from `from` on, and where to go on; 0 when the list is at its
+/// end.
 pub fn page(members: &impl Members, from: u32, limit: usize) -> (Picks, u32) {
     let mut picks = Picks::new();
     let end = members.count().min(from.saturating_add(SCAN_MEMBERS_MAX));
@@ -69,7 +71,8 @@ pub fn random(members: &impl Members, limit: usize, mut draw: impl FnMut() -> u6
     if count > SCAN_ALL {
         let mut picks = Picks::new();
         for _ in 0..limit * TRIES_EACH {
-            // Multiply-shift maps a draw to a position without a division (Lemire, ACM TOMACS 29(1), 2019); the bias is below 2^-32.
+            // Multiply-shift maps a draw to a position without a division (Lemire, ACM TOMACS
+            // 29(1), 2019); the bias is below 2^-32.
             let position = (((draw() >> 32) * u64::from(count)) >> 32) as u32;
             if !picks.contains(&position) && members.is_eligible(position) {
                 picks.push(position);
@@ -100,10 +103,12 @@ pub fn rendezvous(members: &impl Members, limit: usize, key: u64) -> Picks {
     })
 }
 
-/// For each endpoint wanted, the less loaded of two random ones (Mitzenmacher, IEEE TPDS 12(10), 2001).
+/// For each endpoint wanted, the less loaded of two random ones (Mitzenmacher, IEEE TPDS 12(10),
+/// 2001).
 pub fn two_choices(members: &impl Members, limit: usize, draw: impl FnMut() -> u64) -> Picks {
     let mut drawn = random(members, 2 * limit, draw);
-    // Winners of their pairs first; the losers fill up when there are too few members for that many pairs.
+    // Winners of their pairs first; the losers fill up when there are too few members for that many
+    // pairs.
     let (mut winners, mut losers) = (Picks::new(), Picks::new());
     for pair in drawn.chunks_mut(2) {
         pair.sort_unstable_by_key(|&position| members.load(position));
@@ -115,8 +120,13 @@ pub fn two_choices(members: &impl Members, limit: usize, draw: impl FnMut() -> u
     winners
 }
 
-/// The eligible members with the highest scores, highest first; a member without a score is not chosen.
-fn highest(members: &impl Members, limit: usize, mut score: impl FnMut(u32) -> Option<f64>) -> Picks {
+/// The eligible members with the highest scores, highest first; a member without a score is not
+/// chosen.
+fn highest(
+    members: &impl Members,
+    limit: usize,
+    mut score: impl FnMut(u32) -> Option<f64>,
+) -> Picks {
     let mut best: SmallVec<[(f64, u32); 2 * ENDPOINTS_PER_FRAME_MAX]> = SmallVec::new();
     for position in 0..members.count().min(SCAN_MEMBERS_MAX) {
         if !members.is_eligible(position) {
@@ -140,7 +150,8 @@ fn unit(bits: u64) -> f64 {
     ((bits >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
 }
 
-/// The finalizer of splitmix64 (Steele, Lea and Flood, OOPSLA 2014): every input bit moves every output bit.
+/// The finalizer of splitmix64 (Steele, Lea and Flood, OOPSLA 2014): every input bit moves every
+/// output bit.
 pub fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -208,7 +219,9 @@ mod tests {
         for count in [10, 100] {
             let mut hits = vec![0; count];
             for _ in 0..count * 1000 {
-                random(&even(count), 1, || rng.next_u64()).iter().for_each(|&at| hits[at as usize] += 1);
+                random(&even(count), 1, || rng.next_u64())
+                    .iter()
+                    .for_each(|&at| hits[at as usize] += 1);
             }
             assert!(hits.iter().all(|&hits| (850..1150).contains(&hits)), "{hits:?}");
         }
@@ -243,7 +256,8 @@ mod tests {
         less.0[7].0 = false;
         let mut moved = 0;
         for key in 0..10_000 {
-            let (before, after) = (rendezvous(&whole, 1, mix(key))[0], rendezvous(&less, 1, mix(key))[0]);
+            let (before, after) =
+                (rendezvous(&whole, 1, mix(key))[0], rendezvous(&less, 1, mix(key))[0]);
             assert!(before == after || before == 7);
             moved += u32::from(before == 7);
         }

@@ -1,5 +1,6 @@
-//! One request at a time, its retries and its cookie, without a socket and without a clock: times and datagrams come in, datagrams and
-//! outcomes go out. `docs/PROTOCOL.md`, sections 4 and 8, has the rules that it follows.
+//! One request at a time, its retries and its cookie, without a socket and without a clock: times
+//! and datagrams come in, datagrams and outcomes go out. `docs/PROTOCOL.md`, sections 4 and 8, has
+//! the rules that it follows.
 
 use crate::clock::{NANOS_PER_MS, Nanos, from_ms};
 use crate::limits::FRAME_BYTES_MAX;
@@ -9,7 +10,8 @@ use zerocopy::{FromZeros, IntoBytes};
 
 /// Time to the first retry unless set; doubled for each further one.
 const PATIENCE: Nanos = from_ms(200);
-/// Times a request is sent before it is given up, and times it is begun anew after busy or a worthless cookie.
+/// Times a request is sent before it is given up, and times it is begun anew after busy or a
+/// worthless cookie.
 pub(super) const ATTEMPTS: u32 = 5;
 /// Where the cookie is in the frames that have one.
 const COOKIE_AT: usize = size_of::<Header>();
@@ -76,7 +78,13 @@ fn takes_cookie(kind: Kind) -> bool {
 }
 
 /// Writes a request without tag into a frame and returns its length.
-fn compose(frame: &mut [u8; FRAME_BYTES_MAX], kind: Kind, count: u16, flags: u8, parts: &[&[u8]]) -> usize {
+fn compose(
+    frame: &mut [u8; FRAME_BYTES_MAX],
+    kind: Kind,
+    count: u16,
+    flags: u8,
+    parts: &[&[u8]],
+) -> usize {
     let header = Header { count: U16::new(count), flags, ..Header::request(kind, 0) };
     let mut at = 0;
     for part in std::iter::once(&header.as_bytes()).chain(parts) {
@@ -112,7 +120,8 @@ impl Caller {
         self.patience = patience;
     }
 
-    /// Begins a request; one that was under way is given up. The cookie field, for kinds that have one, is filled in.
+    /// Begins a request; one that was under way is given up. The cookie field, for kinds that have
+    /// one, is filled in.
     pub fn begin(&mut self, kind: Kind, count: u16, flags: u8, parts: &[&[u8]]) {
         self.kind = kind;
         self.request_len = compose(&mut self.request, kind, count, flags, parts);
@@ -132,7 +141,11 @@ impl Caller {
     pub fn step(&mut self, now: Nanos) -> Step<'_> {
         match self.stage {
             Stage::Wait(until) if now >= until => {
-                self.stage = if self.sends < ATTEMPTS { Stage::Send } else { Stage::Failed(Failure::Timeout) };
+                self.stage = if self.sends < ATTEMPTS {
+                    Stage::Send
+                } else {
+                    Stage::Failed(Failure::Timeout)
+                };
             }
             Stage::Pause(until) if now >= until => self.start(Status::Busy),
             _ => {}
@@ -150,7 +163,8 @@ impl Caller {
         }
     }
 
-    /// Takes a datagram from the engine. One that does not answer what was sent last is dropped: a late reply, or not from the engine.
+    /// Takes a datagram from the engine. One that does not answer what was sent last is dropped: a
+    /// late reply, or not from the engine.
     pub fn receive(&mut self, now: Nanos, datagram: &[u8]) {
         if !matches!(self.stage, Stage::Send | Stage::Wait(_)) {
             return;
@@ -170,9 +184,13 @@ impl Caller {
                 self.cookie = 0;
                 self.start(Status::Cookie);
             }
-            Status::Busy if self.attempt < ATTEMPTS => self.stage = Stage::Pause(now + (NANOS_PER_MS << (self.attempt - 1))),
+            Status::Busy if self.attempt < ATTEMPTS => {
+                self.stage = Stage::Pause(now + (NANOS_PER_MS << (self.attempt - 1)))
+            }
             Status::Busy => self.stage = Stage::Failed(Failure::Refused(Status::Busy)),
-            status if self.outgoing_kind != self.kind => self.stage = Stage::Failed(Failure::Refused(status)),
+            status if self.outgoing_kind != self.kind => {
+                self.stage = Stage::Failed(Failure::Refused(status))
+            }
             _ => {
                 self.reply[..datagram.len()].copy_from_slice(datagram);
                 self.reply_len = datagram.len();
@@ -183,7 +201,8 @@ impl Caller {
 
     /// The reply to the request that was answered last.
     pub fn reply(&self) -> Reply<'_> {
-        Reply::decode(&self.reply[..self.reply_len]).expect("only replies that passed the gate are kept")
+        Reply::decode(&self.reply[..self.reply_len])
+            .expect("only replies that passed the gate are kept")
     }
 
     /// Begins the request, or begins it anew after a refusal.
@@ -194,7 +213,8 @@ impl Caller {
         }
         self.attempt += 1;
         if takes_cookie(self.kind) && self.cookie == 0 {
-            self.outgoing_len = compose(&mut self.outgoing, Kind::Hello, 0, 0, &[Hello::new_zeroed().as_bytes()]);
+            self.outgoing_len =
+                compose(&mut self.outgoing, Kind::Hello, 0, 0, &[Hello::new_zeroed().as_bytes()]);
             self.send(Kind::Hello);
         } else {
             self.send_request();
@@ -246,7 +266,10 @@ mod tests {
             }
         };
         assert_eq!(failure, Failure::Timeout);
-        assert_eq!(sent.iter().map(|(at, _)| at / NANOS_PER_MS).collect::<Vec<_>>(), [0, 200, 600, 1400, 3000]);
+        assert_eq!(
+            sent.iter().map(|(at, _)| at / NANOS_PER_MS).collect::<Vec<_>>(),
+            [0, 200, 600, 1400, 3000]
+        );
         assert_eq!(now / NANOS_PER_MS, 6200);
         assert!(sent.iter().all(|(_, frame)| *frame == sent[0].1));
     }

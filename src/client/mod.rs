@@ -1,7 +1,10 @@
-//! The client's side: requests with their retries, and a small blocking session that drives them over a socket.
+//! The client's side: requests with their retries, and a small blocking session that drives them
+//! over a socket.
 
 mod call;
 mod session;
 
 pub use call::{Caller, Failure, Step};
-pub use session::{Beats, ClientError, Described, Discovered, Grant, Page, Query, Registration, Session, Target};
+pub use session::{
+    Beats, ClientError, Described, Discovered, Grant, Page, Query, Registration, Session, Target,
+};

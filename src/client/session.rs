@@ -87,10 +87,14 @@ impl Registration {
         let tail = encode_attributes(&self.attributes)?;
         let mut body = Register::new_zeroed();
         body.nonce = U64::new(self.nonce);
-        body.address = if self.address.ip().is_unspecified() { [0; 16] } else { map_ip(self.address.ip()) };
+        body.address =
+            if self.address.ip().is_unspecified() { [0; 16] } else { map_ip(self.address.ip()) };
         body.port = U16::new(self.address.port());
         body.weight = U16::new(self.weight);
-        body.ttl_ms = U32::new(u32::try_from(self.ttl.as_millis()).map_err(|_| ClientError::Value("the TTL is longer than 24 hours"))?);
+        body.ttl_ms = U32::new(
+            u32::try_from(self.ttl.as_millis())
+                .map_err(|_| ClientError::Value("the TTL is longer than 24 hours"))?,
+        );
         body.version = self.version;
         body.attributes_len = U16::new(tail.len() as u16);
         body.zone = Label::new(&self.zone).map_err(text("zone"))?;
@@ -103,7 +107,8 @@ impl Registration {
 fn encode_attributes(attributes: &[String]) -> Result<Vec<u8>, ClientError> {
     let mut tail = Vec::new();
     for attribute in attributes {
-        let length = u8::try_from(attribute.len()).map_err(|_| ClientError::Value("an attribute is longer than 255 bytes"))?;
+        let length = u8::try_from(attribute.len())
+            .map_err(|_| ClientError::Value("an attribute is longer than 255 bytes"))?;
         tail.push(length);
         tail.extend_from_slice(attribute.as_bytes());
     }
@@ -230,7 +235,11 @@ pub struct Session {
 impl Session {
     /// Opens a socket to an engine. Nothing is sent yet.
     pub fn connect(engine: SocketAddr) -> Result<Self, ClientError> {
-        let any = if engine.is_ipv6() { SocketAddr::from(([0_u16; 8], 0)) } else { SocketAddr::from(([0_u8; 4], 0)) };
+        let any = if engine.is_ipv6() {
+            SocketAddr::from(([0_u16; 8], 0))
+        } else {
+            SocketAddr::from(([0_u8; 4], 0))
+        };
         Self::from_socket(UdpSocket::bind(any)?, engine)
     }
 
@@ -277,9 +286,12 @@ impl Session {
     pub fn send_beats(&mut self, beats: &[Beat]) -> Result<(), ClientError> {
         check_beats(beats)?;
         let frame = self.caller.datagram(Kind::Beat, beats.len() as u16, 0, &[beats.as_bytes()]);
-        // The first error may tell of an earlier datagram to a port where nobody listened; then this one was not sent.
+        // The first error may tell of an earlier datagram to a port where nobody listened; then
+        // this one was not sent.
         match self.socket.send(frame) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => self.socket.send(frame)?,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                self.socket.send(frame)?
+            }
             other => other?,
         };
         Ok(())
@@ -288,14 +300,18 @@ impl Session {
     /// Sends a frame of 1 to 50 beats and waits for what became of them.
     pub fn beat(&mut self, beats: &[Beat]) -> Result<Beats, ClientError> {
         check_beats(beats)?;
-        match self.ask(Kind::Beat, beats.len() as u16, header_flags::ACK_WANTED, &[beats.as_bytes()])?.body {
+        match self
+            .ask(Kind::Beat, beats.len() as u16, header_flags::ACK_WANTED, &[beats.as_bytes()])?
+            .body
+        {
             ReplyBody::Ack(ack) => Ok(Beats::Acked(*ack)),
             ReplyBody::Nak(_, naks) => Ok(Beats::Refused(naks.to_vec())),
             _ => Err(unexpected()),
         }
     }
 
-    /// Changes an instance. The attributes are those to replace the old ones, when `fields` says so.
+    /// Changes an instance. The attributes are those to replace the old ones, when `fields` says
+    /// so.
     pub fn update(&mut self, change: &Update, attributes: &[String]) -> Result<(), ClientError> {
         let tail = encode_attributes(attributes)?;
         let body = Update { attributes_len: U16::new(tail.len() as u16), ..*change };
@@ -303,7 +319,8 @@ impl Session {
         accept(reply).map(drop)
     }
 
-    /// Gives a lease back. A lease that has ended already is no error: the reply to an earlier attempt may have been lost.
+    /// Gives a lease back. A lease that has ended already is no error: the reply to an earlier
+    /// attempt may have been lost.
     pub fn deregister(&mut self, lease: &Lease) -> Result<(), ClientError> {
         let reply = self.call(Kind::Deregister, &[lease.as_bytes()])?;
         match accept(reply) {
@@ -340,7 +357,10 @@ impl Session {
     }
 
     /// One page of services from a cursor on, and the cursor of the next.
-    pub fn services_page(&mut self, cursor: u32) -> Result<(ServicesHead, Vec<ServiceEntry>), ClientError> {
+    pub fn services_page(
+        &mut self,
+        cursor: u32,
+    ) -> Result<(ServicesHead, Vec<ServiceEntry>), ClientError> {
         let mut body = Services::new_zeroed();
         body.cursor = U32::new(cursor);
         let reply = self.call(Kind::Services, &[body.as_bytes()])?;
@@ -379,27 +399,38 @@ impl Session {
         let reply = self.call(Kind::Discover, &[body.as_bytes()])?;
         let (status, field) = (reply.status, reply.header.count.get());
         match (status, reply.body) {
-            (Status::NoService, _) => Ok(Page { status, version: 0, cursor: 0, hold_percent: 0, endpoints: Vec::new() }),
-            (Status::Ok | Status::NoneRegistered | Status::NoneHealthy | Status::AllFiltered, ReplyBody::Endpoints(head, endpoints)) => {
-                Ok(Page {
-                    status,
-                    version: head.version.get(),
-                    cursor: head.cursor.get(),
-                    hold_percent: head.hold_percent,
-                    endpoints: endpoints.to_vec(),
-                })
+            (Status::NoService, _) => {
+                Ok(Page { status, version: 0, cursor: 0, hold_percent: 0, endpoints: Vec::new() })
             }
+            (
+                Status::Ok | Status::NoneRegistered | Status::NoneHealthy | Status::AllFiltered,
+                ReplyBody::Endpoints(head, endpoints),
+            ) => Ok(Page {
+                status,
+                version: head.version.get(),
+                cursor: head.cursor.get(),
+                hold_percent: head.hold_percent,
+                endpoints: endpoints.to_vec(),
+            }),
             _ => Err(ClientError::Refused { status, field }),
         }
     }
 
-    /// The whole list of a service, page by page; begins again when the list changes under way, up to `restarts` times.
-    /// `None`: it changed every time.
-    pub fn discover_all(&mut self, service: &str, restarts: u32) -> Result<Option<Discovered>, ClientError> {
+    /// The whole list of a service, page by page; begins again when the list changes under way, up
+    /// to `restarts` times. `None`: it changed every time.
+    pub fn discover_all(
+        &mut self,
+        service: &str,
+        restarts: u32,
+    ) -> Result<Option<Discovered>, ClientError> {
         'again: for _ in 0..=restarts {
             let mut query = Query::new(service);
             let first = self.discover(&query)?;
-            let mut all = Discovered { status: first.status, version: first.version, endpoints: first.endpoints };
+            let mut all = Discovered {
+                status: first.status,
+                version: first.version,
+                endpoints: first.endpoints,
+            };
             query.cursor = first.cursor;
             while query.cursor != 0 {
                 let page = self.discover(&query)?;
@@ -426,7 +457,13 @@ impl Session {
         self.ask(kind, 0, 0, parts)
     }
 
-    fn ask(&mut self, kind: Kind, count: u16, flags: u8, parts: &[&[u8]]) -> Result<Reply<'_>, ClientError> {
+    fn ask(
+        &mut self,
+        kind: Kind,
+        count: u16,
+        flags: u8,
+        parts: &[&[u8]],
+    ) -> Result<Reply<'_>, ClientError> {
         self.caller.begin(kind, count, flags, parts);
         let mut frame = [0; FRAME_BYTES_MAX];
         loop {
@@ -443,13 +480,19 @@ impl Session {
                 }
                 Step::Answered => return Ok(self.caller.reply()),
                 Step::Failed(Failure::Timeout) => return Err(ClientError::Timeout(self.engine)),
-                Step::Failed(Failure::Refused(status)) => return Err(ClientError::Refused { status, field: 0 }),
+                Step::Failed(Failure::Refused(status)) => {
+                    return Err(ClientError::Refused { status, field: 0 });
+                }
             }
         }
     }
 
     /// Waits for a datagram. `None`: none came, but perhaps a signal or an ICMP message did.
-    fn receive(&mut self, until: Nanos, frame: &mut [u8; FRAME_BYTES_MAX]) -> Result<Option<usize>, ClientError> {
+    fn receive(
+        &mut self,
+        until: Nanos,
+        frame: &mut [u8; FRAME_BYTES_MAX],
+    ) -> Result<Option<usize>, ClientError> {
         let left = Duration::from_nanos(until.saturating_sub(clock::now()));
         if left.is_zero() {
             return Ok(None);
@@ -457,7 +500,14 @@ impl Session {
         self.socket.set_read_timeout(Some(left))?;
         match self.socket.recv(frame) {
             Ok(length) => Ok(Some(length)),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock
+                        | io::ErrorKind::TimedOut
+                        | io::ErrorKind::Interrupted
+                ) =>
+            {
                 Ok(None)
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {

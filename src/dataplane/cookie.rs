@@ -5,8 +5,9 @@ use crate::limits::COOKIE_PERIOD_NS;
 use siphasher::sip::SipHasher24;
 use std::hash::Hasher;
 
-/// Makes and checks cookies: SipHash-2-4 with a secret key over the number of the current period and the IP address (as RFC 9018 does for DNS).
-/// The port is left out, so that one hello serves all sockets of a client and survives a changed port.
+/// Makes and checks cookies: SipHash-2-4 with a secret key over the number of the current period
+/// and the IP address (as RFC 9018 does for DNS). The port is left out, so that one hello serves
+/// all sockets of a client and survives a changed port.
 #[derive(Clone, Debug)]
 pub struct Cookies {
     key: (u64, u64),
@@ -26,7 +27,8 @@ impl Cookies {
     /// Whether a cookie was made for this address in this period or the one before.
     pub fn check(&self, ip: &[u8; 16], cookie: u64, now: Nanos) -> bool {
         let period = now / COOKIE_PERIOD_NS;
-        cookie != 0 && (cookie == self.hash(ip, period) || cookie == self.hash(ip, period.wrapping_sub(1)))
+        cookie != 0
+            && (cookie == self.hash(ip, period) || cookie == self.hash(ip, period.wrapping_sub(1)))
     }
 
     fn hash(&self, ip: &[u8; 16], period: u64) -> u64 {

@@ -4,9 +4,14 @@ use super::{Dataplane, refuse_field};
 use crate::balance::{self, Members, Picks, mix};
 use crate::clock::{NANOS_PER_MS, Nanos};
 use crate::exchange::{Replies, Requester};
-use crate::limits::{ATTRIBUTES_BYTES_MAX, CAPACITY_MAX, DISCOVER_RETRIES, ENDPOINTS_PER_FRAME_MAX};
+use crate::limits::{
+    ATTRIBUTES_BYTES_MAX, CAPACITY_MAX, DISCOVER_RETRIES, ENDPOINTS_PER_FRAME_MAX,
+};
 use crate::region::{DirectoryEntry, HeartLine, Region, ServiceMeta};
-use crate::wire::{Declared, Discover, DiscoverHead, Endpoint, Filter, Header, Kind, State, Status, Strategy, has_tag, header_flags};
+use crate::wire::{
+    Declared, Discover, DiscoverHead, Endpoint, Filter, Header, Kind, State, Status, Strategy,
+    has_tag, header_flags,
+};
 use rand::Rng;
 use smallvec::SmallVec;
 use std::cell::Cell;
@@ -25,11 +30,12 @@ const _: () = assert!(CAPACITY_MAX < IN_ZONE);
 pub(super) fn fill_in(endpoint: &mut Endpoint, line: &HeartLine, now: Nanos) {
     let last = line.last();
     endpoint.load = U16::new(last.load);
-    endpoint.age_ms = U32::new((now.saturating_sub(last.at) / NANOS_PER_MS).min(u64::from(u32::MAX)) as u32);
+    endpoint.age_ms =
+        U32::new((now.saturating_sub(last.at) / NANOS_PER_MS).min(u64::from(u32::MAX)) as u32);
 }
 
-/// The members of a service that a request may be answered with. Read inside the service's sequence: what it says of a list that is being
-/// changed is thrown away.
+/// The members of a service that a request may be answered with. Read inside the service's
+/// sequence: what it says of a list that is being changed is thrown away.
 struct Candidates<'a> {
     region: &'a Region,
     meta: ServiceMeta,
@@ -44,7 +50,10 @@ struct Candidates<'a> {
 
 impl Candidates<'_> {
     fn slot(&self, position: u32) -> Option<u32> {
-        self.region.lists().get(self.meta.list.offset as usize + position as usize).map(|slot| slot.load(Relaxed))
+        self.region
+            .lists()
+            .get(self.meta.list.offset as usize + position as usize)
+            .map(|slot| slot.load(Relaxed))
     }
 
     fn endpoint(&self, position: u32) -> Option<Endpoint> {
@@ -53,7 +62,8 @@ impl Candidates<'_> {
 
     fn is_healthy(&self, endpoint: &Endpoint) -> bool {
         let suspect = endpoint.state == State::Suspect as u8;
-        !(suspect && self.filter.has(Filter::NO_SUSPECT) || self.serving_only && endpoint.declared() != Declared::Serving)
+        !(suspect && self.filter.has(Filter::NO_SUSPECT)
+            || self.serving_only && endpoint.declared() != Declared::Serving)
     }
 
     fn passes(&self, position: u32, endpoint: &Endpoint) -> bool {
@@ -61,7 +71,9 @@ impl Candidates<'_> {
         if filter.has(Filter::VERSION_EXACT) && endpoint.version != self.request.version {
             return false;
         }
-        if filter.has(Filter::VERSION_COMPATIBLE) && !endpoint.version.is_compatible_with(self.request.version) {
+        if filter.has(Filter::VERSION_COMPATIBLE)
+            && !endpoint.version.is_compatible_with(self.request.version)
+        {
             return false;
         }
         if self.zone && !self.is_in_zone(position, endpoint) {
@@ -73,7 +85,10 @@ impl Candidates<'_> {
     /// The hash sorts out almost all others; the record has the last word.
     fn is_in_zone(&self, position: u32, endpoint: &Endpoint) -> bool {
         endpoint.zone.get() == self.request.zone.hash32()
-            && self.slot(position).and_then(|slot| self.region.records().read(slot)).is_some_and(|record| record.zone == self.request.zone)
+            && self
+                .slot(position)
+                .and_then(|slot| self.region.records().read(slot))
+                .is_some_and(|record| record.zone == self.request.zone)
     }
 
     fn is_tagged(&self, position: u32) -> bool {
@@ -103,7 +118,9 @@ impl Members for Candidates<'_> {
     }
 
     fn load(&self, position: u32) -> u16 {
-        self.slot(position).and_then(|slot| self.region.lines().get(slot as usize)).map_or(0, |line| line.last().load)
+        self.slot(position)
+            .and_then(|slot| self.region.lines().get(slot as usize))
+            .map_or(0, |line| line.last().load)
     }
 
     fn identity(&self, position: u32) -> u64 {
@@ -123,7 +140,13 @@ struct Answer {
 }
 
 impl Dataplane {
-    pub(super) fn discover(&mut self, now: Nanos, from: &Requester, body: &Discover, replies: &mut Replies) {
+    pub(super) fn discover(
+        &mut self,
+        now: Nanos,
+        from: &Requester,
+        body: &Discover,
+        replies: &mut Replies,
+    ) {
         let Some(strategy) = Strategy::from_u8(body.strategy) else {
             return refuse_field(from, Kind::Discover, offset_of!(Discover, strategy), replies);
         };
@@ -140,7 +163,10 @@ impl Dataplane {
         let Some(entry) = region.directory().get(service as usize) else {
             return replies.put_status(from, Kind::Discover, Status::NoService);
         };
-        let Some(answer) = entry.sequence().read_within(DISCOVER_RETRIES, || self.answer(now, entry, service, strategy, body)) else {
+        let Some(answer) = entry
+            .sequence()
+            .read_within(DISCOVER_RETRIES, || self.answer(now, entry, service, strategy, body))
+        else {
             return replies.put_status(from, Kind::Discover, Status::Busy);
         };
         let Ok(hold) = region.hold() else {
@@ -152,15 +178,28 @@ impl Dataplane {
             hold_percent: hold.map_or(0, |hold| hold.percent()),
             reserved: [0; 3],
         };
-        let mut header = Header::reply(Kind::Discover, answer.status, answer.endpoints.len() as u16, from.tag);
+        let mut header =
+            Header::reply(Kind::Discover, answer.status, answer.endpoints.len() as u16, from.tag);
         header.flags = if hold.is_some() { header_flags::HOLD } else { 0 };
         replies.put(from, header, &[head.as_bytes(), answer.endpoints.as_bytes()]);
     }
 
-    fn answer(&mut self, now: Nanos, entry: &DirectoryEntry, service: u32, strategy: Strategy, request: &Discover) -> Answer {
+    fn answer(
+        &mut self,
+        now: Nanos,
+        entry: &DirectoryEntry,
+        service: u32,
+        strategy: Strategy,
+        request: &Discover,
+    ) -> Answer {
         let region = std::sync::Arc::clone(&self.region);
         let meta = entry.meta();
-        let mut answer = Answer { status: Status::Ok, version: meta.version, cursor: 0, endpoints: SmallVec::new() };
+        let mut answer = Answer {
+            status: Status::Ok,
+            version: meta.version,
+            cursor: 0,
+            endpoints: SmallVec::new(),
+        };
         if meta.id != request.service.get() || !entry.is_used() {
             answer.status = Status::NoService;
             return answer;
@@ -192,7 +231,8 @@ impl Dataplane {
         answer.cursor = if chosen.1 != 0 { chosen.1 | mark } else { 0 };
         for position in chosen.0 {
             if let Some(slot) = candidates.slot(position)
-                && let (Some(line), Some(endpoint)) = (region.lines().get(slot as usize), region.endpoints().get(slot as usize))
+                && let (Some(line), Some(endpoint)) =
+                    (region.lines().get(slot as usize), region.endpoints().get(slot as usize))
             {
                 let mut endpoint = endpoint.entry();
                 fill_in(&mut endpoint, line, now);
@@ -209,7 +249,14 @@ impl Dataplane {
         answer
     }
 
-    fn choose(&mut self, candidates: &Candidates<'_>, service: u32, strategy: Strategy, request: &Discover, from: u32) -> (Picks, u32) {
+    fn choose(
+        &mut self,
+        candidates: &Candidates<'_>,
+        service: u32,
+        strategy: Strategy,
+        request: &Discover,
+        from: u32,
+    ) -> (Picks, u32) {
         let page_full = match (usize::from(request.limit.get()), strategy) {
             (0, Strategy::All) => ENDPOINTS_PER_FRAME_MAX,
             (0, _) => 1,
@@ -221,12 +268,15 @@ impl Dataplane {
             Strategy::All => balance::page(candidates, from, page_full),
             Strategy::Random => (balance::random(candidates, page_full, draw), 0),
             Strategy::RoundRobin => {
-                let (picks, turn) = balance::round_robin(candidates, self.turns[service as usize], page_full);
+                let (picks, turn) =
+                    balance::round_robin(candidates, self.turns[service as usize], page_full);
                 self.turns[service as usize] = turn;
                 (picks, 0)
             }
             Strategy::Weighted => (balance::weighted(candidates, page_full, draw), 0),
-            Strategy::Rendezvous => (balance::rendezvous(candidates, page_full, mix(request.key.get())), 0),
+            Strategy::Rendezvous => {
+                (balance::rendezvous(candidates, page_full, mix(request.key.get())), 0)
+            }
             Strategy::TwoChoices => (balance::two_choices(candidates, page_full, draw), 0),
         }
     }

@@ -1,7 +1,9 @@
-//! Requests in, replies and commands out: what a loop does with the datagrams it received. No sockets and no clock.
+//! Requests in, replies and commands out: what a loop does with the datagrams it received. No
+//! sockets and no clock.
 //!
-//! Beats are applied here, queries are answered here from the region; whatever changes membership is checked here and passed to the
-//! registrar. Frames are decoded in groups and their heart lines prefetched before the first is applied.
+//! Beats are applied here, queries are answered here from the region; whatever changes membership
+//! is checked here and passed to the registrar. Frames are decoded in groups and their heart lines
+//! prefetched before the first is applied.
 
 mod bucket;
 mod cookie;
@@ -13,11 +15,14 @@ pub use cookie::Cookies;
 use crate::cadence::Cadence;
 use crate::clock::Nanos;
 use crate::exchange::{Attributes, Command, Peer, Replies, Requester};
-use crate::limits::{BEATS_PER_FRAME_MAX, FRAME_BYTES_MAX, GROUP_BEATS, GROUP_FRAMES, NAKS_BURST, NAKS_PER_SECOND, TTL_MS_MAX, TTL_MS_MIN};
+use crate::limits::{
+    BEATS_PER_FRAME_MAX, FRAME_BYTES_MAX, GROUP_BEATS, GROUP_FRAMES, NAKS_BURST, NAKS_PER_SECOND,
+    TTL_MS_MAX, TTL_MS_MIN,
+};
 use crate::region::{Applied, Region, prefetch};
 use crate::wire::{
-    Ack, Beat, Declared, Header, Kind, Lease, Nak, NakHead, Register, Request, Status, Update, check_attributes, header_flags,
-    update_fields,
+    Ack, Beat, Declared, Header, Kind, Lease, Nak, NakHead, Register, Request, Status, Update,
+    check_attributes, header_flags, update_fields,
 };
 use bucket::Bucket;
 use crossbeam::queue::ArrayQueue;
@@ -73,7 +78,13 @@ pub struct Dataplane {
 
 impl Dataplane {
     /// A data plane over a region. `random` decides random picks only; no secret comes from it.
-    pub fn new(region: Arc<Region>, commands: Arc<ArrayQueue<Command>>, cookies: Cookies, epoch: u64, random: SmallRng) -> Self {
+    pub fn new(
+        region: Arc<Region>,
+        commands: Arc<ArrayQueue<Command>>,
+        cookies: Cookies,
+        epoch: u64,
+        random: SmallRng,
+    ) -> Self {
         let services_max = region.geometry().services_max as usize;
         Self {
             region,
@@ -109,9 +120,14 @@ impl Dataplane {
         size_of_val(&*self.turns)
     }
 
-    /// Handles the datagrams received at `now`, at most [`GROUP_FRAMES`] of them and [`GROUP_BEATS`] beats; returns how many it took.
-    /// Each makes at most one reply.
-    pub fn receive<'a>(&mut self, now: Nanos, datagrams: impl Iterator<Item = Datagram<'a>>, replies: &mut Replies) -> usize {
+    /// Handles the datagrams received at `now`, at most [`GROUP_FRAMES`] of them and
+    /// [`GROUP_BEATS`] beats; returns how many it took. Each makes at most one reply.
+    pub fn receive<'a>(
+        &mut self,
+        now: Nanos,
+        datagrams: impl Iterator<Item = Datagram<'a>>,
+        replies: &mut Replies,
+    ) -> usize {
         let lines = self.region.lines();
         let mut group: SmallVec<[(Peer, Request<'a>, u16); GROUP_FRAMES]> = SmallVec::new();
         let (mut taken, mut beats_taken) = (0, 0);
@@ -122,8 +138,11 @@ impl Dataplane {
                 Ok(request) => {
                     if let Request::Beat(_, beats) = request {
                         beats_taken += beats.len();
-                        // Slots that don't exist are found out later: asking for what is not there changes nothing.
-                        beats.iter().for_each(|beat| prefetch(lines.as_ptr().wrapping_add(beat.lease.slot.get() as usize)));
+                        // Slots that don't exist are found out later: asking for what is not there
+                        // changes nothing.
+                        beats.iter().for_each(|beat| {
+                            prefetch(lines.as_ptr().wrapping_add(beat.lease.slot.get() as usize))
+                        });
                     }
                     group.push((datagram.peer, request, datagram.bytes.len() as u16));
                 }
@@ -144,7 +163,14 @@ impl Dataplane {
     }
 
     #[inline]
-    fn beats(&mut self, now: Nanos, peer: &Peer, header: &Header, beats: &[Beat], replies: &mut Replies) {
+    fn beats(
+        &mut self,
+        now: Nanos,
+        peer: &Peer,
+        header: &Header,
+        beats: &[Beat],
+        replies: &mut Replies,
+    ) {
         let mut others = Others::default();
         let lines = self.region.lines();
         for beat in beats {
@@ -170,7 +196,14 @@ impl Dataplane {
     }
 
     #[cold]
-    fn nak(&mut self, now: Nanos, peer: &Peer, header: &Header, refused: &[Nak], replies: &mut Replies) {
+    fn nak(
+        &mut self,
+        now: Nanos,
+        peer: &Peer,
+        header: &Header,
+        refused: &[Nak],
+        replies: &mut Replies,
+    ) {
         self.tally.refused += refused.len() as u64;
         if !self.naks.take(now) {
             self.tally.naks_suppressed += 1;
@@ -183,8 +216,20 @@ impl Dataplane {
         replies.put(&to, reply, &[head.as_bytes(), refused.as_bytes()]);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call, and a struct for it would be built for nothing else")]
-    fn ack(&mut self, now: Nanos, peer: &Peer, header: &Header, first: &Beat, accepted: u16, old: u16, replies: &mut Replies) {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call, and a struct for it would be built for nothing else"
+    )]
+    fn ack(
+        &mut self,
+        now: Nanos,
+        peer: &Peer,
+        header: &Header,
+        first: &Beat,
+        accepted: u16,
+        old: u16,
+        replies: &mut Replies,
+    ) {
         let slot = first.lease.slot.get();
         let cadence = Cadence::new(slot, self.region.lines()[slot as usize].ttl(), now);
         let ack = Ack {
@@ -197,15 +242,30 @@ impl Dataplane {
         };
         // An ack is never longer than one beat; see the assertions at `wire::Ack`.
         let to = Requester { peer: *peer, tag: header.tag, budget: FRAME_BYTES_MAX as u16 };
-        replies.put(&to, Header::reply(Kind::Beat, Status::Ok, accepted, header.tag), &[ack.as_bytes()]);
+        replies.put(
+            &to,
+            Header::reply(Kind::Beat, Status::Ok, accepted, header.tag),
+            &[ack.as_bytes()],
+        );
     }
 
     /// Everything but beats.
     #[inline(never)]
-    fn rest(&mut self, now: Nanos, peer: &Peer, request: &Request<'_>, length: u16, replies: &mut Replies) {
+    fn rest(
+        &mut self,
+        now: Nanos,
+        peer: &Peer,
+        request: &Request<'_>,
+        length: u16,
+        replies: &mut Replies,
+    ) {
         let requester = |header: &Header, cookie: u64| {
             let proved = self.cookies.check(&peer.ip, cookie, now);
-            Requester { peer: *peer, tag: header.tag, budget: if proved { FRAME_BYTES_MAX as u16 } else { length } }
+            Requester {
+                peer: *peer,
+                tag: header.tag,
+                budget: if proved { FRAME_BYTES_MAX as u16 } else { length },
+            }
         };
         match *request {
             Request::Beat(..) => {}
@@ -228,7 +288,12 @@ impl Dataplane {
                 if let Err(status) = self.verify(&body.lease) {
                     return replies.put_status(&from, Kind::Deregister, status);
                 }
-                self.command(&from, Kind::Deregister, Command::Deregister { from, lease: body.lease }, replies);
+                self.command(
+                    &from,
+                    Kind::Deregister,
+                    Command::Deregister { from, lease: body.lease },
+                    replies,
+                );
             }
             Request::Describe(header, body) => {
                 let from = requester(header, body.cookie.get());
@@ -264,7 +329,14 @@ impl Dataplane {
         }
     }
 
-    fn register(&mut self, from: &Requester, proved: bool, body: &Register, tail: &[u8], replies: &mut Replies) {
+    fn register(
+        &mut self,
+        from: &Requester,
+        proved: bool,
+        body: &Register,
+        tail: &[u8],
+        replies: &mut Replies,
+    ) {
         if !proved {
             return replies.put_status(from, Kind::Register, Status::Cookie);
         }
@@ -274,7 +346,8 @@ impl Dataplane {
         if tail.len() > self.region.geometry().attributes_bytes {
             return replies.put_status(from, Kind::Register, Status::TooLarge);
         }
-        let command = Command::Register { from: *from, request: *body, attributes: Attributes::new(tail) };
+        let command =
+            Command::Register { from: *from, request: *body, attributes: Attributes::new(tail) };
         self.command(from, Kind::Register, command, replies);
     }
 
@@ -295,7 +368,8 @@ impl Dataplane {
         if fields & update_fields::LOAD != 0 {
             self.region.lines()[body.lease.slot.get() as usize].set_load(body.load.get());
         }
-        let command = Command::Update { from: *from, request: *body, attributes: Attributes::new(tail) };
+        let command =
+            Command::Update { from: *from, request: *body, attributes: Attributes::new(tail) };
         self.command(from, Kind::Update, command, replies);
     }
 }
@@ -312,23 +386,35 @@ struct Others {
 impl Others {
     #[cold]
     #[inline(never)]
-    fn add(&mut self, applied: Applied, beat: &Beat, region: &Region, commands: &ArrayQueue<Command>) {
+    fn add(
+        &mut self,
+        applied: Applied,
+        beat: &Beat,
+        region: &Region,
+        commands: &ArrayQueue<Command>,
+    ) {
         let Lease { slot, generation, .. } = beat.lease;
         match applied {
             Applied::Accepted => {}
             Applied::Old => self.old += 1,
             Applied::Attention => self.again += u16::from(!ask_attention(region, commands, beat)),
-            Applied::Refused(status) => self.refused.push(Nak { slot, generation, reason: status as u8, reserved: [0; 7] }),
+            Applied::Refused(status) => {
+                self.refused.push(Nak { slot, generation, reason: status as u8, reserved: [0; 7] })
+            }
         }
     }
 }
 
-/// Asks the registrar to look at a slot. `false`: it has too much to do, and the beat, a farewell, must be sent again.
+/// Asks the registrar to look at a slot. `false`: it has too much to do, and the beat, a farewell,
+/// must be sent again.
 #[cold]
 fn ask_attention(region: &Region, commands: &ArrayQueue<Command>, beat: &Beat) -> bool {
     let slot = beat.lease.slot.get();
     let leaving = Declared::from_bits(beat.flags.get().into()) == Declared::Leaving;
-    if commands.push(Command::Look { slot, generation: beat.lease.generation.get(), leaving }).is_ok() {
+    if commands
+        .push(Command::Look { slot, generation: beat.lease.generation.get(), leaving })
+        .is_ok()
+    {
         return true;
     }
     let registered = region.endpoints()[slot as usize].entry().declared();

@@ -5,12 +5,16 @@ use super::{Dataplane, refuse_field};
 use crate::clock::{NANOS_PER_MS, Nanos};
 use crate::exchange::{Replies, Requester};
 use crate::limits::{
-    ATTRIBUTES_BYTES_MAX, BEATS_PER_FRAME_MAX, COOKIE_PERIOD_NS, ENDPOINTS_PER_FRAME_MAX, FRAME_BYTES_MAX, READ_RETRIES, SCAN_MEMBERS_MAX,
-    SERVICES_PER_FRAME_MAX, TTL_MS_MAX, TTL_MS_MIN,
+    ATTRIBUTES_BYTES_MAX, BEATS_PER_FRAME_MAX, COOKIE_PERIOD_NS, ENDPOINTS_PER_FRAME_MAX,
+    FRAME_BYTES_MAX, READ_RETRIES, SCAN_MEMBERS_MAX, SERVICES_PER_FRAME_MAX, TTL_MS_MAX,
+    TTL_MS_MIN,
 };
 use crate::region::Disturbed;
 use crate::sync::spin_loop;
-use crate::wire::{Describe, Description, Header, Kind, ServiceEntry, Services, ServicesHead, Status, Welcome, header_flags, service_id};
+use crate::wire::{
+    Describe, Description, Header, Kind, ServiceEntry, Services, ServicesHead, Status, Welcome,
+    header_flags, service_id,
+};
 use smallvec::SmallVec;
 use std::mem::offset_of;
 use zerocopy::IntoBytes;
@@ -32,10 +36,20 @@ impl Dataplane {
             attributes_bytes_max: U16::new(geometry.attributes_bytes as u16),
             reserved: [0; 8],
         };
-        replies.put(from, Header::reply(Kind::Hello, Status::Ok, 0, from.tag), &[welcome.as_bytes()]);
+        replies.put(
+            from,
+            Header::reply(Kind::Hello, Status::Ok, 0, from.tag),
+            &[welcome.as_bytes()],
+        );
     }
 
-    pub(super) fn describe(&mut self, now: Nanos, from: &Requester, body: &Describe, replies: &mut Replies) {
+    pub(super) fn describe(
+        &mut self,
+        now: Nanos,
+        from: &Requester,
+        body: &Describe,
+        replies: &mut Replies,
+    ) {
         let by_name = !body.service.is_empty();
         if by_name == body.instance.is_empty() {
             return refuse_field(from, Kind::Describe, offset_of!(Describe, instance), replies);
@@ -58,7 +72,8 @@ impl Dataplane {
         }
     }
 
-    /// Describes who has a name. Whoever is found may be replaced before they are read; then the name is looked up again.
+    /// Describes who has a name. Whoever is found may be replaced before they are read; then the
+    /// name is looked up again.
     fn description_by_name(
         &self,
         now: Nanos,
@@ -79,7 +94,11 @@ impl Dataplane {
     fn find(&self, body: &Describe) -> Result<Option<u32>, Disturbed> {
         let id = service_id(body.service.as_str());
         let Some(slot) = self.region.find(id, &body.instance)? else { return Ok(None) };
-        let entry = self.region.directory().get(self.region.endpoints()[slot as usize].service() as usize).ok_or(Disturbed)?;
+        let entry = self
+            .region
+            .directory()
+            .get(self.region.endpoints()[slot as usize].service() as usize)
+            .ok_or(Disturbed)?;
         // Another service may have the same id; then it has another name.
         let service = entry.sequence().read(|| entry.name()).ok_or(Disturbed)?;
         Ok((service == body.service).then_some(slot))
@@ -93,15 +112,22 @@ impl Dataplane {
         generation: Option<u32>,
         tail: &mut [u8; ATTRIBUTES_BYTES_MAX],
     ) -> Result<Option<Description>, Disturbed> {
-        let (Some(line), Some(endpoint)) = (self.region.lines().get(slot as usize), self.region.endpoints().get(slot as usize)) else {
+        let (Some(line), Some(endpoint)) =
+            (self.region.lines().get(slot as usize), self.region.endpoints().get(slot as usize))
+        else {
             return Ok(None);
         };
         let head = line.head();
         if !head.1.is_leased() || generation.is_some_and(|generation| generation != head.0) {
             return Ok(None);
         }
-        let Some(entry) = self.region.directory().get(endpoint.service() as usize) else { return Ok(None) };
-        let (mut shown, meta, service) = entry.sequence().read(|| (endpoint.entry(), entry.meta(), entry.name())).ok_or(Disturbed)?;
+        let Some(entry) = self.region.directory().get(endpoint.service() as usize) else {
+            return Ok(None);
+        };
+        let (mut shown, meta, service) = entry
+            .sequence()
+            .read(|| (endpoint.entry(), entry.meta(), entry.name()))
+            .ok_or(Disturbed)?;
         let record = self.region.records().read(slot).ok_or(Disturbed)?;
         let attributes_len = self.region.records().attributes(slot, tail).ok_or(Disturbed)?.len();
         fill_in(&mut shown, line, now);
@@ -111,7 +137,9 @@ impl Dataplane {
             service_version: U64::new(meta.version),
             history: U64::new(line.history()),
             ttl_ms: U32::new((line.ttl() / NANOS_PER_MS) as u32),
-            hold_ms: U32::new(hold.map_or(0, |hold| (now.saturating_sub(hold.since) / NANOS_PER_MS).clamp(1, u64::from(u32::MAX)) as u32)),
+            hold_ms: U32::new(hold.map_or(0, |hold| {
+                (now.saturating_sub(hold.since) / NANOS_PER_MS).clamp(1, u64::from(u32::MAX)) as u32
+            })),
             hold_silent: U32::new(hold.map_or(0, |hold| hold.silent)),
             hold_live: U32::new(hold.map_or(0, |hold| hold.live)),
             attributes_len: U16::new(attributes_len as u16),
@@ -129,7 +157,8 @@ impl Dataplane {
             0 => SERVICES_PER_FRAME_MAX,
             limit => limit.min(SERVICES_PER_FRAME_MAX),
         };
-        let holds_one = usize::from(from.budget) >= size_of::<Header>() + size_of::<ServicesHead>() + size_of::<ServiceEntry>();
+        let holds_one = usize::from(from.budget)
+            >= size_of::<Header>() + size_of::<ServicesHead>() + size_of::<ServiceEntry>();
         let Ok((version, services)) = self.region.service_count() else {
             return replies.put_status(from, Kind::Services, Status::Busy);
         };
@@ -144,7 +173,9 @@ impl Dataplane {
             if !entry.is_used() {
                 continue;
             }
-            let Some((used, meta, name)) = entry.sequence().read(|| (entry.is_used(), entry.meta(), entry.name())) else {
+            let Some((used, meta, name)) =
+                entry.sequence().read(|| (entry.is_used(), entry.meta(), entry.name()))
+            else {
                 return replies.put_status(from, Kind::Services, Status::Busy);
             };
             if !used || meta.total == 0 {
@@ -166,7 +197,11 @@ impl Dataplane {
                 name,
             });
         }
-        let head = ServicesHead { version: U64::new(version), cursor: U32::new(cursor), services: U32::new(services) };
+        let head = ServicesHead {
+            version: U64::new(version),
+            cursor: U32::new(cursor),
+            services: U32::new(services),
+        };
         let header = Header::reply(Kind::Services, Status::Ok, entries.len() as u16, from.tag);
         replies.put(from, header, &[head.as_bytes(), entries.as_bytes()]);
     }

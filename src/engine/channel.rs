@@ -1,9 +1,11 @@
-//! A Unix socket between an engine and the one that replaces it: whole messages, with descriptors in them (unix(7), `SCM_RIGHTS`).
+//! A Unix socket between an engine and the one that replaces it: whole messages, with descriptors
+//! in them (unix(7), `SCM_RIGHTS`).
 
 use rustix::net::sockopt::{set_socket_timeout, socket_peercred};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, recvmsg, sendmsg, socket_with,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind,
+    connect, listen, recvmsg, sendmsg, socket_with,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fs::Permissions;
@@ -34,7 +36,8 @@ fn open() -> io::Result<OwnedFd> {
 }
 
 impl Listener {
-    /// Listens in a state directory, which the caller has locked: a socket that is there already is nobody's.
+    /// Listens in a state directory, which the caller has locked: a socket that is there already is
+    /// nobody's.
     pub(super) fn new(state: &Path) -> io::Result<Self> {
         let path = path_in(state);
         match std::fs::remove_file(&path) {
@@ -136,7 +139,12 @@ impl Channel {
         let mut bytes = vec![0; MESSAGE_BYTES];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let received = recvmsg(&self.fd, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        let received = recvmsg(
+            &self.fd,
+            &mut [IoSliceMut::new(&mut bytes)],
+            &mut control,
+            RecvFlags::CMSG_CLOEXEC,
+        )?;
         if received.bytes == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -160,14 +168,16 @@ pub(super) struct Wish {
     pub(super) snapshot: String,
 }
 
-/// What the running one says to that. The descriptors follow: lock, heart, public, the snapshot if it is the same, sockets by loop and address.
+/// What the running one says to that. The descriptors follow: lock, heart, public, the snapshot if
+/// it is the same, sockets by loop and address.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Offer {
     /// Why not; empty: it is willing.
     pub(super) refused: String,
     pub(super) addresses: Vec<String>,
     pub(super) snapshot: bool,
-    /// Two numbers in hexadecimal: with the same key cookies stay good. The channel is the owner's alone.
+    /// Two numbers in hexadecimal: with the same key cookies stay good. The channel is the owner's
+    /// alone.
     pub(super) cookie_key: [String; 2],
 }
 

@@ -1,10 +1,14 @@
-//! When a loop waits for a set time instead of for the next datagram, as network cards moderate their interrupts.
+//! When a loop waits for a set time instead of for the next datagram, as network cards moderate
+//! their interrupts.
 //!
-//! Waking a thread costs more than receiving a datagram. Where beats come close together and nobody waits for an answer, a loop sleeps for
-//! [`DOZE_NS`] whatever arrives, and then takes all of it at once.
+//! Waking a thread costs more than receiving a datagram. Where beats come close together and nobody
+//! waits for an answer, a loop sleeps for [`DOZE_NS`] whatever arrives, and then takes all of it at
+//! once.
 
 use crate::clock::Nanos;
-use crate::limits::{DOZE_DROPS_NS, DOZE_MESSAGES_MIN, DOZE_NS, DOZE_QUEUE_SHARE, DOZE_QUIET_NS, DOZE_WINDOW_NS};
+use crate::limits::{
+    DOZE_DROPS_NS, DOZE_MESSAGES_MIN, DOZE_NS, DOZE_QUEUE_SHARE, DOZE_QUIET_NS, DOZE_WINDOW_NS,
+};
 
 /// What a loop remembers of its traffic.
 #[derive(Debug)]
@@ -19,7 +23,8 @@ pub(super) struct Doze {
     drops: u64,
     /// No doze before this time.
     awake_until: Nanos,
-    /// As many messages are to be expected as make a doze worth while, and no more than there is room for.
+    /// As many messages are to be expected as make a doze worth while, and no more than there is
+    /// room for.
     dense: bool,
 }
 
@@ -27,7 +32,15 @@ impl Doze {
     /// `queue` is how many messages can wait at the socket with the shortest queue.
     pub(super) fn new(now: Nanos, queue: u64) -> Self {
         let awake_until = now + DOZE_QUIET_NS;
-        Self { since: now, messages: 0, room: queue / DOZE_QUEUE_SHARE, answers: 0, drops: 0, awake_until, dense: false }
+        Self {
+            since: now,
+            messages: 0,
+            room: queue / DOZE_QUEUE_SHARE,
+            answers: 0,
+            drops: 0,
+            awake_until,
+            dense: false,
+        }
     }
 
     /// Somebody waits for an answer of the registrar.
@@ -40,8 +53,8 @@ impl Doze {
         self.awake_until = Nanos::MAX;
     }
 
-    /// Decides whether a loop that has nothing to do dozes. `messages` and `answers` are all that it has received and sent so far, `drops` what
-    /// the kernel has dropped at its sockets.
+    /// Decides whether a loop that has nothing to do dozes. `messages` and `answers` are all that
+    /// it has received and sent so far, `drops` what the kernel has dropped at its sockets.
     pub(super) fn decide(&mut self, now: Nanos, messages: u64, answers: u64, drops: u64) -> bool {
         if answers != std::mem::replace(&mut self.answers, answers) {
             self.note_asked(now);
@@ -76,7 +89,8 @@ mod tests {
             Self { doze: Doze::new(0, queue), now: DOZE_QUIET_NS, messages: 0 }
         }
 
-        /// Messages come one by one, and the loop wants to rest after each: how many times of a thousand it dozes.
+        /// Messages come one by one, and the loop wants to rest after each: how many times of a
+        /// thousand it dozes.
         fn dozes(&mut self, gap: Nanos) -> usize {
             self.decide(0, 0, 0);
             (0..1000).filter(|_| self.decide(gap, 0, 0)).count()

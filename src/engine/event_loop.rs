@@ -37,7 +37,8 @@ impl EventLoop {
         &self.shared.loops[self.number]
     }
 
-    /// Allocates what a run needs. A run itself allocates nothing, so the engine is ready only after this.
+    /// Allocates what a run needs. A run itself allocates nothing, so the engine is ready only
+    /// after this.
     pub(super) fn prepare(&self) -> Prepared {
         let sockets = &self.shared.sockets[self.number];
         let now = clock::now();
@@ -78,7 +79,11 @@ impl EventLoop {
             self.report_drain(&mut reported);
             if shared.rendezvous.is_stopping() {
                 // Who goes on with the sockets finds what waits there.
-                stop_at = if shared.leaves_queues() { last } else { stop_at.min(last + STOP_DRAIN_NS_MAX) };
+                stop_at = if shared.leaves_queues() {
+                    last
+                } else {
+                    stop_at.min(last + STOP_DRAIN_NS_MAX)
+                };
                 if !busy || last >= stop_at {
                     break;
                 }
@@ -89,8 +94,12 @@ impl EventLoop {
             }
             // Whoever lets it spin wants answers at once.
             last = if self.spin == 0
-                && doze.decide(last, total(&ports, |port| port.messages), sent.replies, total(&ports, |port| port.drops))
-            {
+                && doze.decide(
+                    last,
+                    total(&ports, |port| port.messages),
+                    sent.replies,
+                    total(&ports, |port| port.drops),
+                ) {
                 self.sleep_regardless(&mut doze, &mut ports, last)
             } else {
                 self.idle(&mut events, &mut ports, last, idle_since, &mut reported)
@@ -101,10 +110,18 @@ impl EventLoop {
     }
 
     /// Receives one batch from a socket and handles it. Whether anything came.
-    fn serve(&mut self, number: u16, port: &mut Port, socket: &Socket, last: &mut Nanos, sent: &mut Sent) -> bool {
+    fn serve(
+        &mut self,
+        number: u16,
+        port: &mut Port,
+        socket: &Socket,
+        last: &mut Nanos,
+        sent: &mut Sent,
+    ) -> bool {
         let before = *last;
         let Ok(count) = self.receive.receive(socket) else {
-            // Interrupted, or an error that says nothing of what waits there: not drained, and tried again.
+            // Interrupted, or an error that says nothing of what waits there: not drained, and
+            // tried again.
             port.ready = true;
             *last = clock::now();
             return true;
@@ -144,7 +161,9 @@ impl EventLoop {
         let mut datagrams = receive
             .messages(number)
             .filter(|message| !message.truncated)
-            .flat_map(|message| message.datagrams().map(move |bytes| Datagram { peer: message.peer, bytes }))
+            .flat_map(|message| {
+                message.datagrams().map(move |bytes| Datagram { peer: message.peer, bytes })
+            })
             .peekable();
         while datagrams.peek().is_some() {
             dataplane.receive(now, &mut datagrams, replies);
@@ -159,7 +178,9 @@ impl EventLoop {
         let status = self.status();
         status.publish_drops(total(ports, |port| port.drops));
         status.publish_counters(self.dataplane.tally(), sent);
-        self.shared.rendezvous.publish_drained(self.number, ports.iter().map(|port| port.drained).min().unwrap_or(0));
+        self.shared
+            .rendezvous
+            .publish_drained(self.number, ports.iter().map(|port| port.drained).min().unwrap_or(0));
     }
 
     /// Wakes the registrar when the drain it waits for is complete; each is reported once.
@@ -170,8 +191,16 @@ impl EventLoop {
         }
     }
 
-    /// Spins for a while, then sleeps until something arrives or the registrar asks. Returns a clock reading.
-    fn idle(&mut self, events: &mut mio::Events, ports: &mut [Port], last: Nanos, idle_since: Nanos, reported: &mut Nanos) -> Nanos {
+    /// Spins for a while, then sleeps until something arrives or the registrar asks. Returns a
+    /// clock reading.
+    fn idle(
+        &mut self,
+        events: &mut mio::Events,
+        ports: &mut [Port],
+        last: Nanos,
+        idle_since: Nanos,
+        reported: &mut Nanos,
+    ) -> Nanos {
         if last - idle_since < self.spin {
             ports.iter_mut().for_each(|port| port.ready = true);
             std::hint::spin_loop();
@@ -191,12 +220,16 @@ impl EventLoop {
         clock::now()
     }
 
-    /// Sleeps for [`DOZE_NS`], whatever arrives, and then looks everywhere. Returns a clock reading.
+    /// Sleeps for [`DOZE_NS`], whatever arrives, and then looks everywhere. Returns a clock
+    /// reading.
     ///
-    /// To the registrar the loop is a busy one meanwhile: the registrar does not wake it, and the loop sees afterwards what is asked of it.
+    /// To the registrar the loop is a busy one meanwhile: the registrar does not wake it, and the
+    /// loop sees afterwards what is asked of it.
     fn sleep_regardless(&self, doze: &mut Doze, ports: &mut [Port], last: Nanos) -> Nanos {
         // Interrupted: a shorter sleep.
-        if poll(&mut [], Some(&Timespec { tv_sec: 0, tv_nsec: DOZE_NS as i64 })).is_err_and(|error| error != Errno::INTR) {
+        if poll(&mut [], Some(&Timespec { tv_sec: 0, tv_nsec: DOZE_NS as i64 }))
+            .is_err_and(|error| error != Errno::INTR)
+        {
             doze.give_up();
         }
         ports.iter_mut().for_each(|port| port.ready = true);

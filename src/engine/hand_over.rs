@@ -1,7 +1,8 @@
-//! One engine replaces another that runs: sockets, memory files and locks pass over, so that nothing that waits is lost and nobody is told anything.
+//! One engine replaces another that runs: sockets, memory files and locks pass over, so that
+//! nothing that waits is lost and nobody is told anything.
 //!
-//! The new one does everything that can fail before the old one stops. If it dies all the same, the old one goes on; it is killed first, so that
-//! there is never more than one that writes.
+//! The new one does everything that can fail before the old one stops. If it dies all the same, the
+//! old one goes on; it is killed first, so that there is never more than one that writes.
 
 use super::channel::{CONVERSATION, Channel, Listener, Offer, Say, Wish, Word};
 use super::memory::{Memory, SnapshotFile, Start, StateDirectory};
@@ -54,18 +55,20 @@ pub enum HandedOver {
     Yes,
     /// The new one did not live to serve: this one goes on.
     No(io::Error),
-    /// The new one did not live to serve, but had put memory of another layout in the place of this one's: this one has ended, and the next start
-    /// goes on with that memory.
+    /// The new one did not live to serve, but had put memory of another layout in the place of this
+    /// one's: this one has ended, and the next start goes on with that memory.
     Lost(io::Error),
 }
 
 impl Engine {
-    /// Where to look for whoever wants to replace this engine: when it is readable, call [`Self::meet`]. `None`: it can't be replaced.
+    /// Where to look for whoever wants to replace this engine: when it is readable, call
+    /// [`Self::meet`]. `None`: it can't be replaced.
     pub fn control(&self) -> Option<BorrowedFd<'_>> {
         self.control.as_ref().map(AsFd::as_fd)
     }
 
-    /// Hears what somebody wants and sends the descriptors. When the result is readable, call [`Self::hand_over`].
+    /// Hears what somebody wants and sends the descriptors. When the result is readable, call
+    /// [`Self::hand_over`].
     pub fn meet(&self) -> io::Result<Successor> {
         let listener = self.control.as_ref().ok_or(io::ErrorKind::Unsupported)?;
         let channel = listener.accept()?;
@@ -74,10 +77,18 @@ impl Engine {
         let wish: Wish = channel.receive()?;
         let refused = self.refusal(&wish);
         let state = self.state.as_ref().ok_or(io::ErrorKind::Unsupported)?;
-        let shares_snapshot = self.snapshot_file.as_ref().filter(|_| wish.snapshot == shown(self.config.snapshot.as_deref()));
+        let shares_snapshot = self
+            .snapshot_file
+            .as_ref()
+            .filter(|_| wish.snapshot == shown(self.config.snapshot.as_deref()));
         let addresses = self.addresses.iter().map(SocketAddr::to_string).collect();
         let cookie_key = [self.cookie_key.0, self.cookie_key.1].map(|half| format!("{half:x}"));
-        channel.send(&Offer { refused: refused.clone(), addresses, snapshot: shares_snapshot.is_some(), cookie_key })?;
+        channel.send(&Offer {
+            refused: refused.clone(),
+            addresses,
+            snapshot: shares_snapshot.is_some(),
+            cookie_key,
+        })?;
         if !refused.is_empty() {
             return Err(io::Error::other(format!("a hand-over was refused: {refused}")));
         }
@@ -90,16 +101,26 @@ impl Engine {
     }
 
     fn refusal(&self, wish: &Wish) -> String {
-        let own = (self.config.listen.iter().map(SocketAddr::to_string).collect::<Vec<_>>(), self.cores.len());
+        let own = (
+            self.config.listen.iter().map(SocketAddr::to_string).collect::<Vec<_>>(),
+            self.cores.len(),
+        );
         if wish.conversation != CONVERSATION {
             format!(
                 "the new program speaks version {} of the hand-over, this one {CONVERSATION}; stop this one and start it",
                 wish.conversation
             )
         } else if wish.listen != own.0 {
-            format!("this engine listens on {}, not on {}; addresses stay as they are", own.0.join(" "), wish.listen.join(" "))
+            format!(
+                "this engine listens on {}, not on {}; addresses stay as they are",
+                own.0.join(" "),
+                wish.listen.join(" ")
+            )
         } else if wish.loops != own.1 {
-            format!("this engine has {} loops, not {}; sockets belong to loops, so their number stays (--cores)", own.1, wish.loops)
+            format!(
+                "this engine has {} loops, not {}; sockets belong to loops, so their number stays (--cores)",
+                own.1, wish.loops
+            )
         } else {
             String::new()
         }
@@ -115,20 +136,34 @@ impl Engine {
             Err(error) => return HandedOver::No(error),
         };
         if say == Say::Reads && !(successor.shares_snapshot && self.snapshot.is_some()) {
-            return HandedOver::No(io::Error::other("the new program can't read this memory, and they share no snapshot"));
+            return HandedOver::No(io::Error::other(
+                "the new program can't read this memory, and they share no snapshot",
+            ));
         }
         // A disk may take its time; until the snapshot thread has let go of it, everything goes on.
-        let mut file = if say == Say::Prepared { self.end_snapshots(Order::Yield).map(|(file, _)| file) } else { None };
+        let mut file = if say == Say::Prepared {
+            self.end_snapshots(Order::Yield).map(|(file, _)| file)
+        } else {
+            None
+        };
         if let Some(threads) = &self.threads {
             threads.shared.leave();
         }
-        let writer = self.threads.take().and_then(super::Threads::join).expect("a thread of the engine panicked");
+        let writer = self
+            .threads
+            .take()
+            .and_then(super::Threads::join)
+            .expect("a thread of the engine panicked");
         let mut written = true;
         if say != Say::Prepared {
-            (file, written) = self.end_snapshots(Order::Finish).map_or((None, false), |(file, written)| (Some(file), written));
+            (file, written) = self
+                .end_snapshots(Order::Finish)
+                .map_or((None, false), |(file, written)| (Some(file), written));
         }
         let result = if say == Say::Reads && !written {
-            Err(io::Error::other("the last snapshot could not be written, and the new program reads nothing else"))
+            Err(io::Error::other(
+                "the last snapshot could not be written, and the new program reads nothing else",
+            ))
         } else {
             self.until_it_serves(channel, say)
         };
@@ -164,8 +199,11 @@ impl Engine {
     fn go_on(&mut self, writer: crate::region::Writer, file: Option<File>) {
         let status = Arc::new(SnapshotStatus::default());
         let settings = settings(&self.config).expect("the kernel has given random numbers before");
-        let prepared = Prepared::new(self.parts(settings, &status)).expect("the descriptors there were are free again");
-        let (threads, leases) = prepared.start(writer, Begin::Resume).expect("the threads there were can be started again");
+        let prepared = Prepared::new(self.parts(settings, &status))
+            .expect("the descriptors there were are free again");
+        let (threads, leases) = prepared
+            .start(writer, Begin::Resume)
+            .expect("the threads there were can be started again");
         (self.threads, self.resumed) = (Some(threads), leases);
         let sizes = Sizes::new(self.region.geometry());
         let writer = file.and_then(|file| {
@@ -180,19 +218,27 @@ impl Engine {
         self.listen_for_successors().expect("the socket there was can be made again");
     }
 
-    /// Replaces the engine that runs on the configured state; starts like [`Self::start_on`] when there is none. One that does not listen yet is
-    /// waited for.
-    pub fn replace(config: &Config, inherited: Vec<Inherited>, cancelled: &AtomicBool) -> Result<Self, StartError> {
+    /// Replaces the engine that runs on the configured state; starts like [`Self::start_on`] when
+    /// there is none. One that does not listen yet is waited for.
+    pub fn replace(
+        config: &Config,
+        inherited: Vec<Inherited>,
+        cancelled: &AtomicBool,
+    ) -> Result<Self, StartError> {
         config.validate()?;
-        let Place::Directory(path) = &config.state else { return Self::start_on(config, inherited, cancelled) };
+        let Place::Directory(path) = &config.state else {
+            return Self::start_on(config, inherited, cancelled);
+        };
         let failed = |source: io::Error| StartError::HandOver { path: path.clone(), source };
         let mut again = true;
         let patience = clock::now() + PROMPT.as_nanos() as Nanos;
         loop {
             if let Some(channel) = Channel::connect(path).map_err(failed)? {
                 match Self::succeed(config, path, &channel, cancelled) {
-                    // The running engine ended meanwhile, or another successor was first: then the lock tells.
-                    Err(StartError::HandOver { source, .. }) if is_gone(&source) && std::mem::take(&mut again) => {}
+                    // The running engine ended meanwhile, or another successor was first: then the
+                    // lock tells.
+                    Err(StartError::HandOver { source, .. })
+                        if is_gone(&source) && std::mem::take(&mut again) => {}
                     other => return other,
                 }
             }
@@ -203,23 +249,40 @@ impl Engine {
             let free = StateDirectory::take(&config.state).map(drop);
             match free {
                 // It starts, or goes on after another successor has failed: it listens in a moment.
-                Err(StartError::StateInUse(_)) if clock::now() < patience => std::thread::sleep(Duration::from_millis(5)),
+                Err(StartError::StateInUse(_)) if clock::now() < patience => {
+                    std::thread::sleep(Duration::from_millis(5))
+                }
                 Err(error) => return Err(error),
                 Ok(()) => return Self::start_on(config, inherited, cancelled),
             }
         }
     }
 
-    fn succeed(config: &Config, path: &Path, channel: &Channel, cancelled: &AtomicBool) -> Result<Self, StartError> {
+    fn succeed(
+        config: &Config,
+        path: &Path,
+        channel: &Channel,
+        cancelled: &AtomicBool,
+    ) -> Result<Self, StartError> {
         let failed = |source: io::Error| StartError::HandOver { path: path.to_owned(), source };
         let cores = loop_cores(config)?;
         let taken = Taken::receive(config, &cores, channel).map_err(failed)?;
         let (settings, key) = (settings(config)?, (random()?, random()?));
-        let own = config.snapshot.as_deref().filter(|_| taken.snapshot.is_none()).map(SnapshotFile::open).transpose()?;
-        let snapshot = taken.snapshot.and_then(|file| Some(SnapshotFile::inherited(config.snapshot.as_deref()?, file))).or(own);
+        let own = config
+            .snapshot
+            .as_deref()
+            .filter(|_| taken.snapshot.is_none())
+            .map(SnapshotFile::open)
+            .transpose()?;
+        let snapshot = taken
+            .snapshot
+            .and_then(|file| Some(SnapshotFile::inherited(config.snapshot.as_deref()?, file)))
+            .or(own);
         let attached = Region::attach_files(path, taken.memory);
         let readable = attached.is_ok();
-        let fits = attached.as_ref().is_ok_and(|(region, _)| *region.geometry() == Geometry::new(config.capacity, config.attributes_bytes));
+        let fits = attached.as_ref().is_ok_and(|(region, _)| {
+            *region.geometry() == Geometry::new(config.capacity, config.attributes_bytes)
+        });
         let status = Arc::new(SnapshotStatus::default());
         let engine = |region, notices| Self {
             config: config.clone(),
@@ -260,15 +323,19 @@ impl Engine {
             let mut engine = engine(memory.region, memory.notices);
             engine.notices.push("the layout has changed, so all leases were moved".to_owned());
             let prepared = Prepared::new(engine.parts(settings, &status))?;
-            let (threads, leases) = prepared.start(memory.writer, if memory.peopled { Begin::Resume } else { Begin::Empty })?;
+            let (threads, leases) = prepared
+                .start(memory.writer, if memory.peopled { Begin::Resume } else { Begin::Empty })?;
             (engine.threads, engine.resumed) = (Some(threads), leases);
             (engine, None, memory.snapshot)
         };
         engine.listen_for_successors()?;
         channel.send(&Word { say: Say::Serving }).map_err(failed)?;
-        // What a disk can fail at comes last: without snapshots the engine serves all the same, and says so.
+        // What a disk can fail at comes last: without snapshots the engine serves all the same, and
+        // says so.
         let region = Arc::clone(&engine.region);
-        let writer = match file.map(|file| file.into_writer(None, &region, clock::now(), &mut engine.notices)) {
+        let writer = match file
+            .map(|file| file.into_writer(None, &region, clock::now(), &mut engine.notices))
+        {
             None => writer,
             Some(Ok(writer)) => Some(writer),
             Some(Err(error)) => {
@@ -283,7 +350,8 @@ impl Engine {
     /// From now on somebody can ask to replace this engine.
     pub(super) fn listen_for_successors(&mut self) -> Result<(), StartError> {
         if let Place::Directory(path) = &self.config.state {
-            let listener = Listener::new(path).map_err(|source| StartError::State { path: path.clone(), source })?;
+            let listener = Listener::new(path)
+                .map_err(|source| StartError::State { path: path.clone(), source })?;
             self.control = Some(listener);
         }
         Ok(())
@@ -304,42 +372,69 @@ impl Taken {
     fn receive(config: &Config, cores: &[usize], channel: &Channel) -> io::Result<Self> {
         channel.set_patience(PROMPT)?;
         let listen = config.listen.iter().map(SocketAddr::to_string).collect();
-        channel.send(&Wish { conversation: CONVERSATION, listen, loops: cores.len(), snapshot: shown(config.snapshot.as_deref()) })?;
+        channel.send(&Wish {
+            conversation: CONVERSATION,
+            listen,
+            loops: cores.len(),
+            snapshot: shown(config.snapshot.as_deref()),
+        })?;
         let offer: Offer = channel.receive()?;
         if !offer.refused.is_empty() {
             return Err(io::Error::other(offer.refused));
         }
-        let addresses: Vec<SocketAddr> = offer.addresses.iter().filter_map(|address| address.parse().ok()).collect();
-        let [first, second] = offer.cookie_key.map(|half| u64::from_str_radix(&half, 16).map_err(io::Error::other));
+        let addresses: Vec<SocketAddr> =
+            offer.addresses.iter().filter_map(|address| address.parse().ok()).collect();
+        let [first, second] =
+            offer.cookie_key.map(|half| u64::from_str_radix(&half, 16).map_err(io::Error::other));
         let cookie_key = (first?, second?);
         let files = 3 + usize::from(offer.snapshot);
         let mut fds = channel.receive_fds(files + cores.len() * config.listen.len())?.into_iter();
-        let mut next = || fds.next().map(File::from).ok_or_else(|| io::Error::other("descriptors are missing"));
+        let mut next = || {
+            fds.next().map(File::from).ok_or_else(|| io::Error::other("descriptors are missing"))
+        };
         let (lock, memory) = (next()?, [next()?, next()?]);
         let snapshot = if offer.snapshot { Some(next()?) } else { None };
         let sockets: Vec<OwnedFd> = fds.collect();
         let mut sockets = sockets.into_iter().map(|fd| Socket::adopt(fd, config.receive_buffer));
         let mut table = Vec::new();
         for _ in cores {
-            table.push(sockets.by_ref().take(config.listen.len()).collect::<io::Result<Box<[Socket]>>>()?);
+            table.push(
+                sockets
+                    .by_ref()
+                    .take(config.listen.len())
+                    .collect::<io::Result<Box<[Socket]>>>()?,
+            );
         }
-        Ok(Self { lock, memory, snapshot, sockets: table.into_boxed_slice(), addresses, cookie_key })
+        Ok(Self {
+            lock,
+            memory,
+            snapshot,
+            sockets: table.into_boxed_slice(),
+            addresses,
+            cookie_key,
+        })
     }
 }
 
 /// Whether an error says that the other end has gone.
 fn is_gone(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
 }
 
 fn shown(path: Option<&Path>) -> String {
     path.map_or_else(String::new, |path| path.display().to_string())
 }
 
-/// Makes sure that the process at the other end does nothing any more, and waits until it is gone: there is never more than one that writes.
+/// Makes sure that the process at the other end does nothing any more, and waits until it is gone:
+/// there is never more than one that writes.
 fn end(successor: &Successor) {
     // A pidfd becomes readable when its process has ended (pidfd_open(2)).
-    let ends = |limit: Option<&Timespec>| poll(&mut [PollFd::new(&successor.process, PollFlags::IN)], limit);
+    let ends = |limit: Option<&Timespec>| {
+        poll(&mut [PollFd::new(&successor.process, PollFlags::IN)], limit)
+    };
     if successor.channel.peer().is_ok_and(|peer| peer != rustix::process::getpid()) {
         // Most end by themselves, and have something to say.
         if ends(Some(&Timespec { tv_sec: 1, tv_nsec: 0 })).is_ok_and(|ended| ended == 1) {

@@ -1,4 +1,5 @@
-//! Where an engine's memory comes from: what a former engine left on tmpfs, else the snapshot, else nothing.
+//! Where an engine's memory comes from: what a former engine left on tmpfs, else the snapshot, else
+//! nothing.
 
 use crate::clock::Nanos;
 use crate::config::Config;
@@ -40,7 +41,8 @@ pub(super) struct Start<'a> {
 }
 
 impl Memory {
-    /// Takes what there is. Nothing of a former engine is changed before it is known that this one can go on with it.
+    /// Takes what there is. Nothing of a former engine is changed before it is known that this one
+    /// can go on with it.
     pub(super) fn take(start: &Start<'_>) -> Result<Self, StartError> {
         let file = match (&start.config.state, &start.config.snapshot) {
             (Place::Directory(_), Some(path)) => Some(SnapshotFile::open(path)?),
@@ -50,25 +52,39 @@ impl Memory {
     }
 
     /// The same with a snapshot file that is open already.
-    pub(super) fn take_with(start: &Start<'_>, file: Option<SnapshotFile>) -> Result<Self, StartError> {
+    pub(super) fn take_with(
+        start: &Start<'_>,
+        file: Option<SnapshotFile>,
+    ) -> Result<Self, StartError> {
         let config = start.config;
         let geometry = Geometry::new(config.capacity, config.attributes_bytes);
         let mut notices = Vec::new();
         let left = left_behind(&config.state, &geometry, &mut notices)?;
-        let create = || Region::prepare(&config.state, geometry.clone(), start.key, start.settings.epoch, start.cancelled);
+        let create = || {
+            Region::prepare(
+                &config.state,
+                geometry.clone(),
+                start.key,
+                start.settings.epoch,
+                start.cancelled,
+            )
+        };
         let ((region, writer), peopled, made, loaded) = match left {
             Left::Whole(left) => (*left, true, false, None),
             Left::Other(other) => {
                 let disk = carry(*other, start, &geometry)?;
                 let (region, writer) = create()?;
-                let loaded = Reader::open(&disk).and_then(|reader| reader.load(&region, &writer, start.now));
+                let loaded =
+                    Reader::open(&disk).and_then(|reader| reader.load(&region, &writer, start.now));
                 loaded.expect("what was written to memory and fits is read again");
                 ((region, writer), true, true, None)
             }
             Left::Nothing | Left::Unreadable(_) => {
                 let (region, writer) = create()?;
                 let loaded = match &file {
-                    Some(file) => file.load(&region, &writer, start.now, &mut notices).inspect_err(|_| region.remove_files())?,
+                    Some(file) => file
+                        .load(&region, &writer, start.now, &mut notices)
+                        .inspect_err(|_| region.remove_files())?,
                     None => None,
                 };
                 if let (Left::Unreadable(error), None) = (left, loaded) {
@@ -113,10 +129,16 @@ enum Left {
     Other(Box<(Region, region::Writer)>),
 }
 
-fn left_behind(place: &Place, geometry: &Geometry, notices: &mut Vec<String>) -> Result<Left, RegionError> {
+fn left_behind(
+    place: &Place,
+    geometry: &Geometry,
+    notices: &mut Vec<String>,
+) -> Result<Left, RegionError> {
     let Place::Directory(path) = place else { return Ok(Left::Nothing) };
     let left = match Region::attach(path) {
-        Ok((region, writer)) if region.geometry() == geometry => Left::Whole(Box::new((region, writer))),
+        Ok((region, writer)) if region.geometry() == geometry => {
+            Left::Whole(Box::new((region, writer)))
+        }
         Ok((region, writer)) => {
             let found = region.geometry();
             notices.push(format!(
@@ -131,10 +153,16 @@ fn left_behind(place: &Place, geometry: &Geometry, notices: &mut Vec<String>) ->
         }
         // Foreign files are refused where new ones are made.
         Err(RegionError::Refused { mismatch: Mismatch::Foreign, .. }) => Left::Nothing,
-        Err(RegionError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Left::Nothing,
+        Err(RegionError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Left::Nothing
+        }
         // Memory that may be whole, and can't be reached.
         Err(error @ RegionError::Io { .. }) => return Err(error),
-        Err(error @ RegionError::Refused { mismatch: Mismatch::Format(_) | Mismatch::Layout, .. }) => {
+        Err(
+            error @ RegionError::Refused {
+                mismatch: Mismatch::Format(_) | Mismatch::Layout, ..
+            },
+        ) => {
             notices.push(format!("could not go on with the memory of the engine before: {error}"));
             Left::Unreadable(error)
         }
@@ -146,11 +174,23 @@ fn left_behind(place: &Place, geometry: &Geometry, notices: &mut Vec<String>) ->
     Ok(left)
 }
 
-/// Members of a region with another layout, on their way into a new one. What an interrupted step left is repaired first.
-fn carry((region, writer): (Region, region::Writer), start: &Start<'_>, to: &Geometry) -> Result<MemoryDisk, StartError> {
-    let leased = region.lines().iter().rposition(|line| line.head().1.is_leased()).map_or(0, |slot| slot as u32);
+/// Members of a region with another layout, on their way into a new one. What an interrupted step
+/// left is repaired first.
+fn carry(
+    (region, writer): (Region, region::Writer),
+    start: &Start<'_>,
+    to: &Geometry,
+) -> Result<MemoryDisk, StartError> {
+    let leased = region
+        .lines()
+        .iter()
+        .rposition(|line| line.head().1.is_leased())
+        .map_or(0, |slot| slot as u32);
     let mut buffer = [0; ATTRIBUTES_BYTES_MAX];
-    let attributes = (0..=leased).filter_map(|slot| Some(region.records().attributes(slot, &mut buffer)?.len())).max().unwrap_or(0);
+    let attributes = (0..=leased)
+        .filter_map(|slot| Some(region.records().attributes(slot, &mut buffer)?.len()))
+        .max()
+        .unwrap_or(0);
     if leased >= to.slots || attributes > to.attributes_bytes {
         return Err(StartError::LessRoom { slot: leased, attributes });
     }
@@ -173,19 +213,37 @@ pub(super) struct SnapshotFile {
 
 impl SnapshotFile {
     pub(super) fn open(path: &Path) -> Result<Self, StartError> {
-        let fail = |source: io::Error| StartError::Snapshot { path: path.to_owned(), source: source.into() };
-        if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(fail)?;
+        let fail = |source: io::Error| StartError::Snapshot {
+            path: path.to_owned(),
+            source: source.into(),
+        };
+        if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty())
+        {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(directory)
+                .map_err(fail)?;
         }
-        match OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
+        match OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path)
+        {
             Ok(file) => {
                 if !file.metadata().map_err(fail)?.is_file() {
-                    return Err(StartError::Snapshot { path: path.to_owned(), source: SnapshotError::Foreign });
+                    return Err(StartError::Snapshot {
+                        path: path.to_owned(),
+                        source: SnapshotError::Foreign,
+                    });
                 }
                 lock(&file, path)?;
                 Ok(Self { path: path.to_owned(), file: Some(file) })
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self { path: path.to_owned(), file: None }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(Self { path: path.to_owned(), file: None })
+            }
             Err(error) => Err(fail(error)),
         }
     }
@@ -200,16 +258,30 @@ impl SnapshotFile {
     }
 
     /// Puts the newest generation into an empty region.
-    fn load(&self, region: &Region, writer: &region::Writer, now: Nanos, notices: &mut Vec<String>) -> Result<Option<Loaded>, StartError> {
+    fn load(
+        &self,
+        region: &Region,
+        writer: &region::Writer,
+        now: Nanos,
+        notices: &mut Vec<String>,
+    ) -> Result<Option<Loaded>, StartError> {
         let Some(file) = &self.file else { return Ok(None) };
-        let loaded = Reader::open(file).and_then(|reader| reader.load(region, writer, now)).map_err(|source| self.refuse(source))?;
+        let loaded = Reader::open(file)
+            .and_then(|reader| reader.load(region, writer, now))
+            .map_err(|source| self.refuse(source))?;
         if let Some(loaded) = &loaded {
-            notices.push(format!("{} leases from generation {} of {}", loaded.leases, loaded.number, self.path.display()));
+            notices.push(format!(
+                "{} leases from generation {} of {}",
+                loaded.leases,
+                loaded.number,
+                self.path.display()
+            ));
         }
         Ok(loaded)
     }
 
-    /// A writer that goes on after what was loaded. A file for other sizes is replaced once a first generation is in the new one.
+    /// A writer that goes on after what was loaded. A file for other sizes is replaced once a first
+    /// generation is in the new one.
     pub(super) fn into_writer(
         self,
         loaded: Option<Loaded>,
@@ -223,23 +295,42 @@ impl SnapshotFile {
             Some(file) => match Reader::open(file) {
                 Ok(reader) if reader.sizes() == sizes && !reader.is_worthless() => {
                     let newest = loaded.or_else(|| reader.newest());
-                    return Ok(Writer::new(self.file.expect("it was read"), sizes, newest.as_ref(), region, now));
+                    return Ok(Writer::new(
+                        self.file.expect("it was read"),
+                        sizes,
+                        newest.as_ref(),
+                        region,
+                        now,
+                    ));
                 }
                 Ok(reader) if reader.is_worthless() => {
-                    notices.push(format!("the snapshot {} is damaged and is written anew from memory", self.path.display()));
+                    notices.push(format!(
+                        "the snapshot {} is damaged and is written anew from memory",
+                        self.path.display()
+                    ));
                     None
                 }
                 Ok(reader) => loaded.or_else(|| reader.newest()),
                 // Memory is newer than any snapshot.
-                Err(error @ (SnapshotError::Damaged(_) | SnapshotError::Short { .. } | SnapshotError::Empty)) => {
-                    notices.push(format!("the snapshot {} {error}; it is written anew from memory", self.path.display()));
+                Err(
+                    error @ (SnapshotError::Damaged(_)
+                    | SnapshotError::Short { .. }
+                    | SnapshotError::Empty),
+                ) => {
+                    notices.push(format!(
+                        "the snapshot {} {error}; it is written anew from memory",
+                        self.path.display()
+                    ));
                     None
                 }
                 Err(source) => return Err(self.refuse(source)),
             },
         };
         let replaces = self.file.is_some();
-        let fail = |source: io::Error| StartError::Snapshot { path: self.path.clone(), source: source.into() };
+        let fail = |source: io::Error| StartError::Snapshot {
+            path: self.path.clone(),
+            source: source.into(),
+        };
         let mut fresh = self.path.clone().into_os_string();
         fresh.push(".new");
         let fresh = PathBuf::from(fresh);
@@ -249,7 +340,11 @@ impl SnapshotFile {
             writer.write(region, now, true).map_err(fail)?;
         }
         std::fs::rename(&fresh, &self.path).map_err(fail)?;
-        let directory = self.path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory = self
+            .path
+            .parent()
+            .filter(|directory| !directory.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
         File::open(directory).and_then(|directory| directory.sync_all()).map_err(fail)?;
         Ok(writer)
     }
@@ -259,15 +354,24 @@ fn lock(file: &File, path: &Path) -> Result<(), StartError> {
     match file.try_lock() {
         Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => Err(StartError::SnapshotInUse(path.to_owned())),
-        Err(TryLockError::Error(source)) => Err(StartError::Snapshot { path: path.to_owned(), source: source.into() }),
+        Err(TryLockError::Error(source)) => {
+            Err(StartError::Snapshot { path: path.to_owned(), source: source.into() })
+        }
     }
 }
 
 /// Makes a file with nothing but its header, all of it allocated.
 fn make(fresh: &Path, path: &Path, sizes: Sizes) -> Result<File, StartError> {
-    let fail = |source: io::Error| StartError::Snapshot { path: path.to_owned(), source: source.into() };
-    let options =
-        OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(fresh);
+    let fail =
+        |source: io::Error| StartError::Snapshot { path: path.to_owned(), source: source.into() };
+    let options = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(fresh);
     let mut file = options.map_err(fail)?;
     lock(&file, path)?;
     let bytes = sizes.file_bytes();
@@ -292,8 +396,9 @@ fn zeros(file: &File, bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// The state directory, locked as long as the engine runs. The kernel releases the lock when the process ends, however it ends.
-/// The lock file stays: removing it would let two engines lock two files.
+/// The state directory, locked as long as the engine runs. The kernel releases the lock when the
+/// process ends, however it ends. The lock file stays: removing it would let two engines lock two
+/// files.
 #[derive(Debug)]
 pub(super) struct StateDirectory {
     pub(super) lock: File,
@@ -304,9 +409,11 @@ impl StateDirectory {
         let Place::Directory(path) = place else { return Ok(None) };
         let fail = |source| StartError::State { path: path.clone(), source };
         let made = !path.exists();
-        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => fail(io::ErrorKind::NotADirectory.into()),
-            _ => fail(error),
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(|error| {
+            match error.kind() {
+                io::ErrorKind::AlreadyExists => fail(io::ErrorKind::NotADirectory.into()),
+                _ => fail(error),
+            }
         })?;
         if !is_tmpfs(path).map_err(fail)? {
             if made {
@@ -330,12 +437,19 @@ impl StateDirectory {
         }
     }
 
-    /// Whoever can write to the directory can put other files into the engine's place; and /dev/shm is everybody's.
+    /// Whoever can write to the directory can put other files into the engine's place; and /dev/shm
+    /// is everybody's.
     fn check_owner(path: &Path) -> Result<(), StartError> {
-        let facts = std::fs::metadata(path).map_err(|source| StartError::State { path: path.to_owned(), source })?;
+        let facts = std::fs::metadata(path)
+            .map_err(|source| StartError::State { path: path.to_owned(), source })?;
         let own = rustix::process::geteuid().as_raw();
         if facts.uid() != own || facts.mode() & 0o022 != 0 {
-            return Err(StartError::StateNotOurs { path: path.to_owned(), owner: facts.uid(), mode: facts.mode() & 0o777, own });
+            return Err(StartError::StateNotOurs {
+                path: path.to_owned(),
+                owner: facts.uid(),
+                mode: facts.mode() & 0o777,
+                own,
+            });
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Threads: start, run, drain, stop, hand over.
 //!
-//! An [`Engine`] owns everything it uses; several live in one process without knowing of one another.
+//! An [`Engine`] owns everything it uses; several live in one process without knowing of one
+//! another.
 
 mod channel;
 mod doze;
@@ -75,24 +76,46 @@ impl Engine {
         Self::start_unless(config, &AtomicBool::new(false))
     }
 
-    /// Starts an engine, unless `cancelled` becomes true before it serves: allocating a large region takes seconds.
+    /// Starts an engine, unless `cancelled` becomes true before it serves: allocating a large
+    /// region takes seconds.
     pub fn start_unless(config: &Config, cancelled: &AtomicBool) -> Result<Self, StartError> {
         Self::start_on(config, Vec::new(), cancelled)
     }
 
-    /// The same on sockets that were bound before, as [`crate::net::inherited`] gives them; what fits none of the configured addresses is closed.
-    pub fn start_on(config: &Config, mut inherited: Vec<Inherited>, cancelled: &AtomicBool) -> Result<Self, StartError> {
+    /// The same on sockets that were bound before, as [`crate::net::inherited`] gives them; what
+    /// fits none of the configured addresses is closed.
+    pub fn start_on(
+        config: &Config,
+        mut inherited: Vec<Inherited>,
+        cancelled: &AtomicBool,
+    ) -> Result<Self, StartError> {
         config.validate()?;
         let mut cores = loop_cores(config)?;
         let wanted = cores.len();
-        cores.truncate(config.listen.iter().map(|&address| loops_possible(&inherited, address, wanted)).min().unwrap_or(wanted));
+        cores.truncate(
+            config
+                .listen
+                .iter()
+                .map(|&address| loops_possible(&inherited, address, wanted))
+                .min()
+                .unwrap_or(wanted),
+        );
         // The lock first: who starts the same engine twice is told so.
         let state = StateDirectory::take(&config.state)?;
         let (addresses, sockets) = bind(config, cores.len(), &mut inherited)?;
         let (settings, key) = (settings(config)?, (random()?, random()?));
-        let mut memory = Memory::take(&Start { config, settings: &settings, key, now: clock::now(), cancelled })?;
+        let mut memory = Memory::take(&Start {
+            config,
+            settings: &settings,
+            key,
+            now: clock::now(),
+            cancelled,
+        })?;
         if !inherited.is_empty() {
-            memory.notices.push(format!("{} inherited sockets fit no --listen address and were closed", inherited.len()));
+            memory.notices.push(format!(
+                "{} inherited sockets fit no --listen address and were closed",
+                inherited.len()
+            ));
         }
         if cores.len() < wanted {
             memory.notices.push(format!(
@@ -102,7 +125,10 @@ impl Engine {
             ));
         }
         // Files with members in them stay for the next start, whatever happens now.
-        let (made, begin) = (memory.made && !memory.peopled, if memory.peopled { Begin::Resume } else { Begin::Empty });
+        let (made, begin) = (
+            memory.made && !memory.peopled,
+            if memory.peopled { Begin::Resume } else { Begin::Empty },
+        );
         let mut engine = Self {
             config: config.clone(),
             sockets: Arc::new(sockets),
@@ -120,7 +146,8 @@ impl Engine {
             state,
         };
         let status = Arc::new(SnapshotStatus::default());
-        let started = Prepared::new(engine.parts(settings, &status)).and_then(|prepared| prepared.start(memory.writer, begin));
+        let started = Prepared::new(engine.parts(settings, &status))
+            .and_then(|prepared| prepared.start(memory.writer, begin));
         let started = started.and_then(|(threads, leases)| {
             (engine.threads, engine.resumed) = (Some(threads), leases);
             engine.start_snapshots(memory.snapshot, status)?;
@@ -134,10 +161,22 @@ impl Engine {
 
     fn parts<'a>(&'a self, settings: Settings, snapshot: &'a Arc<SnapshotStatus>) -> Parts<'a> {
         let cookie_key = self.cookie_key;
-        Parts { config: &self.config, cores: &self.cores, sockets: &self.sockets, region: &self.region, settings, snapshot, cookie_key }
+        Parts {
+            config: &self.config,
+            cores: &self.cores,
+            sockets: &self.sockets,
+            region: &self.region,
+            settings,
+            snapshot,
+            cookie_key,
+        }
     }
 
-    fn start_snapshots(&mut self, writer: Option<crate::snapshot::Writer<File>>, status: Arc<SnapshotStatus>) -> Result<(), StartError> {
+    fn start_snapshots(
+        &mut self,
+        writer: Option<crate::snapshot::Writer<File>>,
+        status: Arc<SnapshotStatus>,
+    ) -> Result<(), StartError> {
         let Some(writer) = writer else { return Ok(()) };
         let ((orders, receiver), (failures, told)) = (unbounded(), unbounded());
         self.snapshot_file = writer.disk().try_clone().ok();
@@ -145,7 +184,9 @@ impl Engine {
         let thread = SnapshotThread::new(Arc::clone(&self.region), writer, status, failures);
         let interval = self.config.snapshot_interval;
         let builder = std::thread::Builder::new().name("heartline-snap".into());
-        let thread = builder.spawn(move || thread.run(interval, &receiver)).map_err(StartError::system("starting the snapshot thread"))?;
+        let thread = builder
+            .spawn(move || thread.run(interval, &receiver))
+            .map_err(StartError::system("starting the snapshot thread"))?;
         self.snapshot = Some(Snapshots { orders, thread });
         self.failures = Some(told);
         Ok(())
@@ -161,12 +202,14 @@ impl Engine {
         self.resumed
     }
 
-    /// What whoever runs it should know of its start: where leases came from, and what could not be gone on with.
+    /// What whoever runs it should know of its start: where leases came from, and what could not be
+    /// gone on with.
     pub fn notices(&self) -> &[String] {
         &self.notices
     }
 
-    /// What whoever runs it should know later: that snapshots fail, and that they are written again. To be taken once.
+    /// What whoever runs it should know later: that snapshots fail, and that they are written
+    /// again. To be taken once.
     pub fn take_failures(&mut self) -> Option<Receiver<String>> {
         self.failures.take()
     }
@@ -200,7 +243,8 @@ impl Engine {
         self.shared().loops.iter().map(|status| status.tid.load(Relaxed)).collect()
     }
 
-    /// The receive buffer that the kernel granted each socket, as the kernel counts it (twice what was asked for).
+    /// The receive buffer that the kernel granted each socket, as the kernel counts it (twice what
+    /// was asked for).
     pub fn receive_queue_bytes(&self) -> usize {
         self.sockets[0][0].queue_bytes()
     }
@@ -210,15 +254,22 @@ impl Engine {
         self.sockets[0][0].coalesces()
     }
 
-    /// Takes over what can change while it runs: deny list, quota, snapshot interval. Everything else that differs is refused, all together
-    /// and with nothing changed.
+    /// Takes over what can change while it runs: deny list, quota, snapshot interval. Everything
+    /// else that differs is refused, all together and with nothing changed.
     pub fn reload(&mut self, config: &Config) -> Result<(), ConfigError> {
         config.validate()?;
-        let changeable =
-            Config { deny: config.deny.clone(), quota: config.quota, snapshot_interval: config.snapshot_interval, ..self.config.clone() };
+        let changeable = Config {
+            deny: config.deny.clone(),
+            quota: config.quota,
+            snapshot_interval: config.snapshot_interval,
+            ..self.config.clone()
+        };
         let fixed = changeable.differences(config);
         if !fixed.is_empty() {
-            let reason = format!("{} can't change while the engine runs; start it anew or with --replace", fixed.join(", "));
+            let reason = format!(
+                "{} can't change while the engine runs; start it anew or with --replace",
+                fixed.join(", ")
+            );
             return Err(ConfigError { setting: "reload", reason });
         }
         self.config = changeable;
@@ -229,7 +280,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether the registrar has looked at its timers and commands since the last call. It is woken for the next.
+    /// Whether the registrar has looked at its timers and commands since the last call. It is woken
+    /// for the next.
     pub fn is_alive(&self) -> bool {
         self.shared().check_registrar()
     }
@@ -241,7 +293,8 @@ impl Engine {
         }
     }
 
-    /// Waits until the threads have ended and a last snapshot is on the disk. The memory files stay for the next engine.
+    /// Waits until the threads have ended and a last snapshot is on the disk. The memory files stay
+    /// for the next engine.
     ///
     /// # Panics
     /// When one of them panicked.
@@ -271,9 +324,10 @@ fn tid() -> u32 {
 }
 
 fn random() -> Result<u64, StartError> {
-    rand::rngs::SysRng
-        .try_next_u64()
-        .map_err(|error| StartError::System { what: "getting random numbers from the kernel", source: std::io::Error::other(error) })
+    rand::rngs::SysRng.try_next_u64().map_err(|error| StartError::System {
+        what: "getting random numbers from the kernel",
+        source: std::io::Error::other(error),
+    })
 }
 
 fn quota(config: &Config) -> u32 {
@@ -293,18 +347,26 @@ fn settings(config: &Config) -> Result<Settings, StartError> {
 fn loop_cores(config: &Config) -> Result<Vec<usize>, StartError> {
     let cores = config.loop_cores();
     if cores.is_empty() {
-        return Err(StartError::System { what: "reading the CPUs that the process may use", source: std::io::Error::last_os_error() });
+        return Err(StartError::System {
+            what: "reading the CPUs that the process may use",
+            source: std::io::Error::last_os_error(),
+        });
     }
     Ok(cores)
 }
 
 /// Binds every address for every loop; the result is ordered by loop.
-fn bind(config: &Config, loops: usize, inherited: &mut Vec<Inherited>) -> Result<(Vec<SocketAddr>, SocketTable), StartError> {
+fn bind(
+    config: &Config,
+    loops: usize,
+    inherited: &mut Vec<Inherited>,
+) -> Result<(Vec<SocketAddr>, SocketTable), StartError> {
     let mut addresses = Vec::new();
     let mut by_loop: Vec<Vec<Socket>> = (0..loops).map(|_| Vec::new()).collect();
     for &address in &config.listen {
         let group = bind_group(address, loops, config.receive_buffer, inherited)?;
-        addresses.push(group[0].local_addr().map_err(StartError::system("reading a bound address"))?);
+        addresses
+            .push(group[0].local_addr().map_err(StartError::system("reading a bound address"))?);
         by_loop.iter_mut().zip(group).for_each(|(sockets, socket)| sockets.push(socket));
     }
     Ok((addresses, by_loop.into_iter().map(Vec::into_boxed_slice).collect()))

@@ -1,4 +1,5 @@
-//! What a loop remembers of one of its sockets: how far it has been drained, and what was dropped there.
+//! What a loop remembers of one of its sockets: how far it has been drained, and what was dropped
+//! there.
 
 use crate::clock::Nanos;
 
@@ -11,7 +12,8 @@ pub(super) struct Port {
     pub(super) drained: Nanos,
     /// Received so far.
     pub(super) messages: u64,
-    /// A time, and after how many messages the socket is drained up to it even if it never runs empty.
+    /// A time, and after how many messages the socket is drained up to it even if it never runs
+    /// empty.
     goal: Option<(Nanos, u64)>,
     /// The kernel's 32-bit drop count, and the drops it stands for.
     drops_raw: u32,
@@ -24,8 +26,9 @@ impl Port {
         Self { ready: true, drained: 0, messages: 0, goal: None, drops_raw, drops: 0 }
     }
 
-    /// A drain is wanted, and at most `waiting` messages waited here at the time `counted` or later, but before now. What is counted anew waits for
-    /// the goal that there is: put off for each new one, none would be reached.
+    /// A drain is wanted, and at most `waiting` messages waited here at the time `counted` or
+    /// later, but before now. What is counted anew waits for the goal that there is: put off for
+    /// each new one, none would be reached.
     pub(super) fn aim(&mut self, (counted, waiting): (Nanos, u64)) {
         if self.goal.is_none() {
             self.goal = Some((counted, self.messages + waiting));

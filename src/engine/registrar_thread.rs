@@ -1,4 +1,5 @@
-//! The thread around the registrar: commands in, observations in, replies out, sleep until something is due.
+//! The thread around the registrar: commands in, observations in, replies out, sleep until
+//! something is due.
 
 use super::shared::Shared;
 use super::snapshot_thread::SnapshotStatus;
@@ -44,7 +45,8 @@ impl RegistrarThread {
         // Drops as the kernel last told, for each socket; 32 bits that wrap.
         let sockets = shared.sockets.iter().flat_map(|group| group.iter());
         // What was dropped under a former engine is no news.
-        let mut drops: Vec<(u32, u64)> = sockets.map(|socket| (socket.drops_at_start(), 0)).collect();
+        let mut drops: Vec<(u32, u64)> =
+            sockets.map(|socket| (socket.drops_at_start(), 0)).collect();
         let mut armed = None;
         loop {
             let ended = shared.ended.load(SeqCst) as usize == shared.loops.len();
@@ -72,7 +74,12 @@ impl RegistrarThread {
     }
 
     /// Takes a group of commands and sends what they answer.
-    fn commands(&mut self, registrar: &mut Registrar, sent: &mut Sent, drops: &mut [(u32, u64)]) -> usize {
+    fn commands(
+        &mut self,
+        registrar: &mut Registrar,
+        sent: &mut Sent,
+        drops: &mut [(u32, u64)],
+    ) -> usize {
         let mut count = 0;
         while count < COMMANDS_PER_STEP
             && let Some(command) = self.shared.commands.pop()
@@ -94,14 +101,20 @@ impl RegistrarThread {
         count
     }
 
-    /// What the engine knows of its hearing: drain times first, drop counts after, so that every drop before the drain is in the counts.
+    /// What the engine knows of its hearing: drain times first, drop counts after, so that every
+    /// drop before the drain is in the counts.
     fn observe(&mut self, registrar: &Registrar, drops: &mut [(u32, u64)]) -> Observed {
         let drained = self.shared.rendezvous.drained();
         let known: u64 = drops.iter().map(|&(_, total)| total).sum();
         if registrar.is_judging() || self.shared.drops_seen() > known {
             self.read_drops(drops);
         }
-        Observed { now: clock::now(), drained, drops: drops.iter().map(|&(_, total)| total).sum(), stall: self.shared.take_stall() }
+        Observed {
+            now: clock::now(),
+            drained,
+            drops: drops.iter().map(|&(_, total)| total).sum(),
+            stall: self.shared.take_stall(),
+        }
     }
 
     fn read_drops(&self, drops: &mut [(u32, u64)]) {
@@ -115,16 +128,27 @@ impl RegistrarThread {
     }
 
     fn has_work(&self, next: &Next) -> bool {
-        !self.shared.commands.is_empty() || next.drain.is_some_and(|drain| self.shared.rendezvous.drained() >= drain)
+        !self.shared.commands.is_empty()
+            || next.drain.is_some_and(|drain| self.shared.rendezvous.drained() >= drain)
     }
 
-    fn sleep(&mut self, events: &mut mio::Events, wake_at: Option<Nanos>, armed: &mut Option<Nanos>) {
+    fn sleep(
+        &mut self,
+        events: &mut mio::Events,
+        wake_at: Option<Nanos>,
+        armed: &mut Option<Nanos>,
+    ) {
         if wake_at != *armed {
             // An absolute time of zero disarms.
             let at = wake_at.unwrap_or(0);
-            let time = Timespec { tv_sec: (at / clock::NANOS_PER_SECOND) as i64, tv_nsec: (at % clock::NANOS_PER_SECOND) as i64 };
-            let spec = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: time };
-            timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &spec).expect("an armed timer takes any time");
+            let time = Timespec {
+                tv_sec: (at / clock::NANOS_PER_SECOND) as i64,
+                tv_nsec: (at % clock::NANOS_PER_SECOND) as i64,
+            };
+            let spec =
+                Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: time };
+            timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &spec)
+                .expect("an armed timer takes any time");
             *armed = wake_at;
         }
         // An interrupted poll is a wake-up like any other.
@@ -153,7 +177,10 @@ impl RegistrarThread {
         set(Stat::Suspect, u64::from(counts.suspect));
         set(Stat::Held, u64::from(counts.held));
         set(Stat::Down, u64::from(counts.down));
-        set(Stat::Services, u64::from(self.region.service_count().expect("nobody disturbs the writer").1));
+        set(
+            Stat::Services,
+            u64::from(self.region.service_count().expect("nobody disturbs the writer").1),
+        );
         set(Stat::Datagrams, tally.datagrams);
         set(Stat::BytesReceived, tally.bytes);
         set(Stat::FramesBad, tally.bad);
@@ -172,22 +199,30 @@ impl RegistrarThread {
         set(Stat::FeedSequence, self.region.feed().head());
         set(Stat::Holds, counts.holds);
         set(Stat::Deafness, counts.deafness);
-        set(Stat::HoldMs, hold.map_or(0, |hold| (now.saturating_sub(hold.since) / clock::NANOS_PER_MS).max(1)));
+        set(
+            Stat::HoldMs,
+            hold.map_or(0, |hold| (now.saturating_sub(hold.since) / clock::NANOS_PER_MS).max(1)),
+        );
         set(Stat::HoldSilent, hold.map_or(0, |hold| u64::from(hold.silent)));
         set(Stat::HoldLive, hold.map_or(0, |hold| u64::from(hold.live)));
         set(Stat::Snapshot, snapshot);
         set(Stat::SnapshotAgeMs, snapshot_age_ms);
         set(Stat::SnapshotFailures, snapshot_failures);
-        self.replies.put(from, Header::reply(Kind::Stats, Status::Ok, STATS as u16, from.tag), &[numbers.as_bytes()]);
+        self.replies.put(
+            from,
+            Header::reply(Kind::Stats, Status::Ok, STATS as u16, from.tag),
+            &[numbers.as_bytes()],
+        );
     }
 
-    /// CPU time of the engine's threads: the first number of `/proc/self/task/TID/schedstat` (Documentation/scheduler/sched-stats.rst).
-    /// Read once in ten milliseconds at most.
+    /// CPU time of the engine's threads: the first number of `/proc/self/task/TID/schedstat`
+    /// (Documentation/scheduler/sched-stats.rst). Read once in ten milliseconds at most.
     fn cpu_ns(&mut self, now: Nanos) -> u64 {
         if now < self.cpu_read.0 + 10 * clock::NANOS_PER_MS {
             return self.cpu_read.1;
         }
-        let tids = self.shared.loops.iter().map(|status| &status.tid).chain([&self.shared.registrar_tid]);
+        let tids =
+            self.shared.loops.iter().map(|status| &status.tid).chain([&self.shared.registrar_tid]);
         let sum = tids.map(|tid| {
             let path = format!("/proc/self/task/{}/schedstat", tid.load(Relaxed));
             let text = std::fs::read_to_string(path).unwrap_or_default();

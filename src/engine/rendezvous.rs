@@ -1,8 +1,10 @@
 //! Who sleeps, who must be woken, and how far each loop has drained its sockets.
 //!
-//! Two threads that must not miss one another do the same on both sides: store what the other looks for, fence, look for what the other
-//! stores (Dekker, with the fences of C++20 [atomics.fences]). Whoever announces sleep looks for work afterwards; whoever makes work looks for
-//! sleepers afterwards. So at least one of the two sees the other. Sleeping and waking themselves are the caller's.
+//! Two threads that must not miss one another do the same on both sides: store what the other looks
+//! for, fence, look for what the other stores (Dekker, with the fences of C++20 [atomics.fences]).
+//! Whoever announces sleep looks for work afterwards; whoever makes work looks for sleepers
+//! afterwards. So at least one of the two sees the other. Sleeping and waking themselves are the
+//! caller's.
 
 use crate::clock::Nanos;
 use crate::sync::{AtomicBool, AtomicU64, fence};
@@ -15,7 +17,8 @@ struct Signal {
     /// Whatever had arrived at the loop's sockets before this time has been applied.
     drained: AtomicU64,
     sleeping: AtomicBool,
-    /// No socket of the loop had more messages than this waiting at the time `counted`, or at a later one. The registrar writes it.
+    /// No socket of the loop had more messages than this waiting at the time `counted`, or at a
+    /// later one. The registrar writes it.
     waiting: AtomicU64,
 }
 
@@ -39,7 +42,8 @@ impl Rendezvous {
 
     /// A loop has applied whatever had arrived before this time.
     pub(super) fn publish_drained(&self, number: usize, at: Nanos) {
-        // Release: pairs with the acquire load in `drained`; the beats applied before are visible to who sees this time.
+        // Release: pairs with the acquire load in `drained`; the beats applied before are visible
+        // to who sees this time.
         self.loops[number].drained.store(at, Release);
     }
 
@@ -56,16 +60,18 @@ impl Rendezvous {
         self.drain_wanted.load(Acquire)
     }
 
-    /// A time, not before that of a drain that the loop has seen to be wanted, and how many messages waited then or later at any one of its
-    /// sockets at most.
+    /// A time, not before that of a drain that the loop has seen to be wanted, and how many
+    /// messages waited then or later at any one of its sockets at most.
     pub(super) fn waiting(&self, number: usize) -> (Nanos, u64) {
-        // Acquire: pairs with the release store in `want_drain`. A later number with an earlier time is as true.
+        // Acquire: pairs with the release store in `want_drain`. A later number with an earlier
+        // time is as true.
         let counted = self.counted.load(Acquire);
         (counted, self.loops[number].waiting.load(Relaxed))
     }
 
-    /// The registrar asks every loop to drain after `time`. `counted` tells a time that is not before that one, `waiting` how many messages wait
-    /// after that at any one socket of a loop at most, and `wake` wakes those that sleep.
+    /// The registrar asks every loop to drain after `time`. `counted` tells a time that is not
+    /// before that one, `waiting` how many messages wait after that at any one socket of a loop at
+    /// most, and `wake` wakes those that sleep.
     pub(super) fn want_drain(
         &self,
         time: Nanos,
@@ -81,10 +87,12 @@ impl Rendezvous {
             for (number, signal) in self.loops.iter().enumerate() {
                 signal.waiting.store(waiting(number), Relaxed);
             }
-            // Release: pairs with the acquire load in `waiting`; whoever sees this time sees these numbers or later ones.
+            // Release: pairs with the acquire load in `waiting`; whoever sees this time sees these
+            // numbers or later ones.
             self.counted.store(counted, Release);
         }
-        // Release: pairs with the acquire load in `drain_wanted`; whoever sees this wish sees that time or a later one.
+        // Release: pairs with the acquire load in `drain_wanted`; whoever sees this wish sees that
+        // time or a later one.
         self.drain_wanted.store(time, Release);
         if time == 0 {
             return;
@@ -102,8 +110,8 @@ impl Rendezvous {
     pub(super) fn may_sleep(&self, number: usize) -> bool {
         let signal = &self.loops[number];
         signal.sleeping.store(true, Relaxed);
-        // The announcement, and the drain time published before, above; the wishes below. Pairs with the fences in `want_drain`,
-        // `registrar_sleeps` and `stop`.
+        // The announcement, and the drain time published before, above; the wishes below. Pairs
+        // with the fences in `want_drain`, `registrar_sleeps` and `stop`.
         fence(SeqCst);
         let may = self.drain_wanted() <= signal.drained.load(Relaxed) && !self.stop.load(Relaxed);
         if !may {
@@ -117,14 +125,16 @@ impl Rendezvous {
         self.loops[number].sleeping.store(false, Relaxed);
     }
 
-    /// The drain that is wanted, if it is complete and was not `reported` yet: then the registrar must be woken. To be asked after
-    /// [`Self::may_sleep`] once more: before it, a drain and a wish can miss one another.
+    /// The drain that is wanted, if it is complete and was not `reported` yet: then the registrar
+    /// must be woken. To be asked after [`Self::may_sleep`] once more: before it, a drain and a
+    /// wish can miss one another.
     pub(super) fn drain_to_report(&self, reported: Nanos) -> Option<Nanos> {
         let wanted = self.drain_wanted();
         (wanted != reported && wanted != 0 && self.drained() >= wanted).then_some(wanted)
     }
 
-    /// Whether the registrar sleeps, and the caller is the one to wake it. To be asked after the work for it was made.
+    /// Whether the registrar sleeps, and the caller is the one to wake it. To be asked after the
+    /// work for it was made.
     pub(super) fn must_wake_registrar(&self) -> bool {
         // The work above, the sleeper below; pairs with the fence in `registrar_sleeps`.
         fence(SeqCst);
@@ -134,7 +144,8 @@ impl Rendezvous {
     /// The registrar is about to sleep; it must look for work once more after this.
     pub(super) fn registrar_sleeps(&self) {
         self.registrar_sleeping.store(true, Relaxed);
-        // The announcement, and the drain wanted before, above; the work below. Pairs with the fences in `must_wake_registrar` and `may_sleep`.
+        // The announcement, and the drain wanted before, above; the work below. Pairs with the
+        // fences in `must_wake_registrar` and `may_sleep`.
         fence(SeqCst);
     }
 

@@ -1,4 +1,5 @@
-//! What the threads of one engine share beside the region: the rendezvous, sockets, the command queue, and counters.
+//! What the threads of one engine share beside the region: the rendezvous, sockets, the command
+//! queue, and counters.
 //!
 //! Each loop has a line of counters of its own that only it writes.
 
@@ -40,7 +41,15 @@ impl LoopStatus {
     }
 
     pub(super) fn publish_counters(&self, tally: &Tally, sent: &Sent) {
-        let values = [tally.datagrams, tally.bytes, tally.bad, tally.accepted, tally.old, tally.refused, tally.naks_suppressed];
+        let values = [
+            tally.datagrams,
+            tally.bytes,
+            tally.bad,
+            tally.accepted,
+            tally.old,
+            tally.refused,
+            tally.naks_suppressed,
+        ];
         for (counter, value) in self.tally.iter().zip(values) {
             counter.store(value, Relaxed);
         }
@@ -110,7 +119,9 @@ impl Shared {
 
     /// Sums of the counters of all loops.
     pub(super) fn totals(&self) -> (Tally, Sent) {
-        let sum = |pick: fn(&LoopStatus) -> &AtomicU64| self.loops.iter().map(|status| pick(status).load(Relaxed)).sum::<u64>();
+        let sum = |pick: fn(&LoopStatus) -> &AtomicU64| {
+            self.loops.iter().map(|status| pick(status).load(Relaxed)).sum::<u64>()
+        };
         let tally = Tally {
             datagrams: sum(|status| &status.tally[0]),
             bytes: sum(|status| &status.tally[1]),
@@ -120,8 +131,11 @@ impl Shared {
             refused: sum(|status| &status.tally[5]),
             naks_suppressed: sum(|status| &status.tally[6]),
         };
-        let sent =
-            Sent { replies: sum(|status| &status.sent[0]), bytes: sum(|status| &status.sent[1]), dropped: sum(|status| &status.sent[2]) };
+        let sent = Sent {
+            replies: sum(|status| &status.sent[0]),
+            bytes: sum(|status| &status.sent[1]),
+            dropped: sum(|status| &status.sent[2]),
+        };
         (tally, sent)
     }
 
@@ -136,7 +150,9 @@ impl Shared {
                 }
             }
         };
-        let waiting = |number: usize| self.sockets[number].iter().map(Socket::waiting_messages_max).max().unwrap_or(0);
+        let waiting = |number: usize| {
+            self.sockets[number].iter().map(Socket::waiting_messages_max).max().unwrap_or(0)
+        };
         self.rendezvous.want_drain(time, counted, waiting, |number| self.wake_loop(number));
     }
 
@@ -145,7 +161,8 @@ impl Shared {
         let _ = self.wakers[number].wake();
     }
 
-    /// Wakes the registrar if it sleeps. One `send` on a local socket: on a loop, nothing but receive, send and poll calls happen.
+    /// Wakes the registrar if it sleeps. One `send` on a local socket: on a loop, nothing but
+    /// receive, send and poll calls happen.
     pub(super) fn wake_registrar(&self) {
         if self.rendezvous.must_wake_registrar() {
             let _ = send(&self.registrar_wake, &[0], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
@@ -162,8 +179,13 @@ impl Shared {
     /// The settings to take over, if there are others.
     pub(super) fn take_settings(&self) -> Option<(u32, DenyList)> {
         // Acquire: pairs with the store of `reconfigure`; the lock is not touched at most looks.
-        let changed = self.settings_changed.load(Acquire) && self.settings_changed.swap(false, Acquire);
-        if changed { self.settings.lock().unwrap_or_else(PoisonError::into_inner).take() } else { None }
+        let changed =
+            self.settings_changed.load(Acquire) && self.settings_changed.swap(false, Acquire);
+        if changed {
+            self.settings.lock().unwrap_or_else(PoisonError::into_inner).take()
+        } else {
+            None
+        }
     }
 
     /// The registrar has looked.
@@ -178,7 +200,8 @@ impl Shared {
         alive
     }
 
-    /// Tells every thread to end after what it has in hand; what waits at the sockets is somebody else's.
+    /// Tells every thread to end after what it has in hand; what waits at the sockets is somebody
+    /// else's.
     pub(super) fn leave(&self) {
         self.leave_queues.store(true, Relaxed);
         self.stop();

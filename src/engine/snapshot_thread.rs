@@ -1,4 +1,5 @@
-//! The thread that writes snapshots: the only one that writes to a disk, and the one that everybody else goes before.
+//! The thread that writes snapshots: the only one that writes to a disk, and the one that everybody
+//! else goes before.
 
 use crate::clock::{self, NANOS_PER_MS, Nanos};
 use crate::region::Region;
@@ -31,7 +32,8 @@ pub(super) struct SnapshotStatus {
 }
 
 impl SnapshotStatus {
-    /// Number of the newest snapshot on the disk, milliseconds since it was written, and how many could not be.
+    /// Number of the newest snapshot on the disk, milliseconds since it was written, and how many
+    /// could not be.
     pub(super) fn read(&self, now: Nanos) -> (u64, u64, u64) {
         let age = now.saturating_sub(self.written_at.load(Relaxed)) / NANOS_PER_MS;
         (self.number.load(Relaxed), age, self.failures.load(Relaxed))
@@ -47,13 +49,19 @@ pub(super) struct SnapshotThread {
 }
 
 impl SnapshotThread {
-    pub(super) fn new(region: Arc<Region>, writer: Writer<File>, status: Arc<SnapshotStatus>, failures: Sender<String>) -> Self {
+    pub(super) fn new(
+        region: Arc<Region>,
+        writer: Writer<File>,
+        status: Arc<SnapshotStatus>,
+        failures: Sender<String>,
+    ) -> Self {
         status.number.store(writer.number(), Relaxed);
         status.written_at.store(clock::now(), Relaxed);
         Self { region, writer, status, failures, failing: false }
     }
 
-    /// Runs until it is told to end; returns the file, which stays locked as long as it is open, and whether the last write did well.
+    /// Runs until it is told to end; returns the file, which stays locked as long as it is open,
+    /// and whether the last write did well.
     pub(super) fn run(mut self, mut interval: Duration, orders: &Receiver<Order>) -> (File, bool) {
         // Lowest priority: beats go before. Whoever may not even do that writes all the same.
         let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19);
@@ -71,7 +79,9 @@ impl SnapshotThread {
     }
 
     fn write(&mut self, complete: bool) {
-        let written = self.check_file().and_then(|()| self.writer.write(&self.region, clock::now(), complete));
+        let written = self
+            .check_file()
+            .and_then(|()| self.writer.write(&self.region, clock::now(), complete));
         match written {
             Ok(written) => {
                 if let Some(written) = written {
@@ -79,7 +89,10 @@ impl SnapshotThread {
                     self.status.written_at.store(clock::now(), Relaxed);
                 }
                 if std::mem::take(&mut self.failing) {
-                    self.tell(format!("snapshots are written again; generation {} is on the disk", self.writer.number()));
+                    self.tell(format!(
+                        "snapshots are written again; generation {} is on the disk",
+                        self.writer.number()
+                    ));
                 }
             }
             Err(error) => {
@@ -98,7 +111,9 @@ impl SnapshotThread {
     fn check_file(&self) -> io::Result<()> {
         let facts = self.writer.disk().metadata()?;
         if facts.nlink() == 0 || facts.len() < self.writer.file_bytes() {
-            return Err(io::Error::other("the file was removed or cut short; start the engine anew"));
+            return Err(io::Error::other(
+                "the file was removed or cut short; start the engine anew",
+            ));
         }
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! The threads of an engine: made first, with everything that can fail; then started; then stopped, with the right to change the region given back.
+//! The threads of an engine: made first, with everything that can fail; then started; then stopped,
+//! with the right to change the region given back.
 
 use super::event_loop::EventLoop;
 use super::registrar_thread::RegistrarThread;
@@ -33,9 +34,11 @@ use std::thread::JoinHandle;
 pub(super) enum Begin {
     /// There is nobody.
     Empty,
-    /// Derived tables are made before a loop runs: whoever wrote the region did perhaps not end in order.
+    /// Derived tables are made before a loop runs: whoever wrote the region did perhaps not end in
+    /// order.
     Resume,
-    /// The one before has just ended in order: loops run at once, and the registrar finds its way meanwhile.
+    /// The one before has just ended in order: loops run at once, and the registrar finds its way
+    /// meanwhile.
     TakeOver,
 }
 
@@ -66,7 +69,8 @@ pub(super) struct Threads {
     pub(super) shared: Arc<Shared>,
     loops: Vec<JoinHandle<()>>,
     registrar: JoinHandle<Registrar>,
-    /// Where they said that they serve. Kept, for the last to leave a channel frees it, and a loop must not.
+    /// Where they said that they serve. Kept, for the last to leave a channel frees it, and a loop
+    /// must not.
     #[expect(dead_code, reason = "only its end matters")]
     started: crossbeam::channel::Receiver<u32>,
 }
@@ -74,12 +78,21 @@ pub(super) struct Threads {
 impl Prepared {
     pub(super) fn new(parts: Parts<'_>) -> Result<Self, StartError> {
         let Parts { config, cores, sockets, region, settings, snapshot, cookie_key } = parts;
-        let mut random = StdRng::try_from_rng(&mut rand::rngs::SysRng)
-            .map_err(|error| StartError::System { what: "getting random numbers from the kernel", source: std::io::Error::other(error) })?;
-        let (registrar_wake, wake) = UnixDatagram::pair().map_err(StartError::system("making a socket pair"))?;
+        let mut random =
+            StdRng::try_from_rng(&mut rand::rngs::SysRng).map_err(|error| StartError::System {
+                what: "getting random numbers from the kernel",
+                source: std::io::Error::other(error),
+            })?;
+        let (registrar_wake, wake) =
+            UnixDatagram::pair().map_err(StartError::system("making a socket pair"))?;
         let (polls, wakers) = make_polls(sockets)?;
         let commands = Arc::new(ArrayQueue::new(COMMAND_QUEUE));
-        let shared = Arc::new(Shared::new(Arc::clone(sockets), Arc::clone(&commands), wakers, registrar_wake));
+        let shared = Arc::new(Shared::new(
+            Arc::clone(sockets),
+            Arc::clone(&commands),
+            wakers,
+            registrar_wake,
+        ));
         let cookies = Cookies::new(cookie_key);
         let make = |(number, poll)| EventLoop {
             shared: Arc::clone(&shared),
@@ -98,17 +111,31 @@ impl Prepared {
             replies: Replies::default(),
         };
         let loops: Vec<EventLoop> = polls.into_iter().enumerate().map(make).collect();
-        let tables = region.geometry().heart_bytes() + region.geometry().public_bytes() + region.changed_bytes();
-        let buffers: usize = loops.iter().map(|one| one.receive.memory_bytes() + one.dataplane.memory_bytes()).sum();
-        shared.memory_bytes.store((tables + COMMAND_QUEUE * size_of::<Command>() + buffers) as u64, Relaxed);
-        let registrar = registrar_thread(&shared, region, wake, random, settings.epoch, Arc::clone(snapshot))?;
-        Ok(Self { shared, region: Arc::clone(region), settings, cores: cores.to_vec(), loops, registrar })
+        let tables = region.geometry().heart_bytes()
+            + region.geometry().public_bytes()
+            + region.changed_bytes();
+        let buffers: usize =
+            loops.iter().map(|one| one.receive.memory_bytes() + one.dataplane.memory_bytes()).sum();
+        shared
+            .memory_bytes
+            .store((tables + COMMAND_QUEUE * size_of::<Command>() + buffers) as u64, Relaxed);
+        let registrar =
+            registrar_thread(&shared, region, wake, random, settings.epoch, Arc::clone(snapshot))?;
+        Ok(Self {
+            shared,
+            region: Arc::clone(region),
+            settings,
+            cores: cores.to_vec(),
+            loops,
+            registrar,
+        })
     }
 
     /// Starts the threads and returns when they serve; with the number of leases there are.
     pub(super) fn start(self, writer: Writer, begin: Begin) -> Result<(Threads, u32), StartError> {
         let Self { shared, region, settings, cores, loops, registrar } = self;
-        // No loop takes a datagram before all threads are there: if one can't be, what waits at the sockets is the old engine's.
+        // No loop takes a datagram before all threads are there: if one can't be, what waits at the
+        // sockets is the old engine's.
         let (open, gate) = crossbeam::channel::bounded::<()>(0);
         let count = loops.len() + 1;
         let (ready, started) = crossbeam::channel::bounded(count);
@@ -124,7 +151,8 @@ impl Prepared {
             let run = move || {
                 // A core that was taken away since the start leaves the loop unpinned, not dead.
                 core_affinity::set_for_current(core_affinity::CoreId { id: core });
-                // The kernel may else prolong each short sleep by 50 µs (prctl(2), `PR_SET_TIMERSLACK`).
+                // The kernel may else prolong each short sleep by 50 µs (prctl(2),
+                // `PR_SET_TIMERSLACK`).
                 let _ = set_current_timer_slack(NonZeroU64::new(1));
                 event_loop.shared.loops[event_loop.number].tid.store(tid(), Relaxed);
                 if gate.recv().is_ok() {
@@ -135,11 +163,18 @@ impl Prepared {
                 }
             };
             let name = format!("heartline-{core}");
-            threads.push(std::thread::Builder::new().name(name).spawn(run).map_err(StartError::system("starting a loop"))?);
+            threads.push(
+                std::thread::Builder::new()
+                    .name(name)
+                    .spawn(run)
+                    .map_err(StartError::system("starting a loop"))?,
+            );
         }
         let run = move || {
             registrar.shared.registrar_tid.store(tid(), Relaxed);
-            let state = early.unwrap_or_else(|(region, writer, settings)| Registrar::take_over(region, writer, settings, clock::now()));
+            let state = early.unwrap_or_else(|(region, writer, settings)| {
+                Registrar::take_over(region, writer, settings, clock::now())
+            });
             registrar.shared.memory_bytes.fetch_add(state.memory_bytes() as u64, Relaxed);
             let counts = state.counts();
             let _ = ready.send(counts.up + counts.suspect + counts.down);
@@ -157,9 +192,14 @@ impl Prepared {
 }
 
 impl Threads {
-    /// Waits until the threads have ended, which they do after [`Shared::stop`]. `None`: one of them panicked.
+    /// Waits until the threads have ended, which they do after [`Shared::stop`]. `None`: one of
+    /// them panicked.
     pub(super) fn join(self) -> Option<Writer> {
-        let whole = self.loops.into_iter().map(JoinHandle::join).fold(true, |whole, ended| whole & ended.is_ok());
+        let whole = self
+            .loops
+            .into_iter()
+            .map(JoinHandle::join)
+            .fold(true, |whole, ended| whole & ended.is_ok());
         let registrar = self.registrar.join().ok()?;
         whole.then(|| registrar.release().1)
     }
@@ -172,7 +212,9 @@ fn make_polls(sockets: &SocketTable) -> Result<(Vec<Poll>, Box<[mio::Waker]>), S
         let poll = Poll::new().map_err(StartError::system(fail))?;
         for (number, socket) in group.iter().enumerate() {
             let fd = socket.as_raw_fd();
-            poll.registry().register(&mut SourceFd(&fd), Token(number), Interest::READABLE).map_err(StartError::system(fail))?;
+            poll.registry()
+                .register(&mut SourceFd(&fd), Token(number), Interest::READABLE)
+                .map_err(StartError::system(fail))?;
         }
         wakers.push(mio::Waker::new(poll.registry(), WAKER).map_err(StartError::system(fail))?);
         polls.push(poll);
@@ -189,12 +231,15 @@ fn registrar_thread(
     snapshot: Arc<SnapshotStatus>,
 ) -> Result<RegistrarThread, StartError> {
     let fail = "making the registrar's timer";
-    let timer: OwnedFd = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)
-        .map_err(|error| StartError::system(fail)(error.into()))?;
+    let timer: OwnedFd =
+        timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)
+            .map_err(|error| StartError::system(fail)(error.into()))?;
     let poll = Poll::new().map_err(StartError::system(fail))?;
     wake.set_nonblocking(true).map_err(StartError::system(fail))?;
     for (token, fd) in [timer.as_raw_fd(), wake.as_raw_fd()].into_iter().enumerate() {
-        poll.registry().register(&mut SourceFd(&fd), Token(token), Interest::READABLE).map_err(StartError::system(fail))?;
+        poll.registry()
+            .register(&mut SourceFd(&fd), Token(token), Interest::READABLE)
+            .map_err(StartError::system(fail))?;
     }
     Ok(RegistrarThread {
         shared: Arc::clone(shared),

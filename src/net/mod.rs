@@ -1,7 +1,7 @@
 //! Sockets and batches: the only room that talks to the network.
 //!
-//! Buffers and message headers live as long as the loop that owns them; only what the kernel overwrote is set again. A datagram that
-//! can't be received or sent costs its neighbours nothing.
+//! Buffers and message headers live as long as the loop that owns them; only what the kernel
+//! overwrote is set again. A datagram that can't be received or sent costs its neighbours nothing.
 
 mod address;
 mod inherited;

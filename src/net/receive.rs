@@ -7,7 +7,8 @@ use crate::limits::{RECEIVE_BATCH, RECEIVE_BUFFER_BYTES};
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// Room for the control messages a datagram can come with: GRO segment size, drop count, destination address.
+/// Room for the control messages a datagram can come with: GRO segment size, drop count,
+/// destination address.
 const CONTROL_WORDS: usize = 16;
 /// `UDP_GRO` of `linux/udp.h`.
 const UDP_GRO: libc::c_int = 104;
@@ -23,7 +24,8 @@ pub struct ReceiveBatch {
     used: usize,
 }
 
-// SAFETY: the pointers in `headers` and `_vectors` lead to the other fields' heap memory, which moves with the batch.
+// SAFETY: the pointers in `headers` and `_vectors` lead to the other fields' heap memory, which
+// moves with the batch.
 unsafe impl Send for ReceiveBatch {}
 
 /// One received message: a datagram, or several of one sender that the kernel put together.
@@ -47,8 +49,13 @@ impl Default for ReceiveBatch {
         let mut buffers = vec![1; RECEIVE_BATCH * RECEIVE_BUFFER_BYTES].into_boxed_slice();
         let mut names = Box::new([RawAddress::default(); RECEIVE_BATCH]);
         let mut controls = Box::new([[0; CONTROL_WORDS]; RECEIVE_BATCH]);
-        let mut vectors = Box::new([libc::iovec { iov_base: std::ptr::null_mut(), iov_len: RECEIVE_BUFFER_BYTES }; RECEIVE_BATCH]);
-        for (vector, buffer) in vectors.iter_mut().zip(buffers.chunks_exact_mut(RECEIVE_BUFFER_BYTES)) {
+        let mut vectors = Box::new(
+            [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: RECEIVE_BUFFER_BYTES };
+                RECEIVE_BATCH],
+        );
+        for (vector, buffer) in
+            vectors.iter_mut().zip(buffers.chunks_exact_mut(RECEIVE_BUFFER_BYTES))
+        {
             vector.iov_base = buffer.as_mut_ptr().cast();
         }
         let headers = Box::new(std::array::from_fn(|at| {
@@ -69,7 +76,8 @@ impl ReceiveBatch {
         self.buffers.len()
     }
 
-    /// Receives what waits at the socket, without waiting. Fewer than [`RECEIVE_BATCH`] messages mean that nothing was left.
+    /// Receives what waits at the socket, without waiting. Fewer than [`RECEIVE_BATCH`] messages
+    /// mean that nothing was left.
     pub fn receive(&mut self, socket: &Socket) -> io::Result<usize> {
         for header in &mut self.headers[..self.used] {
             header.msg_hdr.msg_namelen = size_of::<RawAddress>() as libc::socklen_t;
@@ -77,7 +85,8 @@ impl ReceiveBatch {
             header.msg_hdr.msg_flags = 0;
         }
         self.used = 0;
-        // SAFETY: every header points to a name, a vector with its buffer, and a control buffer of this batch, of the lengths it states.
+        // SAFETY: every header points to a name, a vector with its buffer, and a control buffer of
+        // this batch, of the lengths it states.
         let received = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
@@ -99,18 +108,32 @@ impl ReceiveBatch {
         }
     }
 
-    /// The messages of the last receive that came from an address we know how to answer. `number` is the listening address they came to.
-    #[allow(clippy::unnecessary_cast, reason = "musl has another type for the control length than glibc")]
+    /// The messages of the last receive that came from an address we know how to answer. `number`
+    /// is the listening address they came to.
+    #[allow(
+        clippy::unnecessary_cast,
+        reason = "musl has another type for the control length than glibc"
+    )]
     pub fn messages(&self, number: u16) -> impl Iterator<Item = Message<'_>> {
         (0..self.used).filter_map(move |at| {
             let header = &self.headers[at];
             let start = at * RECEIVE_BUFFER_BYTES;
-            let bytes = &self.buffers[start..start + (header.msg_len as usize).min(RECEIVE_BUFFER_BYTES)];
+            let bytes =
+                &self.buffers[start..start + (header.msg_len as usize).min(RECEIVE_BUFFER_BYTES)];
             let truncated = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
-            let mut message = Message { peer: self.names[at].peer(number)?, bytes, segment: bytes.len(), drops: None, truncated };
+            let mut message = Message {
+                peer: self.names[at].peer(number)?,
+                bytes,
+                segment: bytes.len(),
+                drops: None,
+                truncated,
+            };
             if header.msg_hdr.msg_controllen as usize != 0 {
                 let control = zerocopy::IntoBytes::as_bytes(&self.controls[at]);
-                read_control(&control[..(header.msg_hdr.msg_controllen as usize).min(control.len())], &mut message);
+                read_control(
+                    &control[..(header.msg_hdr.msg_controllen as usize).min(control.len())],
+                    &mut message,
+                );
             }
             Some(message)
         })
@@ -127,12 +150,15 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Reads the control messages: each is a `cmsghdr` (length, level, type) and its data, padded to eight bytes.
+/// Reads the control messages: each is a `cmsghdr` (length, level, type) and its data, padded to
+/// eight bytes.
 fn read_control(mut control: &[u8], message: &mut Message<'_>) {
     const HEADER: usize = size_of::<libc::cmsghdr>();
     const _: () = assert!(HEADER == 16);
     while control.len() >= HEADER {
-        let number = |at: usize| i32::from_ne_bytes([control[at], control[at + 1], control[at + 2], control[at + 3]]);
+        let number = |at: usize| {
+            i32::from_ne_bytes([control[at], control[at + 1], control[at + 2], control[at + 3]])
+        };
         let length = usize::from_ne_bytes(std::array::from_fn(|at| control[at]));
         if length < HEADER || length > control.len() {
             return;
@@ -140,8 +166,13 @@ fn read_control(mut control: &[u8], message: &mut Message<'_>) {
         let data = &control[HEADER..length];
         match (number(8), number(12)) {
             (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => message.drops = first_u32(data),
-            (libc::IPPROTO_UDP, UDP_GRO) => message.segment = first_u32(data).map_or(message.segment, |segment| segment as usize),
-            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if data.len() >= 16 => message.peer.local.copy_from_slice(&data[..16]),
+            (libc::IPPROTO_UDP, UDP_GRO) => {
+                message.segment =
+                    first_u32(data).map_or(message.segment, |segment| segment as usize)
+            }
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if data.len() >= 16 => {
+                message.peer.local.copy_from_slice(&data[..16])
+            }
             (libc::IPPROTO_IP, libc::IP_PKTINFO) if data.len() >= 8 => {
                 // struct in_pktinfo: interface, local address, destination address.
                 message.peer.local[10..12].fill(0xFF);

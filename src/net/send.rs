@@ -8,11 +8,14 @@ use smallvec::SmallVec;
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// A `cmsghdr` and a `struct in6_pktinfo` (20 bytes), padded; a `cmsghdr` and the length of a segment (2 bytes), padded.
+/// A `cmsghdr` and a `struct in6_pktinfo` (20 bytes), padded; a `cmsghdr` and the length of a
+/// segment (2 bytes), padded.
 const CONTROL_BYTES: usize = 40 + 24;
-/// From this many equal replies on the kernel is given one message to cut: below, what it saves is not measurable.
+/// From this many equal replies on the kernel is given one message to cut: below, what it saves is
+/// not measurable.
 const SEGMENTS_MIN: usize = 16;
-/// Segments of one message: half of the smallest `UDP_MAX_SEGMENTS` (64, `linux/udp.h`), as some kernels counted headers among what is cut.
+/// Segments of one message: half of the smallest `UDP_MAX_SEGMENTS` (64, `linux/udp.h`), as some
+/// kernels counted headers among what is cut.
 const SEGMENTS_MAX: usize = 32;
 /// Bytes of one message: 65,535 less the headers of IPv4 and UDP (RFC 791, RFC 768).
 const MESSAGE_BYTES_MAX: usize = 65_507;
@@ -23,15 +26,16 @@ pub struct SendBatch {
     controls: Box<[[u64; CONTROL_BYTES / 8]; GROUP_FRAMES]>,
     vectors: Box<[libc::iovec; GROUP_FRAMES]>,
     headers: Box<[libc::mmsghdr; GROUP_FRAMES]>,
-    /// The network device computes no checksums, so that nothing can be cut for it: replies go one by one from then on.
+    /// The network device computes no checksums, so that nothing can be cut for it: replies go one
+    /// by one from then on.
     one_by_one: bool,
 }
 
 /// Replies with whom they are for.
 type Addressed<'a> = (&'a Peer, &'a [u8]);
 
-// SAFETY: the pointers in `headers` lead to the other fields' heap memory, which moves with the batch; those in `vectors` are set before
-// each use.
+// SAFETY: the pointers in `headers` lead to the other fields' heap memory, which moves with the
+// batch; those in `vectors` are set before each use.
 unsafe impl Send for SendBatch {}
 
 /// What became of replies.
@@ -54,7 +58,8 @@ impl Default for SendBatch {
     fn default() -> Self {
         let mut names = Box::new([RawAddress::default(); GROUP_FRAMES]);
         let mut controls = Box::new([[0; CONTROL_BYTES / 8]; GROUP_FRAMES]);
-        let mut vectors = Box::new([libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; GROUP_FRAMES]);
+        let mut vectors =
+            Box::new([libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; GROUP_FRAMES]);
         let headers = Box::new(std::array::from_fn(|at| {
             let mut header = empty_header();
             header.msg_hdr.msg_name = names[at].0.as_mut_ptr().cast();
@@ -68,20 +73,27 @@ impl Default for SendBatch {
 }
 
 impl SendBatch {
-    /// Sends all replies from the sockets that their requests came to, and forgets them. Never waits.
+    /// Sends all replies from the sockets that their requests came to, and forgets them. Never
+    /// waits.
     pub fn send(&mut self, replies: &mut Replies, sockets: &[Socket], sent: &mut Sent) {
         let all: SmallVec<[Addressed<'_>; GROUP_FRAMES]> = replies.iter().collect();
         for of_socket in all.chunk_by(|one, next| one.0.socket == next.0.socket) {
             let socket = &sockets[usize::from(of_socket[0].0.socket)];
             let mut messages = 0;
             let mut frames = 0;
-            for equal in of_socket.chunk_by(|one, next| one.0 == next.0 && one.1.len() == next.1.len()) {
+            for equal in
+                of_socket.chunk_by(|one, next| one.0 == next.0 && one.1.len() == next.1.len())
+            {
                 let (peer, frame) = equal[0];
                 if !socket.reaches(&peer.ip) {
                     sent.dropped += equal.len() as u64;
                     continue;
                 }
-                let most = if socket.cuts() && !self.one_by_one { SEGMENTS_MAX.min(MESSAGE_BYTES_MAX / frame.len()) } else { 1 };
+                let most = if socket.cuts() && !self.one_by_one {
+                    SEGMENTS_MAX.min(MESSAGE_BYTES_MAX / frame.len())
+                } else {
+                    1
+                };
                 let most = if equal.len().min(most) < SEGMENTS_MIN { 1 } else { most };
                 for message in equal.chunks(most) {
                     self.prepare(messages, frames, message, socket);
@@ -114,7 +126,11 @@ impl SendBatch {
         }
         if replies.len() > 1 {
             let segment = frame.len() as u16;
-            length += write_control(&mut control[length..], (libc::IPPROTO_UDP, UDP_SEGMENT), &segment.to_ne_bytes());
+            length += write_control(
+                &mut control[length..],
+                (libc::IPPROTO_UDP, UDP_SEGMENT),
+                &segment.to_ne_bytes(),
+            );
         }
         header.msg_controllen = length as _;
     }
@@ -124,12 +140,21 @@ impl SendBatch {
         let mut done = 0;
         while done < messages {
             let rest = &mut self.headers[done..messages];
-            // SAFETY: `prepare` set these headers: names, controls and vectors of this batch, frames that the caller still borrows.
-            let count = unsafe { libc::sendmmsg(socket.as_raw_fd(), rest.as_mut_ptr(), rest.len() as u32, libc::MSG_DONTWAIT as _) };
+            // SAFETY: `prepare` set these headers: names, controls and vectors of this batch,
+            // frames that the caller still borrows.
+            let count = unsafe {
+                libc::sendmmsg(
+                    socket.as_raw_fd(),
+                    rest.as_mut_ptr(),
+                    rest.len() as u32,
+                    libc::MSG_DONTWAIT as _,
+                )
+            };
             match usize::try_from(count) {
                 Ok(count) if count > 0 => {
                     sent.replies += frames_of(&rest[..count]);
-                    sent.bytes += rest[..count].iter().map(|header| u64::from(header.msg_len)).sum::<u64>();
+                    sent.bytes +=
+                        rest[..count].iter().map(|header| u64::from(header.msg_len)).sum::<u64>();
                     done += count;
                 }
                 _ if io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock => {
@@ -138,7 +163,8 @@ impl SendBatch {
                     return;
                 }
                 _ if self.headers[done].msg_hdr.msg_iovlen as usize > 1 => {
-                    // Only this error speaks of the device; others speak of the peer, who must not choose how replies to others are sent.
+                    // Only this error speaks of the device; others speak of the peer, who must not
+                    // choose how replies to others are sent.
                     self.one_by_one |= io::Error::last_os_error().raw_os_error() == Some(libc::EIO);
                     self.send_apart(socket, done, sent);
                     done += 1;
@@ -163,7 +189,8 @@ impl SendBatch {
         header.msg_controllen = (header.msg_controllen as usize - 24) as _;
         for _ in 0..replies {
             // SAFETY: as in `send_run`; the vector is one of those that the message had.
-            let bytes = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT) };
+            let bytes =
+                unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT) };
             match u64::try_from(bytes) {
                 Ok(bytes) => (sent.replies, sent.bytes) = (sent.replies + 1, sent.bytes + bytes),
                 Err(_) => sent.dropped += 1,
@@ -193,8 +220,13 @@ fn write_source(control: &mut [u8], local: &[u8; 16], ipv6: bool) -> usize {
     }
 }
 
-/// Writes a control message: length, level, type, data, padded to eight bytes. Returns how many bytes that takes.
-fn write_control(control: &mut [u8], (level, kind): (libc::c_int, libc::c_int), data: &[u8]) -> usize {
+/// Writes a control message: length, level, type, data, padded to eight bytes. Returns how many
+/// bytes that takes.
+fn write_control(
+    control: &mut [u8],
+    (level, kind): (libc::c_int, libc::c_int),
+    data: &[u8],
+) -> usize {
     let length = 16 + data.len();
     let padded = length.next_multiple_of(8);
     control[..8].copy_from_slice(&(length as u64).to_ne_bytes());
@@ -215,12 +247,20 @@ mod tests {
     use std::time::Duration;
     use zerocopy::byteorder::little_endian::U64;
 
-    /// Sends replies of these body lengths to a client of a listening address, which checks that each is a datagram of its own.
-    fn deliver(batch: &mut SendBatch, listen: &str, client: &str, bodies: &[usize], checksums: bool) -> Sent {
+    /// Sends replies of these body lengths to a client of a listening address, which checks that
+    /// each is a datagram of its own.
+    fn deliver(
+        batch: &mut SendBatch,
+        listen: &str,
+        client: &str,
+        bodies: &[usize],
+        checksums: bool,
+    ) -> Sent {
         let sockets = bind_group(listen.parse().unwrap(), 1, 1 << 20, &mut Vec::new()).unwrap();
         if !checksums {
             // The kernel cuts nothing for sockets without checksums.
-            crate::net::socket::set_option(&sockets[0], libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();
+            crate::net::socket::set_option(&sockets[0], libc::SOL_SOCKET, libc::SO_NO_CHECK, 1)
+                .unwrap();
         }
         let port = sockets[0].local_addr().unwrap().port();
         let client = UdpSocket::bind(client).unwrap();
@@ -234,7 +274,11 @@ mod tests {
         let mut replies = Replies::default();
         for (tag, length) in (0..).zip(bodies) {
             let to = Requester { peer, tag: U64::new(tag), budget: 1232 };
-            replies.put(&to, Header::reply(Kind::Hello, Status::Ok, 0, to.tag), &[&vec![tag as u8; *length]]);
+            replies.put(
+                &to,
+                Header::reply(Kind::Hello, Status::Ok, 0, to.tag),
+                &[&vec![tag as u8; *length]],
+            );
         }
         let mut sent = Sent::default();
         batch.send(&mut replies, &sockets, &mut sent);
@@ -243,7 +287,11 @@ mod tests {
         for (tag, length) in (0_u64..).zip(bodies) {
             let bytes = client.recv(&mut buffer).unwrap();
             assert_eq!(bytes, 16 + length, "reply {tag}");
-            assert!(buffer[8..16] == tag.to_le_bytes() && buffer[16..bytes].iter().all(|&byte| byte == tag as u8), "reply {tag}");
+            assert!(
+                buffer[8..16] == tag.to_le_bytes()
+                    && buffer[16..bytes].iter().all(|&byte| byte == tag as u8),
+                "reply {tag}"
+            );
         }
         sent
     }
@@ -253,9 +301,12 @@ mod tests {
         let mut batch = SendBatch::default();
         let runs = [[48; 64], std::array::from_fn(|at| 32 + 8 * (at / 20)), [1216; 64]];
         for bodies in &runs {
-            for (listen, client) in
-                [("127.0.0.1:0", "127.0.0.1:0"), ("0.0.0.0:0", "127.0.0.1:0"), ("[::]:0", "127.0.0.1:0"), ("[::]:0", "[::1]:0")]
-            {
+            for (listen, client) in [
+                ("127.0.0.1:0", "127.0.0.1:0"),
+                ("0.0.0.0:0", "127.0.0.1:0"),
+                ("[::]:0", "127.0.0.1:0"),
+                ("[::]:0", "[::1]:0"),
+            ] {
                 let sent = deliver(&mut batch, listen, client, bodies, true);
                 let bytes = bodies.iter().map(|length| 16 + *length as u64).sum();
                 assert_eq!(sent, Sent { replies: 64, bytes, dropped: 0 }, "{listen}");

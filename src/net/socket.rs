@@ -10,7 +10,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// `SO_MEMINFO` of `asm-generic/socket.h`.
 const SO_MEMINFO: libc::c_int = 55;
-/// Numbers in a `SO_MEMINFO` answer, and those of the bytes that wait and of the drops (`linux/sock_diag.h`).
+/// Numbers in a `SO_MEMINFO` answer, and those of the bytes that wait and of the drops
+/// (`linux/sock_diag.h`).
 const MEMINFO_NUMBERS: usize = 9;
 const SK_MEMINFO_RMEM_ALLOC: usize = 0;
 const SK_MEMINFO_DROPS: usize = 8;
@@ -18,7 +19,8 @@ const SK_MEMINFO_DROPS: usize = 8;
 const UDP_GRO: libc::c_int = 104;
 /// `UDP_SEGMENT` of `linux/udp.h`.
 pub(super) const UDP_SEGMENT: libc::c_int = 103;
-/// The kernel charges a queued datagram with at least this many bytes: an `sk_buff` and a `skb_shared_info` are larger on every architecture.
+/// The kernel charges a queued datagram with at least this many bytes: an `sk_buff` and a
+/// `skb_shared_info` are larger on every architecture.
 const DATAGRAM_CHARGE_MIN: usize = 512;
 
 /// A socket that a loop receives from.
@@ -52,14 +54,17 @@ pub enum BindError {
         /// How many loops.
         loops: usize,
     },
-    /// A service manager gave a socket that receives for none of the addresses, and will not close it.
+    /// A service manager gave a socket that receives for none of the addresses, and will not close
+    /// it.
     #[error(
         "the service manager listens on {0}, which is none of --listen ([::] is both families there: BindIPv6Only=both), and what comes to it \
          would be lost; make the socket unit and --listen agree"
     )]
     Stray(SocketAddr),
     /// A service manager gave a descriptor that receives no datagrams.
-    #[error("the service manager gave a descriptor that receives no datagrams; the socket unit may have ListenDatagram= lines only")]
+    #[error(
+        "the service manager gave a descriptor that receives no datagrams; the socket unit may have ListenDatagram= lines only"
+    )]
     NoDatagrams,
     /// The machine has no such address or family, or forbids it.
     #[error("can't listen on {address}: {source}")]
@@ -78,9 +83,14 @@ impl BindError {
     }
 }
 
-/// Binds one socket for each of `loops` loops to an address; port 0 is chosen by the kernel once for all. Inherited sockets of that address
-/// come first: what waits at them is received.
-pub fn bind_group(address: SocketAddr, loops: usize, queue_bytes: usize, inherited: &mut Vec<Inherited>) -> Result<Vec<Socket>, BindError> {
+/// Binds one socket for each of `loops` loops to an address; port 0 is chosen by the kernel once
+/// for all. Inherited sockets of that address come first: what waits at them is received.
+pub fn bind_group(
+    address: SocketAddr,
+    loops: usize,
+    queue_bytes: usize,
+    inherited: &mut Vec<Inherited>,
+) -> Result<Vec<Socket>, BindError> {
     assert!((1..=LOOPS_MAX).contains(&loops));
     let fail = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => BindError::InUse(address),
@@ -88,7 +98,8 @@ pub fn bind_group(address: SocketAddr, loops: usize, queue_bytes: usize, inherit
     };
     let mut group = matching(inherited, address, loops, queue_bytes)?;
     if group.is_empty() {
-        group.push(open_alone(address).and_then(|udp| Socket::new(udp, queue_bytes)).map_err(fail)?);
+        group
+            .push(open_alone(address).and_then(|udp| Socket::new(udp, queue_bytes)).map_err(fail)?);
     }
     let bound = group[0].local_addr().map_err(fail)?;
     for _ in group.len()..loops {
@@ -97,9 +108,10 @@ pub fn bind_group(address: SocketAddr, loops: usize, queue_bytes: usize, inherit
     Ok(group)
 }
 
-/// Binds a socket where no other listens, and shares the port from then on. Were it shared while it is bound, the kernel would put it beside
-/// the sockets of another engine of the same user, also where it chooses the port (`udp_lib_lport_inuse` in `net/ipv4/udp.c`), and half of
-/// what is sent to either would reach the other.
+/// Binds a socket where no other listens, and shares the port from then on. Were it shared while it
+/// is bound, the kernel would put it beside the sockets of another engine of the same user, also
+/// where it chooses the port (`udp_lib_lport_inuse` in `net/ipv4/udp.c`), and half of what is sent
+/// to either would reach the other.
 fn open_alone(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = open(address)?;
     socket.bind(&address.into())?;
@@ -115,7 +127,11 @@ fn open_shared(address: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 fn open(address: SocketAddr) -> io::Result<socket2::Socket> {
-    let socket = socket2::Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    let socket = socket2::Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM.nonblocking(),
+        Some(Protocol::UDP),
+    )?;
     if address.is_ipv6() {
         // `[::]` listens for both families.
         socket.set_only_v6(!address.ip().is_unspecified())?;
@@ -128,21 +144,28 @@ impl Socket {
         let local = udp.local_addr()?;
         let ipv6 = local.is_ipv6();
         let wildcard = local.ip().is_unspecified();
-        // Forcing takes CAP_NET_ADMIN; without it the kernel caps at net.core.rmem_max, which the engine reports.
+        // Forcing takes CAP_NET_ADMIN; without it the kernel caps at net.core.rmem_max, which the
+        // engine reports.
         if rustix::net::sockopt::set_socket_recv_buffer_size_force(&udp, queue_bytes).is_err() {
             rustix::net::sockopt::set_socket_recv_buffer_size(&udp, queue_bytes)?;
         }
         set_option(&udp, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
         if wildcard {
-            let (level, name) = if ipv6 { (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO) } else { (libc::IPPROTO_IP, libc::IP_PKTINFO) };
+            let (level, name) = if ipv6 {
+                (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)
+            } else {
+                (libc::IPPROTO_IP, libc::IP_PKTINFO)
+            };
             set_option(&udp, level, name, 1)?;
         }
         // Kernels before 5.0 have no UDP GRO; then every datagram comes alone.
         let coalesces = set_option(&udp, libc::IPPROTO_UDP, UDP_GRO, 1).is_ok();
-        // Kernels before 4.18 would send a message that is to be cut as one datagram; they don't know the option either. Zero: nothing is cut.
+        // Kernels before 4.18 would send a message that is to be cut as one datagram; they don't
+        // know the option either. Zero: nothing is cut.
         let cuts = set_option(&udp, libc::IPPROTO_UDP, UDP_SEGMENT, 0).is_ok();
         let queue_bytes = rustix::net::sockopt::socket_recv_buffer_size(&udp)?;
-        let mut socket = Self { udp, ipv6, wildcard, coalesces, cuts, queue_bytes, drops_at_start: 0 };
+        let mut socket =
+            Self { udp, ipv6, wildcard, coalesces, cuts, queue_bytes, drops_at_start: 0 };
         socket.drops_at_start = socket.drops()?;
         Ok(socket)
     }
@@ -189,7 +212,8 @@ impl Socket {
         (self.queue_bytes / DATAGRAM_CHARGE_MIN) as u64 + 1
     }
 
-    /// More messages than this do not wait at the socket now. The kernel also counts some that have been received lately.
+    /// More messages than this do not wait at the socket now. The kernel also counts some that have
+    /// been received lately.
     pub fn waiting_messages_max(&self) -> u64 {
         match self.memory() {
             Ok(numbers) => u64::from(numbers[SK_MEMINFO_RMEM_ALLOC]) / DATAGRAM_CHARGE_MIN as u64,
@@ -217,9 +241,17 @@ impl Socket {
     fn memory(&self) -> io::Result<[u32; MEMINFO_NUMBERS]> {
         let mut numbers = [0_u32; MEMINFO_NUMBERS];
         let mut length = size_of_val(&numbers) as libc::socklen_t;
-        // SAFETY: the kernel writes at most `length` bytes, the size of `numbers`, and the new length.
-        let result =
-            unsafe { libc::getsockopt(self.as_raw_fd(), libc::SOL_SOCKET, SO_MEMINFO, numbers.as_mut_ptr().cast(), &raw mut length) };
+        // SAFETY: the kernel writes at most `length` bytes, the size of `numbers`, and the new
+        // length.
+        let result = unsafe {
+            libc::getsockopt(
+                self.as_raw_fd(),
+                libc::SOL_SOCKET,
+                SO_MEMINFO,
+                numbers.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
         if result == 0 { Ok(numbers) } else { Err(io::Error::last_os_error()) }
     }
 }
@@ -236,10 +268,17 @@ impl AsFd for Socket {
     }
 }
 
-pub(super) fn set_option(udp: &impl AsRawFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+pub(super) fn set_option(
+    udp: &impl AsRawFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     let length = size_of_val(&value) as libc::socklen_t;
     // SAFETY: the kernel reads `length` bytes of `value`.
-    let result = unsafe { libc::setsockopt(udp.as_raw_fd(), level, name, (&raw const value).cast(), length) };
+    let result = unsafe {
+        libc::setsockopt(udp.as_raw_fd(), level, name, (&raw const value).cast(), length)
+    };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -254,9 +293,12 @@ pub(super) mod tests {
     #[test]
     fn no_two_groups_share_a_port() {
         let address: SocketAddr = "127.9.9.9:0".parse().unwrap();
-        // Of some 28,000 ports a shared bind would choose one twice with a probability of 0.99 (birthdays).
-        let groups: Vec<_> = (0..500).map(|_| bind_group(address, 1, 1 << 12, &mut Vec::new()).unwrap()).collect();
-        let ports: HashSet<u16> = groups.iter().map(|group| group[0].local_addr().unwrap().port()).collect();
+        // Of some 28,000 ports a shared bind would choose one twice with a probability of 0.99
+        // (birthdays).
+        let groups: Vec<_> =
+            (0..500).map(|_| bind_group(address, 1, 1 << 12, &mut Vec::new()).unwrap()).collect();
+        let ports: HashSet<u16> =
+            groups.iter().map(|group| group[0].local_addr().unwrap().port()).collect();
         assert_eq!(ports.len(), groups.len());
         let taken = groups[0][0].local_addr().unwrap();
         assert!(matches!(bind_group(taken, 1, 1 << 12, &mut Vec::new()), Err(BindError::InUse(_))));
@@ -265,21 +307,35 @@ pub(super) mod tests {
     /// How many datagrams of a hundred senders each socket of a group receives.
     pub(in crate::net) fn shares(group: &[Socket]) -> Vec<usize> {
         for _ in 0..100 {
-            UdpSocket::bind("127.0.0.1:0").unwrap().send_to(&[1], group[0].local_addr().unwrap()).unwrap();
+            UdpSocket::bind("127.0.0.1:0")
+                .unwrap()
+                .send_to(&[1], group[0].local_addr().unwrap())
+                .unwrap();
         }
         let mut batch = ReceiveBatch::default();
-        group.iter().map(|socket| std::iter::from_fn(|| batch.receive(socket).ok().filter(|&count| count > 0)).sum()).collect()
+        group
+            .iter()
+            .map(|socket| {
+                std::iter::from_fn(|| batch.receive(socket).ok().filter(|&count| count > 0)).sum()
+            })
+            .collect()
     }
 
-    /// The kernel spreads senders over the sockets of a group, the one that was bound alone among them.
+    /// The kernel spreads senders over the sockets of a group, the one that was bound alone among
+    /// them.
     #[test]
     fn all_sockets_of_a_group_receive() {
-        let group = bind_group("127.9.9.8:0".parse().unwrap(), 3, 1 << 20, &mut Vec::new()).unwrap();
+        let group =
+            bind_group("127.9.9.8:0".parse().unwrap(), 3, 1 << 20, &mut Vec::new()).unwrap();
         let shares = shares(&group);
-        assert!(shares.iter().sum::<usize>() == 100 && shares.iter().all(|&count| count > 5), "{shares:?}");
+        assert!(
+            shares.iter().sum::<usize>() == 100 && shares.iter().all(|&count| count > 5),
+            "{shares:?}"
+        );
     }
 
-    /// Drains rest on it: a kernel that counted less would have instances declared down whose beats wait.
+    /// Drains rest on it: a kernel that counted less would have instances declared down whose beats
+    /// wait.
     #[test]
     fn no_more_messages_wait_than_the_kernel_counts() {
         let mut batch = ReceiveBatch::default();

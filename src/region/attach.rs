@@ -1,7 +1,9 @@
-//! Going on with the two files that a former engine left: a ladder of checks, each with its own refusal, before anything is mapped.
+//! Going on with the two files that a former engine left: a ladder of checks, each with its own
+//! refusal, before anything is mapped.
 //!
-//! What is checked is the frame: who made the files, when, and how they are laid out. What is in the tables is distrusted by whoever reads
-//! it, as in any shared memory: numbers are bounds, not promises.
+//! What is checked is the frame: who made the files, when, and how they are laid out. What is in
+//! the tables is distrusted by whoever reads it, as in any shared memory: numbers are bounds, not
+//! promises.
 
 use super::layout::{FORMAT, Geometry, MAGIC};
 use super::mapping::{Mapping, Mismatch, RegionError, fresh};
@@ -25,13 +27,27 @@ struct Candidate {
 }
 
 impl Region {
-    /// Attaches to the files in a directory. The caller holds the directory's lock, so that it becomes their only writer.
+    /// Attaches to the files in a directory. The caller holds the directory's lock, so that it
+    /// becomes their only writer.
     pub fn attach(directory: &Path) -> Result<(Self, Writer), RegionError> {
-        let open = |path: &PathBuf| OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+        let open = |path: &PathBuf| {
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+                .open(path)
+        };
         let [heart, public] = ["heart", "public"].map(|name| directory.join(name));
-        let fail = |path: &Path, source: io::Error| RegionError::Io { file: path.display().to_string(), source };
-        let both =
-            |second: &PathBuf| Ok([open(&heart).map_err(|error| fail(&heart, error))?, open(second).map_err(|error| fail(second, error))?]);
+        let fail = |path: &Path, source: io::Error| RegionError::Io {
+            file: path.display().to_string(),
+            source,
+        };
+        let both = |second: &PathBuf| {
+            Ok([
+                open(&heart).map_err(|error| fail(&heart, error))?,
+                open(second).map_err(|error| fail(second, error))?,
+            ])
+        };
         let attached = Self::attach_files(directory, both(&public)?);
         if matches!(attached, Err(RegionError::Refused { mismatch: Mismatch::Mixed, .. }))
             && let Ok(files) = both(&fresh(&public))
@@ -44,26 +60,39 @@ impl Region {
         attached
     }
 
-    /// Removes what a start that was killed left beside the files' places: it may be much memory. The caller holds the directory's lock.
+    /// Removes what a start that was killed left beside the files' places: it may be much memory.
+    /// The caller holds the directory's lock.
     pub fn remove_unfinished(directory: &Path) {
         for name in ["heart", "public"] {
             let _ = std::fs::remove_file(fresh(&directory.join(name)));
         }
     }
 
-    /// Like [`Self::attach`], with the files of a directory that are open already, the heart file first.
-    pub fn attach_files(directory: &Path, [heart, public]: [File; 2]) -> Result<(Self, Writer), RegionError> {
+    /// Like [`Self::attach`], with the files of a directory that are open already, the heart file
+    /// first.
+    pub fn attach_files(
+        directory: &Path,
+        [heart, public]: [File; 2],
+    ) -> Result<(Self, Writer), RegionError> {
         let heart = candidate(heart, directory.join("heart"), Geometry::heart_bytes)?;
         let public = candidate(public, directory.join("public"), Geometry::public_bytes)?;
         if heart.geometry != public.geometry || heart.epoch != public.epoch {
-            return Err(RegionError::Refused { file: public.path.display().to_string(), mismatch: Mismatch::Mixed });
+            return Err(RegionError::Refused {
+                file: public.path.display().to_string(),
+                mismatch: Mismatch::Mixed,
+            });
         }
-        let files = [Mapping::open(heart.file, &heart.path)?, Mapping::open(public.file, &public.path)?];
+        let files =
+            [Mapping::open(heart.file, &heart.path)?, Mapping::open(public.file, &public.path)?];
         Ok((Self::assemble(files, public.geometry, None), Writer(())))
     }
 }
 
-fn candidate(file: File, path: PathBuf, bytes: fn(&Geometry) -> usize) -> Result<Candidate, RegionError> {
+fn candidate(
+    file: File,
+    path: PathBuf,
+    bytes: fn(&Geometry) -> usize,
+) -> Result<Candidate, RegionError> {
     let shown = path.display().to_string();
     let refuse = |mismatch| RegionError::Refused { file: shown.clone(), mismatch };
     let fail = |source: io::Error| RegionError::Io { file: shown.clone(), source };
@@ -99,11 +128,13 @@ fn check(header: &[u8; HEADER]) -> Result<(Geometry, u64), Mismatch> {
         return Err(Mismatch::Boot);
     }
     let (capacity, attributes_bytes) = (short(24), short(36) as usize);
-    if !(CAPACITY_MIN..=CAPACITY_MAX).contains(&capacity) || attributes_bytes > ATTRIBUTES_BYTES_MAX {
+    if !(CAPACITY_MIN..=CAPACITY_MAX).contains(&capacity) || attributes_bytes > ATTRIBUTES_BYTES_MAX
+    {
         return Err(Mismatch::Layout);
     }
     let geometry = Geometry::new(capacity, attributes_bytes);
-    if (long(16), short(28), short(32)) != (geometry.hash(), geometry.slots, geometry.services_max) {
+    if (long(16), short(28), short(32)) != (geometry.hash(), geometry.slots, geometry.services_max)
+    {
         return Err(Mismatch::Layout);
     }
     Ok((geometry, long(56)))
@@ -124,7 +155,8 @@ mod tests {
 
     fn create(path: &Path, epoch: u64) -> (Region, Writer) {
         let place = Place::Directory(path.to_owned());
-        Region::create(&place, Geometry::new(64, 16), (11, 12), epoch, &AtomicBool::new(false)).unwrap()
+        Region::create(&place, Geometry::new(64, 16), (11, 12), epoch, &AtomicBool::new(false))
+            .unwrap()
     }
 
     #[test]
@@ -138,7 +170,11 @@ mod tests {
         let (again, _writer) = Region::attach(&path).unwrap();
         assert_eq!(again.lines()[3].head(), (1, HeartState::Up));
         assert_eq!(again.geometry(), &Geometry::new(64, 16));
-        assert_eq!(again.index.find(again.hash(5, name.bytes()), |slot| Some(slot == 3)), Ok(Some(3)), "under the same key");
+        assert_eq!(
+            again.index.find(again.hash(5, name.bytes()), |slot| Some(slot == 3)),
+            Ok(Some(3)),
+            "under the same key"
+        );
         std::fs::remove_dir_all(&path).unwrap();
     }
 
@@ -147,12 +183,19 @@ mod tests {
         let path = directory("half");
         drop(create(&path, 13));
         let place = Place::Directory(path.clone());
-        let (second, _) = Region::prepare(&place, Geometry::new(128, 16), (11, 12), 14, &AtomicBool::new(false)).unwrap();
-        assert!(Region::attach(&path).unwrap().0.geometry() == &Geometry::new(64, 16), "until then the first stands");
+        let (second, _) =
+            Region::prepare(&place, Geometry::new(128, 16), (11, 12), 14, &AtomicBool::new(false))
+                .unwrap();
+        assert!(
+            Region::attach(&path).unwrap().0.geometry() == &Geometry::new(64, 16),
+            "until then the first stands"
+        );
         second.files[0].install().unwrap();
         drop(second);
         assert_eq!(Region::attach(&path).unwrap().0.geometry(), &Geometry::new(128, 16));
-        assert!(Region::attach(&path).unwrap().0.is_in_place() && !path.join("public.new").exists());
+        assert!(
+            Region::attach(&path).unwrap().0.is_in_place() && !path.join("public.new").exists()
+        );
         std::fs::remove_dir_all(&path).unwrap();
     }
 
@@ -168,7 +211,9 @@ mod tests {
                 file.read_exact_at(&mut byte, at).unwrap();
                 file.write_all_at(&[byte[0] ^ 1 << (bit % 8)], at).unwrap();
                 match Region::attach(&path) {
-                    Ok((region, _)) => assert_eq!(region.geometry(), &Geometry::new(64, 16), "bit {bit} of {name}"),
+                    Ok((region, _)) => {
+                        assert_eq!(region.geometry(), &Geometry::new(64, 16), "bit {bit} of {name}")
+                    }
                     Err(RegionError::Refused { .. }) => refused += 1,
                     Err(other) => panic!("bit {bit} of {name}: {other:?}"),
                 }
@@ -186,7 +231,12 @@ mod tests {
         let refusal = |at: u64, bytes: &[u8]| {
             let _ = std::fs::remove_file(path.join("public"));
             drop(create(&path, 13));
-            File::options().write(true).open(path.join("public")).unwrap().write_all_at(bytes, at).unwrap();
+            File::options()
+                .write(true)
+                .open(path.join("public"))
+                .unwrap()
+                .write_all_at(bytes, at)
+                .unwrap();
             match Region::attach(&path) {
                 Err(RegionError::Refused { mismatch, .. }) => mismatch,
                 other => panic!("byte {at}: {other:?}"),
@@ -204,11 +254,24 @@ mod tests {
         std::fs::remove_file(path.join("public")).unwrap();
         drop(create(&path, 13));
         let expected = Geometry::new(64, 16).heart_bytes() as u64;
-        File::options().write(true).open(path.join("heart")).unwrap().set_len(expected - 4096).unwrap();
+        File::options()
+            .write(true)
+            .open(path.join("heart"))
+            .unwrap()
+            .set_len(expected - 4096)
+            .unwrap();
         let error = Region::attach(&path).unwrap_err();
-        assert!(error.to_string().contains(&format!("has {} bytes and should have {expected}", expected - 4096)), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("has {} bytes and should have {expected}", expected - 4096)),
+            "{error}"
+        );
         File::options().write(true).open(path.join("heart")).unwrap().set_len(10).unwrap();
-        assert!(matches!(Region::attach(&path), Err(RegionError::Refused { mismatch: Mismatch::Foreign, .. })));
+        assert!(matches!(
+            Region::attach(&path),
+            Err(RegionError::Refused { mismatch: Mismatch::Foreign, .. })
+        ));
         std::fs::remove_file(path.join("heart")).unwrap();
         assert!(matches!(Region::attach(&path), Err(RegionError::Io { .. })));
         std::fs::remove_dir_all(&path).unwrap();

@@ -10,7 +10,8 @@ use crate::wire::Name;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use zerocopy::IntoBytes;
 
-/// One service. Its [`Sequence`] protects this entry, the slot list it points to, and the endpoint lines of its members.
+/// One service. Its [`Sequence`] protects this entry, the slot list it points to, and the endpoint
+/// lines of its members.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct DirectoryEntry {
@@ -67,7 +68,8 @@ impl DirectoryEntry {
         &self.sequence
     }
 
-    /// Whether the entry is the service with this id. To be asked inside the sequence, or again there.
+    /// Whether the entry is the service with this id. To be asked inside the sequence, or again
+    /// there.
     #[inline]
     pub fn holds(&self, id: u64) -> bool {
         self.used.load(Relaxed) == 1 && self.id.load(Relaxed) == id
@@ -86,7 +88,10 @@ impl DirectoryEntry {
             version: self.version.load(Relaxed),
             listed: self.listed.load(Relaxed),
             total: self.total.load(Relaxed),
-            list: ListRef { offset: self.list_offset.load(Relaxed), order: self.list_order.load(Relaxed) },
+            list: ListRef {
+                offset: self.list_offset.load(Relaxed),
+                order: self.list_order.load(Relaxed),
+            },
         }
     }
 

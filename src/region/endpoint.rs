@@ -1,4 +1,5 @@
-//! The wire entry of an instance, encoded when something about it changes and copied when discovery answers.
+//! The wire entry of an instance, encoded when something about it changes and copied when discovery
+//! answers.
 
 use super::Writer;
 use super::view::Shared;
@@ -6,8 +7,8 @@ use crate::sync::{AtomicU64, IS_MEMORY};
 use crate::wire::Endpoint;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// One cache line for each slot: the 48 bytes of [`Endpoint`] in memory order, then whose member it is.
-/// Read and written inside the [`super::Sequence`] of its service.
+/// One cache line for each slot: the 48 bytes of [`Endpoint`] in memory order, then whose member it
+/// is. Read and written inside the [`super::Sequence`] of its service.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub struct EndpointLine {

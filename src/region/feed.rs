@@ -89,7 +89,8 @@ impl Event {
     /// Words that an event takes beside its number.
     pub const WORDS: usize = 6;
 
-    /// As it lies in memory: time; kind and cause; service; version; generation and slot; live and silent.
+    /// As it lies in memory: time; kind and cause; service; version; generation and slot; live and
+    /// silent.
     pub(super) fn words(&self) -> [u64; Self::WORDS] {
         [
             self.at,
@@ -102,7 +103,8 @@ impl Event {
     }
 }
 
-/// One event as it lies in memory: its number, then six words; the number is 0 while they are written.
+/// One event as it lies in memory: its number, then six words; the number is 0 while they are
+/// written.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub(super) struct EventLine {
@@ -157,8 +159,8 @@ impl Feed {
         self.head[0].store(number, Release);
     }
 
-    /// The eight words of an event: its number, time, kind and cause, service, version, instance, shares, zero.
-    /// `None` when it has been overwritten or has not happened yet.
+    /// The eight words of an event: its number, time, kind and cause, service, version, instance,
+    /// shares, zero. `None` when it has been overwritten or has not happened yet.
     pub fn raw(&self, number: u64) -> Option<[u64; 8]> {
         let line = self.line(number);
         if number == 0 || line.words[0].load(Acquire) != number {

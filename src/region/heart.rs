@@ -1,12 +1,14 @@
 //! The heart line: all that a beat touches, on one cache line.
 //!
-//! Who writes what: loops write `last_beat`, `history` and `beat`; the registrar writes the rest, and all of it while the line belongs to
-//! no lease. A slot is given to a new lease only after every loop has finished the receive it was in when the old lease ended, so a
-//! beat never lands on the lease after its own.
+//! Who writes what: loops write `last_beat`, `history` and `beat`; the registrar writes the rest,
+//! and all of it while the line belongs to no lease. A slot is given to a new lease only after
+//! every loop has finished the receive it was in when the old lease ended, so a beat never lands on
+//! the lease after its own.
 //!
-//! Two loops that apply beats of one lease at the same instant (two sockets of one client) may leave the older of the two times and sequence
-//! numbers, off by the time one of them stood still between its clock and its store; a loop that stands still for long says so,
-//! and that counts as deafness.
+//! Two loops that apply beats of one lease at the same instant (two sockets of one client) may
+//! leave the older of the two times and sequence numbers, off by the time one of them stood still
+//! between its clock and its store; a loop that stands still for long says so, and that counts as
+//! deafness.
 
 use super::Writer;
 use super::view::Shared;
@@ -89,7 +91,8 @@ impl HeartState {
     }
 }
 
-/// What the loops keep of the last beat in one word, as the wire has it: the last of [`Beat::words`].
+/// What the loops keep of the last beat in one word, as the wire has it: the last of
+/// [`Beat::words`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct BeatWord(u64);
 
@@ -127,7 +130,8 @@ pub struct LastBeat {
 pub enum Applied {
     /// It counted.
     Accepted,
-    /// It counted, and the registrar must look at the slot: the instance was not up, or declares another state than before.
+    /// It counted, and the registrar must look at the slot: the instance was not up, or declares
+    /// another state than before.
     Attention,
     /// Its sequence number was old or repeated; nothing changed.
     Old,
@@ -140,9 +144,12 @@ impl HeartLine {
     #[inline]
     pub fn apply(&self, beat: &Beat, now: Nanos) -> Applied {
         let [lease, secret, new] = beat.words();
-        // Acquire: pairs with the release store of `lease_to`, so that the secret belongs to this generation.
+        // Acquire: pairs with the release store of `lease_to`, so that the secret belongs to this
+        // generation.
         let head = self.head.load(Acquire);
-        if head != (lease & !u64::from(u32::MAX) | HeartState::Up as u64) || self.secret.load(Relaxed) != secret {
+        if head != (lease & !u64::from(u32::MAX) | HeartState::Up as u64)
+            || self.secret.load(Relaxed) != secret
+        {
             return self.apply_rare(beat, now, head);
         }
         let (old, new) = (BeatWord(self.beat.load(Relaxed)), BeatWord(new));
@@ -166,11 +173,13 @@ impl HeartLine {
         Applied::Attention
     }
 
-    /// Relaxed stores: who draws a conclusion from silence first acquires the drain time that this loop releases after them.
+    /// Relaxed stores: who draws a conclusion from silence first acquires the drain time that this
+    /// loop releases after them.
     #[inline]
     fn store(&self, beat: BeatWord, now: Nanos) {
         let before = self.last_beat.load(Relaxed);
-        // A loop that was held up applies what it received before another loop did: the time never goes back.
+        // A loop that was held up applies what it received before another loop did: the time never
+        // goes back.
         let at = now.max(before);
         let on_time = u64::from(at - before <= self.ttl.load(Relaxed) / 2);
         self.history.store(self.history.load(Relaxed) << 1 | on_time, Relaxed);
@@ -178,7 +187,8 @@ impl HeartLine {
         self.last_beat.store(at, Relaxed);
     }
 
-    /// Takes back the declared state of a beat whose [`Applied::Attention`] could not be passed on, so that the next beat asks again.
+    /// Takes back the declared state of a beat whose [`Applied::Attention`] could not be passed on,
+    /// so that the next beat asks again.
     #[cold]
     pub fn forget_declared(&self, registered: Declared) {
         self.change_beat(|word| BeatWord::new(word.sequence(), word.load(), registered as u64));
@@ -189,10 +199,13 @@ impl HeartLine {
         self.change_beat(|word| BeatWord::new(word.sequence(), load, word.declared()));
     }
 
-    /// Changes a part of the beat word that another loop may be storing a beat to: its sequence must not go back.
+    /// Changes a part of the beat word that another loop may be storing a beat to: its sequence
+    /// must not go back.
     fn change_beat(&self, change: impl Fn(BeatWord) -> BeatWord) {
         let mut seen = self.beat.load(Relaxed);
-        while let Err(other) = self.beat.compare_exchange_weak(seen, change(BeatWord(seen)).0, Relaxed, Relaxed) {
+        while let Err(other) =
+            self.beat.compare_exchange_weak(seen, change(BeatWord(seen)).0, Relaxed, Relaxed)
+        {
             seen = other;
         }
     }
@@ -205,8 +218,13 @@ impl HeartLine {
     fn check(&self, lease: &Lease, head: u64) -> Result<(), Status> {
         let (given, current) = (lease.generation.get(), (head >> 32) as u32);
         if given != current {
-            // Generations count up from 1: one below the current has ended, one above was never given.
-            return Err(if (1..current).contains(&given) { Status::Removed } else { Status::Unknown });
+            // Generations count up from 1: one below the current has ended, one above was never
+            // given.
+            return Err(if (1..current).contains(&given) {
+                Status::Removed
+            } else {
+                Status::Unknown
+            });
         }
         if self.secret.load(Relaxed) != lease.secret.get() {
             return Err(Status::Unknown);
@@ -223,7 +241,11 @@ impl HeartLine {
     #[inline]
     pub fn last(&self) -> LastBeat {
         let word = BeatWord(self.beat.load(Relaxed));
-        LastBeat { at: self.last_beat.load(Relaxed), load: word.load(), declared: Declared::from_bits(word.declared()) }
+        LastBeat {
+            at: self.last_beat.load(Relaxed),
+            load: word.load(),
+            declared: Declared::from_bits(word.declared()),
+        }
     }
 
     /// Sequence of the last beat.
@@ -254,13 +276,20 @@ impl HeartLine {
 
     /// The lease as it was given.
     pub fn lease(&self, slot: u32) -> Lease {
-        Lease { slot: U32::new(slot), generation: U32::new(self.head().0), secret: U64::new(self.secret.load(Relaxed)) }
+        Lease {
+            slot: U32::new(slot),
+            generation: U32::new(self.head().0),
+            secret: U64::new(self.secret.load(Relaxed)),
+        }
     }
 
-    /// Whether times that an engine wrote before `now` are possible: a line that was damaged must not decide about anybody.
+    /// Whether times that an engine wrote before `now` are possible: a line that was damaged must
+    /// not decide about anybody.
     pub fn is_plausible(&self, now: Nanos) -> bool {
         let (ttl, longest) = (self.ttl(), from_ms(u64::from(TTL_MS_MAX)));
-        (from_ms(u64::from(TTL_MS_MIN))..=longest).contains(&ttl) && self.last().at <= now && self.hold_until() <= now + 4 * longest
+        (from_ms(u64::from(TTL_MS_MIN))..=longest).contains(&ttl)
+            && self.last().at <= now
+            && self.hold_until() <= now + 4 * longest
     }
 
     /// When the hold of this instance ends; 0 when it is not held.
@@ -292,7 +321,8 @@ impl HeartLine {
         self.head.store(u64::from(line.generation) << 32 | line.state as u64, Release);
     }
 
-    /// Gives the line, which belongs to no lease, to a new one that counts as having beaten `now`. Returns its generation.
+    /// Gives the line, which belongs to no lease, to a new one that counts as having beaten `now`.
+    /// Returns its generation.
     pub fn lease_to(&self, _: &Writer, now: Nanos, ttl: Nanos, secret: u64, nonce: u64) -> u32 {
         let generation = ((self.head.load(Relaxed) >> 32) as u32).wrapping_add(1).max(1);
         self.last_beat.store(now, Relaxed);
@@ -358,7 +388,8 @@ fn is_newer(sequence: u32, than: u32) -> bool {
     sequence.wrapping_sub(than) as i32 > 0
 }
 
-/// Asks for the cache line of something that will be touched soon, wherever it is. Does nothing where no instruction for it is known.
+/// Asks for the cache line of something that will be touched soon, wherever it is. Does nothing
+/// where no instruction for it is known.
 #[inline]
 pub fn prefetch<T>(line: *const T) {
     #[cfg(target_arch = "x86_64")]
@@ -396,7 +427,11 @@ mod tests {
         assert_eq!(line.apply(&beat(&line, 1), 30), Applied::Old);
         assert_eq!(line.apply(&beat(&line, 0), 30), Applied::Old);
         assert_eq!(line.last().at, 20);
-        assert_eq!(line.apply(&beat(&line, u32::MAX), 30), Applied::Old, "2^31 or more ahead is behind");
+        assert_eq!(
+            line.apply(&beat(&line, u32::MAX), 30),
+            Applied::Old,
+            "2^31 or more ahead is behind"
+        );
         assert_eq!(line.history(), 1);
         assert_eq!(line.apply(&beat(&line, 2), 90), Applied::Accepted);
         assert_eq!(line.history(), 2, "70 of a TTL of 100 is late");
@@ -432,7 +467,11 @@ mod tests {
     #[test]
     fn refusals_say_which() {
         let (line, writer) = (HeartLine::default(), Writer(()));
-        assert_eq!(line.apply(&beat(&line, 1), 1), Applied::Refused(Status::Unknown), "never given");
+        assert_eq!(
+            line.apply(&beat(&line, 1), 1),
+            Applied::Refused(Status::Unknown),
+            "never given"
+        );
         line.lease_to(&writer, 10, 100, 7, 1);
         let first = beat(&line, 1);
         let mut forged = first;
@@ -466,8 +505,9 @@ mod tests {
         assert_eq!(line.last(), LastBeat { at: 30, load: 0, declared: Declared::Draining });
     }
 
-    /// A load that comes by an update on one loop while another applies beats: the sequence never goes back, or a beat would count twice.
-    /// With threads, not with loom, which lets a compare-and-swap take the place of a later store.
+    /// A load that comes by an update on one loop while another applies beats: the sequence never
+    /// goes back, or a beat would count twice. With threads, not with loom, which lets a
+    /// compare-and-swap take the place of a later store.
     #[test]
     fn a_load_never_puts_a_sequence_back() {
         let (line, writer) = (HeartLine::default(), Writer(()));

@@ -1,8 +1,9 @@
 //! Open addressing with linear probing: one writer, readers that never lock, no tombstones.
 //!
-//! A bucket is one word: 32 bits of the hash and the value plus one; 0 is empty. Values are found again by comparing the key they stand for,
-//! so equal hash bits cost a comparison, never a mistake. Deleting shifts later entries back (Knuth, TAOCP 3, section 6.4, algorithm R)
-//! and counts `moves`: a reader that found nothing while something moved looks again.
+//! A bucket is one word: 32 bits of the hash and the value plus one; 0 is empty. Values are found
+//! again by comparing the key they stand for, so equal hash bits cost a comparison, never a
+//! mistake. Deleting shifts later entries back (Knuth, TAOCP 3, section 6.4, algorithm R) and
+//! counts `moves`: a reader that found nothing while something moved looks again.
 
 use super::Writer;
 use super::heart::prefetch;
@@ -59,9 +60,14 @@ impl HashIndex {
         prefetch(&self.buckets[self.home(hash << 32)]);
     }
 
-    /// Finds the value whose key `is_key` recognises. `is_key` answers `None` when it could not read the key.
+    /// Finds the value whose key `is_key` recognises. `is_key` answers `None` when it could not
+    /// read the key.
     #[inline]
-    pub fn find(&self, hash: u64, mut is_key: impl FnMut(u32) -> Option<bool>) -> Result<Option<u32>, Disturbed> {
+    pub fn find(
+        &self,
+        hash: u64,
+        mut is_key: impl FnMut(u32) -> Option<bool>,
+    ) -> Result<Option<u32>, Disturbed> {
         for _ in 0..READ_RETRIES {
             let mut disturbed = false;
             let mut look = |value| {
@@ -70,8 +76,9 @@ impl HashIndex {
                     false
                 })
             };
-            // What is found was compared with its key, and needs no other proof where slots rest until every reader has passed (the engine's
-            // loops, and the writer itself); that nothing was found needs one that nothing moved.
+            // What is found was compared with its key, and needs no other proof where slots rest
+            // until every reader has passed (the engine's loops, and the writer itself); that
+            // nothing was found needs one that nothing moved.
             let seen = self.moves[0].enter();
             if let Some((_, value)) = self.probe(hash, &mut look) {
                 return Ok(Some(value));
@@ -89,7 +96,8 @@ impl HashIndex {
         let home = self.home(hash << 32);
         for step in 0..PROBES_MAX {
             let at = (home + step) & self.mask;
-            // Acquire: pairs with the release store of `insert`; what the value stands for was written before.
+            // Acquire: pairs with the release store of `insert`; what the value stands for was
+            // written before.
             let word = self.buckets[at].load(Acquire);
             if word == 0 {
                 return None;
@@ -104,7 +112,8 @@ impl HashIndex {
     /// Forgets everything.
     pub fn clear(&self, writer: &Writer) {
         self.moves[0].mend(writer);
-        self.moves[0].write(writer, || self.buckets.iter().for_each(|bucket| bucket.store(0, Relaxed)));
+        self.moves[0]
+            .write(writer, || self.buckets.iter().for_each(|bucket| bucket.store(0, Relaxed)));
     }
 
     /// Adds a value whose key is not there yet.

@@ -165,11 +165,13 @@ impl Geometry {
         assert!(attributes_bytes <= ATTRIBUTES_BYTES_MAX);
         let slots = capacity + SPARE_SLOTS;
         let services_max = (capacity / 8).max(capacity.min(1024));
-        // At most half full, spare slots included, keeps probes short (Knuth, TAOCP 3, section 6.4).
+        // At most half full, spare slots included, keeps probes short (Knuth, TAOCP 3, section
+        // 6.4).
         let buckets = (2 * capacity as usize).next_power_of_two();
         let directory_buckets = (2 * services_max as usize).next_power_of_two();
-        // A list of n slots owns at most 4n entries (see `lists.rs`), and its old and new place while it grows. Where there may be about as
-        // many services as leases, that takes all of 4 entries a lease, and nothing is left to grow into.
+        // A list of n slots owns at most 4n entries (see `lists.rs`), and its old and new place
+        // while it grows. Where there may be about as many services as leases, that takes all of 4
+        // entries a lease, and nothing is left to grow into.
         let entries_a_lease = if services_max > capacity / 8 { 8 } else { 4 };
         let list_entries = entries_a_lease * (capacity as usize).next_power_of_two();
         let events = (capacity as usize).next_power_of_two().clamp(4096, 65_536);
@@ -243,7 +245,8 @@ impl Geometry {
             size_of::<RecordHead>(),
             size_of::<EventLine>(),
         ];
-        let bytes: Vec<u8> = numbers.iter().flat_map(|&number| (number as u64).to_le_bytes()).collect();
+        let bytes: Vec<u8> =
+            numbers.iter().flat_map(|&number| (number as u64).to_le_bytes()).collect();
         fnv1a(&bytes)
     }
 }

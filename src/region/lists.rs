@@ -1,9 +1,11 @@
-//! Where the slot lists of the services lie in their arena: a buddy allocator (Knuth, TAOCP 1, section 2.5).
+//! Where the slot lists of the services lie in their arena: a buddy allocator (Knuth, TAOCP 1,
+//! section 2.5).
 //!
-//! A list of `n` slots owns `2^order` entries with `n <= 2^order`, at least four, and is halved once it is no more than a quarter full;
-//! so it never owns more than `4n`, and an arena of four entries a lease (eight where there can be as many services as leases) can hold every
-//! mix of lists unless it is fragmented.
-//! The arena itself is in the region; which parts are free is the registrar's and derived from the directory.
+//! A list of `n` slots owns `2^order` entries with `n <= 2^order`, at least four, and is halved
+//! once it is no more than a quarter full; so it never owns more than `4n`, and an arena of four
+//! entries a lease (eight where there can be as many services as leases) can hold every mix of
+//! lists unless it is fragmented. The arena itself is in the region; which parts are free is the
+//! registrar's and derived from the directory.
 
 /// Lists own at least four entries.
 const ORDER_MIN: u32 = 2;
@@ -42,7 +44,8 @@ impl ListAllocator {
     pub fn new(entries: usize) -> Self {
         assert!(entries.is_power_of_two() && entries >= 1 << ORDER_MIN);
         let order_max = entries.trailing_zeros();
-        let mut free: Vec<BitTree> = (ORDER_MIN..=order_max).map(|order| BitTree::new(entries >> order)).collect();
+        let mut free: Vec<BitTree> =
+            (ORDER_MIN..=order_max).map(|order| BitTree::new(entries >> order)).collect();
         free[(order_max - ORDER_MIN) as usize].set(0);
         Self { free, order_max }
     }
@@ -54,7 +57,8 @@ impl ListAllocator {
     /// Room for `count` slots, or `None` when no part is large enough.
     pub fn allocate(&mut self, count: u32) -> Option<ListRef> {
         let order = count.max(1).next_power_of_two().trailing_zeros().max(ORDER_MIN);
-        let from = (order..=self.order_max).find(|&order| !self.free[(order - ORDER_MIN) as usize].is_empty())?;
+        let from = (order..=self.order_max)
+            .find(|&order| !self.free[(order - ORDER_MIN) as usize].is_empty())?;
         let block = self.tree(from).first()?;
         self.tree(from).clear(block);
         let offset = block << from;
@@ -64,7 +68,8 @@ impl ListAllocator {
         Some(ListRef { offset: offset as u32, order })
     }
 
-    /// Takes a part that a former allocator gave out. `false`: it is not free, or no part of the arena.
+    /// Takes a part that a former allocator gave out. `false`: it is not free, or no part of the
+    /// arena.
     pub fn claim(&mut self, list: ListRef) -> bool {
         if list.order == 0 {
             return true;
@@ -73,7 +78,8 @@ impl ListAllocator {
         let fits = (ORDER_MIN..=self.order_max).contains(&list.order)
             && offset.is_multiple_of(1 << list.order)
             && offset + (1 << list.order) <= 1 << self.order_max;
-        let free = (list.order..=self.order_max).find(|&order| fits && self.tree(order).contains(offset >> order));
+        let free = (list.order..=self.order_max)
+            .find(|&order| fits && self.tree(order).contains(offset >> order));
         let Some(free) = free else { return false };
         self.tree(free).clear(offset >> free);
         for split in (list.order..free).rev() {
@@ -102,7 +108,8 @@ impl ListAllocator {
     }
 }
 
-/// A set of numbers whose smallest is found in a few steps: each level has a bit for every word of the level below.
+/// A set of numbers whose smallest is found in a few steps: each level has a bit for every word of
+/// the level below.
 #[derive(Debug)]
 struct BitTree {
     levels: Vec<Vec<u64>>,

@@ -3,7 +3,9 @@
 use super::layout::FORMAT;
 use super::view::{Shared, View};
 use memmap2::{MmapOptions, MmapRaw};
-use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, memfd_create, statfs};
+use rustix::fs::{
+    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, memfd_create, statfs,
+};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -78,7 +80,9 @@ pub enum Mismatch {
     #[error("is from before this start of the machine; remove it")]
     Boot,
     /// Sizes or offsets are not what this program would choose.
-    #[error("has another layout than this program makes; start the program that wrote it, or remove the file and lose what it holds")]
+    #[error(
+        "has another layout than this program makes; start the program that wrote it, or remove the file and lose what it holds"
+    )]
     Layout,
     /// It is shorter or longer than its header says.
     #[error("has {found} bytes and should have {expected}; remove it")]
@@ -98,8 +102,9 @@ const STEP_BYTES: usize = 64 << 20;
 
 /// A huge page of x86-64, and of aarch64 with pages of 4 KiB.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
-/// `MADV_COLLAPSE` of `asm-generic/mman-common.h`: puts small pages together to huge ones at once, whatever is configured under
-/// `/sys/kernel/mm/transparent_hugepage` (madvise(2), since Linux 6.1).
+/// `MADV_COLLAPSE` of `asm-generic/mman-common.h`: puts small pages together to huge ones at once,
+/// whatever is configured under `/sys/kernel/mm/transparent_hugepage` (madvise(2), since Linux
+/// 6.1).
 const MADV_COLLAPSE: libc::c_int = 25;
 
 /// One mapped file.
@@ -111,24 +116,35 @@ pub(super) struct Mapping {
 }
 
 impl Mapping {
-    /// Makes a file of zeros beside its place, all of it allocated, mapped and faulted in; [`Self::install`] puts it there. Until then a memory
-    /// file in that place is as it was. Any other file of that name is left alone and refused.
-    pub(super) fn create(place: &Place, name: &str, bytes: usize, cancelled: &AtomicBool) -> Result<Self, RegionError> {
+    /// Makes a file of zeros beside its place, all of it allocated, mapped and faulted in;
+    /// [`Self::install`] puts it there. Until then a memory file in that place is as it was. Any
+    /// other file of that name is left alone and refused.
+    pub(super) fn create(
+        place: &Place,
+        name: &str,
+        bytes: usize,
+        cancelled: &AtomicBool,
+    ) -> Result<Self, RegionError> {
         let path = match place {
             Place::Scratch => None,
             Place::Directory(directory) => Some(directory.join(name)),
         };
-        let shown = path.as_ref().map_or_else(|| format!("memfd {name}"), |path| path.display().to_string());
+        let shown = path
+            .as_ref()
+            .map_or_else(|| format!("memfd {name}"), |path| path.display().to_string());
         let fail = |source: io::Error| RegionError::Io { file: shown.clone(), source };
         let file = match &path {
-            None => memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map(File::from).map_err(io::Error::from),
+            None => memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+                .map(File::from)
+                .map_err(io::Error::from),
             Some(path) => refuse_foreign(path).and_then(|()| fresh_file(path, name)),
         };
         let file = file.map_err(fail)?;
         match Self::fill(&file, bytes, cancelled, &shown, &fail) {
             Ok(pages) => {
                 if path.is_none() {
-                    // Nobody can cut it short under the mapping; files of a directory can't be sealed (fcntl(2), F_ADD_SEALS).
+                    // Nobody can cut it short under the mapping; files of a directory can't be
+                    // sealed (fcntl(2), F_ADD_SEALS).
                     let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
                     fcntl_add_seals(&file, seals).map_err(|error| fail(error.into()))?;
                 }
@@ -148,16 +164,15 @@ impl Mapping {
         shown: &str,
         fail: &impl Fn(io::Error) -> RegionError,
     ) -> Result<Pages, RegionError> {
-        let steps = || (0..bytes).step_by(STEP_BYTES).map(|start| (start, STEP_BYTES.min(bytes - start)));
+        let steps =
+            || (0..bytes).step_by(STEP_BYTES).map(|start| (start, STEP_BYTES.min(bytes - start)));
         for (start, length) in steps() {
             if cancelled.load(Relaxed) {
                 return Err(RegionError::Cancelled);
             }
-            fallocate(file, FallocateFlags::empty(), start as u64, length as u64).map_err(|error| RegionError::Space {
-                file: shown.to_owned(),
-                bytes,
-                source: error.into(),
-            })?;
+            fallocate(file, FallocateFlags::empty(), start as u64, length as u64).map_err(
+                |error| RegionError::Space { file: shown.to_owned(), bytes, source: error.into() },
+            )?;
         }
         let pages = Pages::map(file, bytes).map_err(fail)?;
         for (start, length) in steps() {
@@ -173,10 +188,12 @@ impl Mapping {
     /// Maps a file that is there, all of it.
     pub(super) fn open(file: File, path: &Path) -> Result<Self, RegionError> {
         let fail = |source: io::Error| RegionError::Io { file: path.display().to_string(), source };
-        let bytes = usize::try_from(file.metadata().map_err(fail)?.len()).map_err(|_| fail(io::ErrorKind::FileTooLarge.into()))?;
+        let bytes = usize::try_from(file.metadata().map_err(fail)?.len())
+            .map_err(|_| fail(io::ErrorKind::FileTooLarge.into()))?;
         let pages = Pages::map(&file, bytes).map_err(fail)?;
-        // The memory is there; this only spares the loops the faults. Reading faults map 16 pages at once (fault_around_bytes), and pages of
-        // tmpfs are mapped writable at that. A kernel that can't takes the faults later.
+        // The memory is there; this only spares the loops the faults. Reading faults map 16 pages
+        // at once (fault_around_bytes), and pages of tmpfs are mapped writable at that. A kernel
+        // that can't takes the faults later.
         let _ = pages.reserved.advise_range(memmap2::Advice::PopulateRead, pages.start, bytes);
         Ok(Self { pages, file, path: Some(path.to_owned()) })
     }
@@ -186,10 +203,12 @@ impl Mapping {
         self.file.as_fd()
     }
 
-    /// Puts a file that was made into its place. Who has the file mapped that was there before keeps it.
+    /// Puts a file that was made into its place. Who has the file mapped that was there before
+    /// keeps it.
     pub(super) fn install(&self) -> Result<(), RegionError> {
         let Some(path) = &self.path else { return Ok(()) };
-        std::fs::rename(fresh(path), path).map_err(|source| RegionError::Io { file: path.display().to_string(), source })
+        std::fs::rename(fresh(path), path)
+            .map_err(|source| RegionError::Io { file: path.display().to_string(), source })
     }
 
     /// Whether the file is in its place.
@@ -210,12 +229,14 @@ impl Mapping {
         let start = self.pages.address(offset).cast::<T>();
         assert!(start.is_aligned(), "a view is not aligned");
         let start = NonNull::new(start).expect("a mapping does not start at zero");
-        // SAFETY: aligned and inside the mapping by the assertions above; `Region` keeps the mapping as long as its views.
+        // SAFETY: aligned and inside the mapping by the assertions above; `Region` keeps the
+        // mapping as long as its views.
         unsafe { View::new(start, count) }
     }
 }
 
-/// A file mapped where huge pages can be mapped, too: at a multiple of their size. Only then does the kernel use one entry for each of them.
+/// A file mapped where huge pages can be mapped, too: at a multiple of their size. Only then does
+/// the kernel use one entry for each of them.
 #[derive(Debug)]
 struct Pages {
     /// Addresses that the file is mapped over, from `start` on. Unmapping them unmaps the file.
@@ -226,13 +247,16 @@ struct Pages {
 
 impl Pages {
     fn map(file: &File, bytes: usize) -> io::Result<Self> {
-        // A mapping of the file that is longer than the file: it takes addresses and no memory, and what lies behind the file can't be touched.
+        // A mapping of the file that is longer than the file: it takes addresses and no memory, and
+        // what lies behind the file can't be touched.
         let reserved = MmapOptions::new().len(bytes + HUGE_PAGE_BYTES).map_raw(file)?;
         let start = reserved.as_ptr().align_offset(HUGE_PAGE_BYTES);
         let pages = Self { reserved, start, bytes };
         if bytes > 0 {
-            let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::FIXED);
-            // SAFETY: these addresses are in the reservation, which was made for this and is used by nobody.
+            let (access, flags) =
+                (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::FIXED);
+            // SAFETY: these addresses are in the reservation, which was made for this and is used
+            // by nobody.
             unsafe { mmap(pages.address(0).cast(), bytes, access, flags, file, 0) }?;
         }
         Ok(pages)
@@ -250,7 +274,8 @@ impl Pages {
 
     /// Faults pages in for writing.
     fn populate(&self, start: usize, length: usize) -> io::Result<()> {
-        let populated = self.reserved.advise_range(memmap2::Advice::PopulateWrite, self.start + start, length);
+        let populated =
+            self.reserved.advise_range(memmap2::Advice::PopulateWrite, self.start + start, length);
         populated.or_else(|_| {
             // Kernels without `MADV_POPULATE_WRITE` (before 5.14): writing a zero to each does it.
             for page in (start..start + length).step_by(4096) {
@@ -281,15 +306,28 @@ fn remove_if_same(file: &File, path: Option<&Path>) {
 }
 
 fn refuse_foreign(path: &Path) -> io::Result<()> {
-    let mut old = match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
+    let mut old = match OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+    {
         Ok(old) => old,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
     let mut start = [0; 8];
     let facts = old.metadata()?;
-    let known = facts.is_file() && (facts.len() == 0 || old.read_exact(&mut start).is_ok() && (start == *b"HLREGION" || start == [0; 8]));
-    if known { Ok(()) } else { Err(io::Error::new(io::ErrorKind::AlreadyExists, "is no memory file of heartline; move it away")) }
+    let known = facts.is_file()
+        && (facts.len() == 0
+            || old.read_exact(&mut start).is_ok() && (start == *b"HLREGION" || start == [0; 8]));
+    if known {
+        Ok(())
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "is no memory file of heartline; move it away",
+        ))
+    }
 }
 
 /// What an engine that was killed while it started left there is nobody's.

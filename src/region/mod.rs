@@ -1,10 +1,12 @@
 //! Shared memory: everything the engine knows, in two files on tmpfs.
 //!
-//! The *heart* file holds the heart lines, and with them the secrets of the leases; the *public* file holds everything that may be shown.
-//! Both are allocated and faulted in before anything is stored. All of it is read and written through atomics only, so that readers in
-//! this process and in others never lock.
+//! The *heart* file holds the heart lines, and with them the secrets of the leases; the *public*
+//! file holds everything that may be shown. Both are allocated and faulted in before anything is
+//! stored. All of it is read and written through atomics only, so that readers in this process and
+//! in others never lock.
 //!
-//! Invariant: only the holder of the [`Writer`] changes anything but the loops' words of the heart lines.
+//! Invariant: only the holder of the [`Writer`] changes anything but the loops' words of the heart
+//! lines.
 
 mod attach;
 mod directory;
@@ -85,10 +87,12 @@ impl Region {
         Ok(made)
     }
 
-    /// The same, but the files are not in their places yet: what a former engine left there is as it was until [`Self::install`].
+    /// The same, but the files are not in their places yet: what a former engine left there is as
+    /// it was until [`Self::install`].
     ///
-    /// `key` keys the hashes of the index, whose keys come from the network; `epoch` is the number of this run.
-    /// A large one takes seconds; setting `cancelled` ends that early. Whatever the error, no file stays.
+    /// `key` keys the hashes of the index, whose keys come from the network; `epoch` is the number
+    /// of this run. A large one takes seconds; setting `cancelled` ends that early. Whatever the
+    /// error, no file stays.
     pub fn prepare(
         place: &Place,
         geometry: Geometry,
@@ -97,7 +101,8 @@ impl Region {
         cancelled: &AtomicBool,
     ) -> Result<(Self, Writer), RegionError> {
         let heart = Mapping::create(place, "heart", geometry.heart_bytes(), cancelled)?;
-        let public = Mapping::create(place, "public", geometry.public_bytes(), cancelled).inspect_err(|_| heart.remove())?;
+        let public = Mapping::create(place, "public", geometry.public_bytes(), cancelled)
+            .inspect_err(|_| heart.remove())?;
         let region = Self::assemble([heart, public], geometry, Some(key));
         region.publish(epoch);
         Ok((region, Writer(())))
@@ -107,7 +112,8 @@ impl Region {
     fn assemble(files: [Mapping; 2], geometry: Geometry, key: Option<(u64, u64)>) -> Self {
         let [heart, public] = &files;
         let header: View<PublicHeader> = public.view(0, 1);
-        let key = key.unwrap_or_else(|| (header[0].key[0].load(Relaxed), header[0].key[1].load(Relaxed)));
+        let key =
+            key.unwrap_or_else(|| (header[0].key[0].load(Relaxed), header[0].key[1].load(Relaxed)));
         let slots = geometry.slots as usize;
         Self {
             heart_header: heart.view(0, 1),
@@ -124,9 +130,15 @@ impl Region {
                 public.view(geometry.tails, slots * geometry.tail_words()),
                 geometry.tail_words(),
             ),
-            index: HashIndex::new(public.view(geometry.index, geometry.buckets), public.view(PublicHeader::INDEX_MOVES, 1)),
+            index: HashIndex::new(
+                public.view(geometry.index, geometry.buckets),
+                public.view(PublicHeader::INDEX_MOVES, 1),
+            ),
             lists: public.view(geometry.lists, geometry.list_entries),
-            feed: Feed::new(public.view(geometry.feed, geometry.events), public.view(PublicHeader::FEED_HEAD, 1)),
+            feed: Feed::new(
+                public.view(geometry.feed, geometry.events),
+                public.view(PublicHeader::FEED_HEAD, 1),
+            ),
             key,
             changed: (0..geometry.slots.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
             geometry,
@@ -134,7 +146,8 @@ impl Region {
         }
     }
 
-    /// Puts the files into their places. Whoever is killed in between leaves the second one beside its place, where [`Self::attach`] looks.
+    /// Puts the files into their places. Whoever is killed in between leaves the second one beside
+    /// its place, where [`Self::attach`] looks.
     pub fn install(&self) -> Result<(), RegionError> {
         self.files.iter().try_for_each(Mapping::install)
     }
@@ -149,12 +162,14 @@ impl Region {
         [self.files[0].file(), self.files[1].file()]
     }
 
-    /// Removes the files from their directory, unless others have taken their places. The memory stays until the region is dropped.
+    /// Removes the files from their directory, unless others have taken their places. The memory
+    /// stays until the region is dropped.
     pub fn remove_files(&self) {
         self.files.iter().for_each(Mapping::remove);
     }
 
-    /// Fills in both headers; the word that says "ready" comes last, with release ordering, so that who reads it sees the rest.
+    /// Fills in both headers; the word that says "ready" comes last, with release ordering, so that
+    /// who reads it sees the rest.
     fn publish(&self, epoch: u64) {
         let boot = clock::boot_id();
         let header = &self.header[0];
@@ -207,7 +222,8 @@ impl Region {
 
     /// Notes that a member has changed; after the change.
     pub fn mark_changed(&self, _: &Writer, slot: u32) {
-        // Release: pairs with the swap in `take_changed`, so that whoever finds the mark finds the change.
+        // Release: pairs with the swap in `take_changed`, so that whoever finds the mark finds the
+        // change.
         self.changed[slot as usize / 64].fetch_or(1 << (slot % 64), Release);
     }
 
@@ -216,16 +232,22 @@ impl Region {
         self.changed.len() * 8
     }
 
-    /// The slots that have changed since the last call, 64 at a time: number of the first, and a bit for each. For one caller only.
+    /// The slots that have changed since the last call, 64 at a time: number of the first, and a
+    /// bit for each. For one caller only.
     pub fn take_changed(&self) -> impl Iterator<Item = (u32, u64)> {
         let words = self.changed.iter().enumerate();
-        words.map(|(at, word)| (at as u32 * 64, if word.load(Relaxed) == 0 { 0 } else { word.swap(0, Acquire) }))
+        words.map(|(at, word)| {
+            (at as u32 * 64, if word.load(Relaxed) == 0 { 0 } else { word.swap(0, Acquire) })
+        })
     }
 
     /// Version of the directory, and how many services have instances.
     pub fn service_count(&self) -> Result<(u64, u32), Disturbed> {
         let header = &self.header[0];
-        header.sequence.read(|| (header.directory_version.load(Relaxed), header.services.load(Relaxed))).ok_or(Disturbed)
+        header
+            .sequence
+            .read(|| (header.directory_version.load(Relaxed), header.services.load(Relaxed)))
+            .ok_or(Disturbed)
     }
 
     /// A service came or went.
@@ -242,14 +264,21 @@ impl Region {
         let header = &self.header[0];
         let words = || (header.hold_since.load(Relaxed), header.hold_shares.load(Relaxed));
         let (since, shares) = header.sequence.read(words).ok_or(Disturbed)?;
-        Ok((since != 0).then_some(Hold { since, silent: shares as u32, live: (shares >> 32) as u32 }))
+        Ok((since != 0).then_some(Hold {
+            since,
+            silent: shares as u32,
+            live: (shares >> 32) as u32,
+        }))
     }
 
     /// Begins or ends the hold.
     pub fn set_hold(&self, writer: &Writer, hold: Option<Hold>) {
         let header = &self.header[0];
         header.sequence.write(writer, || {
-            header.hold_shares.store(hold.map_or(0, |hold| u64::from(hold.live) << 32 | u64::from(hold.silent)), Relaxed);
+            header.hold_shares.store(
+                hold.map_or(0, |hold| u64::from(hold.live) << 32 | u64::from(hold.silent)),
+                Relaxed,
+            );
             header.hold_since.store(hold.map_or(0, |hold| hold.since), Relaxed);
         });
     }
@@ -289,22 +318,33 @@ impl Region {
     /// Finds a service by its id.
     #[inline]
     pub fn find_service(&self, id: u64) -> Result<Option<u32>, Disturbed> {
-        self.directory_index
-            .find(self.hash(id, &[]), |service| Some(self.directory.get(service as usize).is_some_and(|entry| entry.holds(id))))
+        self.directory_index.find(self.hash(id, &[]), |service| {
+            Some(self.directory.get(service as usize).is_some_and(|entry| entry.holds(id)))
+        })
     }
 
     /// Finds an instance by its service and name.
-    pub fn find_instance(&self, service: u32, id: u64, name: &Name) -> Result<Option<u32>, Disturbed> {
-        self.index.find(self.hash(id, name.bytes()), |slot| self.records.is_of(slot, name, |own| own == service))
+    pub fn find_instance(
+        &self,
+        service: u32,
+        id: u64,
+        name: &Name,
+    ) -> Result<Option<u32>, Disturbed> {
+        self.index.find(self.hash(id, name.bytes()), |slot| {
+            self.records.is_of(slot, name, |own| own == service)
+        })
     }
 
     /// Finds an instance by the id of its service and its name.
     pub fn find(&self, id: u64, name: &Name) -> Result<Option<u32>, Disturbed> {
-        let is_of = |service: u32| self.directory.get(service as usize).is_some_and(|entry| entry.holds(id));
+        let is_of = |service: u32| {
+            self.directory.get(service as usize).is_some_and(|entry| entry.holds(id))
+        };
         self.index.find(self.hash(id, name.bytes()), |slot| self.records.is_of(slot, name, is_of))
     }
 
-    /// Where an instance belongs in the index, for whoever looks for many and asks for their cache lines first.
+    /// Where an instance belongs in the index, for whoever looks for many and asks for their cache
+    /// lines first.
     pub fn identity(&self, id: u64, name: &Name) -> Identity {
         let hash = self.hash(id, name.bytes());
         self.index.prefetch(hash);
@@ -312,7 +352,12 @@ impl Region {
     }
 
     /// Finds an instance by its service and name, when its place is known.
-    pub fn find_identity(&self, identity: &Identity, service: u32, name: &Name) -> Result<Option<u32>, Disturbed> {
+    pub fn find_identity(
+        &self,
+        identity: &Identity,
+        service: u32,
+        name: &Name,
+    ) -> Result<Option<u32>, Disturbed> {
         self.index.find(identity.0, |slot| self.records.is_of(slot, name, |own| own == service))
     }
 
@@ -333,12 +378,23 @@ impl Region {
     }
 
     /// Adds an instance to the index.
-    pub fn index_instance(&self, writer: &Writer, id: u64, name: &Name, slot: u32) -> Result<(), IndexFull> {
+    pub fn index_instance(
+        &self,
+        writer: &Writer,
+        id: u64,
+        name: &Name,
+        slot: u32,
+    ) -> Result<(), IndexFull> {
         self.index.insert(writer, self.hash(id, name.bytes()), slot)
     }
 
     /// Adds an instance to the index, when its place is known.
-    pub fn index_identity(&self, writer: &Writer, identity: &Identity, slot: u32) -> Result<(), IndexFull> {
+    pub fn index_identity(
+        &self,
+        writer: &Writer,
+        identity: &Identity,
+        slot: u32,
+    ) -> Result<(), IndexFull> {
         self.index.insert(writer, identity.0, slot)
     }
 
@@ -390,14 +446,24 @@ mod tests {
     /// What another process that maps the public file relies on, at the offsets where it looks.
     #[test]
     fn the_public_header_is_where_readers_look() {
-        let path = std::path::PathBuf::from(format!("/dev/shm/heartline-region-test-{}", std::process::id()));
+        let path = std::path::PathBuf::from(format!(
+            "/dev/shm/heartline-region-test-{}",
+            std::process::id()
+        ));
         std::fs::create_dir_all(&path).unwrap();
-        let (region, _writer) =
-            Region::create(&Place::Directory(path.clone()), Geometry::new(1024, 128), (11, 12), 13, &AtomicBool::new(false)).unwrap();
+        let (region, _writer) = Region::create(
+            &Place::Directory(path.clone()),
+            Geometry::new(1024, 128),
+            (11, 12),
+            13,
+            &AtomicBool::new(false),
+        )
+        .unwrap();
         let public = std::fs::read(path.join("public")).unwrap();
         let heart = std::fs::read(path.join("heart")).unwrap();
         std::fs::remove_dir_all(&path).unwrap();
-        let word = |file: &[u8], at: usize| u64::from_ne_bytes(file[at..at + 8].try_into().unwrap());
+        let word =
+            |file: &[u8], at: usize| u64::from_ne_bytes(file[at..at + 8].try_into().unwrap());
         for file in [&public, &heart] {
             assert_eq!(&file[..8], b"HLREGION");
             assert_eq!(word(file, 8), 1 << 32 | 3, "format 3, ready");
@@ -411,19 +477,26 @@ mod tests {
 
     #[test]
     fn only_memory_files_are_replaced_and_only_own_files_removed() {
-        let path = std::path::PathBuf::from(format!("/dev/shm/heartline-files-test-{}", std::process::id()));
+        let path = std::path::PathBuf::from(format!(
+            "/dev/shm/heartline-files-test-{}",
+            std::process::id()
+        ));
         std::fs::create_dir_all(&path).unwrap();
         std::fs::write(path.join("heart"), "").unwrap();
         let create = |cancelled| {
             let place = Place::Directory(path.clone());
-            Region::create(&place, Geometry::new(1024, 128), (1, 2), 3, &AtomicBool::new(cancelled)).map(|made| made.0)
+            Region::create(&place, Geometry::new(1024, 128), (1, 2), 3, &AtomicBool::new(cancelled))
+                .map(|made| made.0)
         };
         std::fs::write(path.join("public"), "a letter to somebody").unwrap();
         assert!(create(false).unwrap_err().to_string().contains("move it away"));
         assert!(path.join("public").exists() && !path.join("heart.new").exists());
         std::fs::remove_file(path.join("public")).unwrap();
         assert!(matches!(create(true), Err(RegionError::Cancelled)));
-        assert!(path.join("heart").exists() && !path.join("heart.new").exists(), "what was there is there");
+        assert!(
+            path.join("heart").exists() && !path.join("heart.new").exists(),
+            "what was there is there"
+        );
         let (first, second) = (create(false).unwrap(), create(false).unwrap());
         first.remove_files();
         assert!(path.join("heart").exists() && path.join("public").exists(), "those of the second");

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 const BUCKETS: usize = 32;
 
 proptest! {
-    /// A deletion that cuts a probe chain loses a neighbour; a wrong shift finds a key twice or under another's hash.
+    /// A deletion that cuts a probe chain loses a neighbour; a wrong shift finds a key twice or
+    /// under another's hash.
     #[test]
     fn finds_what_a_map_finds(steps in prop::collection::vec((0_u8..4, 0_u32..40, 0_u32..40), 1..400), homes in 1_u64..40) {
         let mapping = Mapping::create(&Place::Scratch, "index", 4096, &false.into()).unwrap();
@@ -54,7 +55,8 @@ proptest! {
 const LINES: usize = 8;
 
 proptest! {
-    /// An event that is read under another's number, or silently missing, makes a watcher believe in a history that never was.
+    /// An event that is read under another's number, or silently missing, makes a watcher believe
+    /// in a history that never was.
     #[test]
     fn keeps_the_newest_events_under_their_numbers(slots in prop::collection::vec(any::<(u32, u32, u64)>(), 0..60)) {
         let mapping = Mapping::create(&Place::Scratch, "feed", 4096, &false.into()).unwrap();

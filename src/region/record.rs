@@ -8,8 +8,8 @@ use crate::sync::{AtomicU32, AtomicU64};
 use crate::wire::{Label, Name};
 use std::sync::atomic::Ordering::Relaxed;
 
-/// The fixed part of a record as it lies in memory. What an instance is looked up by comes first: a lookup reads one cache line, names of up
-/// to 55 bytes included.
+/// The fixed part of a record as it lies in memory. What an instance is looked up by comes first: a
+/// lookup reads one cache line, names of up to 55 bytes included.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct RecordHead {
@@ -48,8 +48,8 @@ impl RecordHead {
         }
     }
 
-    /// Whether this is the name, both as [`Text`](crate::wire::Text) has them: what is not zero in the last word belongs to a name that says so
-    /// in its first.
+    /// Whether this is the name, both as [`Text`](crate::wire::Text) has them: what is not zero in
+    /// the last word belongs to a name that says so in its first.
     #[inline]
     fn is_named(&self, name: &[u64; 8]) -> bool {
         let differs = |at: usize| self.instance[at].load(Relaxed) ^ name[at];
@@ -72,7 +72,8 @@ pub struct Record {
     pub instance: Name,
 }
 
-/// The records of all slots. Each has a tail: its first word is the length of the attributes, these follow.
+/// The records of all slots. Each has a tail: its first word is the length of the attributes, these
+/// follow.
 #[derive(Debug)]
 pub struct Records {
     heads: View<RecordHead>,
@@ -102,14 +103,16 @@ impl Records {
         self.heads[slot as usize].service.load(Relaxed)
     }
 
-    /// Whether a record is of this name and of a service that `is_service` recognises. `None` as for [`Self::read`].
+    /// Whether a record is of this name and of a service that `is_service` recognises. `None` as
+    /// for [`Self::read`].
     #[inline]
     pub fn is_of(&self, slot: u32, name: &Name, is_service: impl Fn(u32) -> bool) -> Option<bool> {
         let (head, name) = (self.heads.get(slot as usize)?, zerocopy::transmute!(*name));
         head.sequence.read(|| head.is_named(&name) && is_service(head.service.load(Relaxed)))
     }
 
-    /// Runs `read`, which may look at everything about a member, until the writer did not disturb it. `None` as for [`Self::read`].
+    /// Runs `read`, which may look at everything about a member, until the writer did not disturb
+    /// it. `None` as for [`Self::read`].
     pub fn read_locked<R>(&self, slot: u32, read: impl FnMut() -> R) -> Option<R> {
         self.heads.get(slot as usize)?.sequence.read(read)
     }
@@ -121,7 +124,11 @@ impl Records {
     }
 
     /// Copies the attributes into `buffer` and returns them. `None` as for [`Self::read`].
-    pub fn attributes<'a>(&self, slot: u32, buffer: &'a mut [u8; ATTRIBUTES_BYTES_MAX]) -> Option<&'a [u8]> {
+    pub fn attributes<'a>(
+        &self,
+        slot: u32,
+        buffer: &'a mut [u8; ATTRIBUTES_BYTES_MAX],
+    ) -> Option<&'a [u8]> {
         let head = self.heads.get(slot as usize)?;
         let length = head.sequence.read(|| self.copy_attributes(slot, buffer))?;
         Some(&buffer[..length])
@@ -169,7 +176,9 @@ impl Records {
 }
 
 #[inline]
-pub(super) fn load_bytes<const WORDS: usize, const BYTES: usize>(words: &[AtomicU64; WORDS]) -> [u8; BYTES] {
+pub(super) fn load_bytes<const WORDS: usize, const BYTES: usize>(
+    words: &[AtomicU64; WORDS],
+) -> [u8; BYTES] {
     const { assert!(BYTES == WORDS * 8) };
     let mut bytes = [0; BYTES];
     for (chunk, word) in bytes.chunks_exact_mut(8).zip(words) {
@@ -200,12 +209,27 @@ mod tests {
 
     #[test]
     fn a_record_is_of_one_name_and_one_service() {
-        let (region, writer) = Region::create(&Place::Scratch, Geometry::new(16, 8), (1, 2), 3, &AtomicBool::new(false)).unwrap();
-        let named = |length: usize, last: &str| Name::new(&("x".repeat(length - 1) + last)).unwrap();
+        let (region, writer) = Region::create(
+            &Place::Scratch,
+            Geometry::new(16, 8),
+            (1, 2),
+            3,
+            &AtomicBool::new(false),
+        )
+        .unwrap();
+        let named =
+            |length: usize, last: &str| Name::new(&("x".repeat(length - 1) + last)).unwrap();
         for length in [1, 7, 8, 55, 56, 63] {
-            let record = Record { service: 5, replaced_nonce: 0, source: [0; 16], zone: Label::EMPTY, instance: named(length, "a") };
+            let record = Record {
+                service: 5,
+                replaced_nonce: 0,
+                source: [0; 16],
+                zone: Label::EMPTY,
+                instance: named(length, "a"),
+            };
             region.records().write(&writer, 0, &record, b"\x03tag");
-            let is = |name: &Name, service: u32| region.records().is_of(0, name, |own| own == service);
+            let is =
+                |name: &Name, service: u32| region.records().is_of(0, name, |own| own == service);
             assert_eq!(is(&named(length, "a"), 5), Some(true), "{length}");
             assert_eq!(is(&named(length, "b"), 5), Some(false), "{length}");
             assert_eq!(is(&named(length, "a"), 4), Some(false), "{length}");

@@ -1,7 +1,9 @@
-//! The one step of the registrar that is on its way, written down before it begins: whoever goes on with the files of an engine that was
-//! killed ends it. So a change of a member, its version and its event are all there, or none of them.
+//! The one step of the registrar that is on its way, written down before it begins: whoever goes on
+//! with the files of an engine that was killed ends it. So a change of a member, its version and
+//! its event are all there, or none of them.
 //!
-//! It lies in the heart file, since only engines read it. Everything in it is absolute: doing it twice changes nothing.
+//! It lies in the heart file, since only engines read it. Everything in it is absolute: doing it
+//! twice changes nothing.
 
 use super::feed::Event;
 use super::heart::HeartState;
@@ -82,8 +84,15 @@ const _: () = {
 
 impl RedoLine {
     /// Writes a step down. It counts from the last store on.
-    pub(super) fn begin(&self, _: &Writer, feed: &Feed, event: &Event, member: Option<&MemberAfter<'_>>) {
-        // The end of the step before stays above; a kernel that ends the process between two stores finds them in this order.
+    pub(super) fn begin(
+        &self,
+        _: &Writer,
+        feed: &Feed,
+        event: &Event,
+        member: Option<&MemberAfter<'_>>,
+    ) {
+        // The end of the step before stays above; a kernel that ends the process between two stores
+        // finds them in this order.
         fence(Release);
         for (word, value) in self.event.iter().zip(event.words()) {
             word.store(value, Relaxed);
@@ -93,9 +102,11 @@ impl RedoLine {
             for (word, value) in self.endpoint.iter().zip(endpoint) {
                 word.store(value, Relaxed);
             }
-            self.place.store(u64::from(member.state as u32) << 32 | u64::from(member.service), Relaxed);
+            self.place
+                .store(u64::from(member.state as u32) << 32 | u64::from(member.service), Relaxed);
             self.hold_until.store(member.hold_until, Relaxed);
-            self.attributes_len.store(member.attributes.map_or(0, |bytes| bytes.len() as u64 + 1), Relaxed);
+            self.attributes_len
+                .store(member.attributes.map_or(0, |bytes| bytes.len() as u64 + 1), Relaxed);
             store_bytes(&self.attributes, member.attributes.unwrap_or_default());
         }
         self.armed.store(feed.head() + 1, Release);

@@ -1,7 +1,8 @@
 //! A sequence lock: one writer, any number of readers that never stop it.
 //!
-//! The protected words are atomics read and written relaxed; the fences below order them against the sequence
-//! (H.-J. Boehm, "Can seqlocks get along with programming language memory models?", MSPC 2012, figure 6).
+//! The protected words are atomics read and written relaxed; the fences below order them against
+//! the sequence (H.-J. Boehm, "Can seqlocks get along with programming language memory models?",
+//! MSPC 2012, figure 6).
 
 use super::Writer;
 use crate::limits::READ_RETRIES;
@@ -14,7 +15,8 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 pub struct Sequence(AtomicU32);
 
 impl Sequence {
-    /// Runs `read` until no writer was inside meanwhile. `None` after [`READ_RETRIES`] disturbed tries.
+    /// Runs `read` until no writer was inside meanwhile. `None` after [`READ_RETRIES`] disturbed
+    /// tries.
     #[inline]
     pub fn read<R>(&self, read: impl FnMut() -> R) -> Option<R> {
         self.read_within(READ_RETRIES, read)
@@ -88,13 +90,17 @@ mod tests {
                 let mut round = 0;
                 while !stop.load(Relaxed) {
                     round += 1;
-                    sequence.write(&writer, || words.iter().for_each(|word| word.store(round, Relaxed)));
+                    sequence.write(&writer, || {
+                        words.iter().for_each(|word| word.store(round, Relaxed))
+                    });
                 }
             });
             let (mut whole, mut torn) = (0, false);
             // Not before the writer is at work, or nothing would be read under writes.
             while whole < 200_000 {
-                if let Some(seen) = sequence.read(|| std::array::from_fn::<u64, 8, _>(|at| words[at].load(Relaxed))) {
+                if let Some(seen) =
+                    sequence.read(|| std::array::from_fn::<u64, 8, _>(|at| words[at].load(Relaxed)))
+                {
                     torn |= seen.iter().any(|&word| word != seen[0]);
                     whole += u32::from(seen[0] > 0);
                 }

@@ -4,7 +4,8 @@ use crate::sync::{AtomicU32, AtomicU64};
 use std::ops::Deref;
 use std::ptr::NonNull;
 
-/// Types that any process may change under us: made of atomics only, valid for every bit pattern, without padding.
+/// Types that any process may change under us: made of atomics only, valid for every bit pattern,
+/// without padding.
 ///
 /// # Safety
 /// The implementor consists of atomic integers (and arrays of them) and nothing else.
@@ -16,7 +17,8 @@ unsafe impl Shared for AtomicU32 {}
 // SAFETY: an atomic integer.
 unsafe impl Shared for AtomicU64 {}
 
-/// A slice of shared values in a mapping. The [`super::Region`] that hands it out keeps the mapping alive.
+/// A slice of shared values in a mapping. The [`super::Region`] that hands it out keeps the mapping
+/// alive.
 #[derive(Debug)]
 pub(super) struct View<T> {
     start: NonNull<T>,
@@ -30,7 +32,8 @@ unsafe impl<T: Shared> Sync for View<T> {}
 
 impl<T: Shared> View<T> {
     /// # Safety
-    /// `start` is aligned for `T`, and `count` values from there on are mapped as long as the view is used.
+    /// `start` is aligned for `T`, and `count` values from there on are mapped as long as the view
+    /// is used.
     pub(super) unsafe fn new(start: NonNull<T>, count: usize) -> Self {
         Self { start, count }
     }
@@ -41,7 +44,8 @@ impl<T: Shared> Deref for View<T> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        // SAFETY: `new` required that these values are mapped and aligned; `T` is valid for every bit pattern.
+        // SAFETY: `new` required that these values are mapped and aligned; `T` is valid for every
+        // bit pattern.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.count) }
     }
 }

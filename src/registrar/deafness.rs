@@ -61,17 +61,22 @@ impl Deafness {
 
     /// When a lease that last beat at `last` has been silent long enough.
     ///
-    /// Without deafness since then: one TTL later. Else one TTL after the deafness (after a stall at most [`STALL_GRACE_FACTOR`] times
-    /// its length), and in all at most [`GRACE_TTLS_MAX`] TTLs late, not counting the time we stood still: so a flood can't blind
-    /// the engine for ever, and a long stop can't use the grace up.
+    /// Without deafness since then: one TTL later. Else one TTL after the deafness (after a stall
+    /// at most [`STALL_GRACE_FACTOR`] times its length), and in all at most [`GRACE_TTLS_MAX`] TTLs
+    /// late, not counting the time we stood still: so a flood can't blind the engine for ever, and
+    /// a long stop can't use the grace up.
     pub(super) fn deadline(&self, last: Nanos, ttl: Nanos) -> Nanos {
         let deadline = last.saturating_add(ttl);
-        let mut grace = self.dropped_at.filter(|&at| at >= last).map_or(0, |at| at.saturating_add(ttl));
-        // Threads may stand still at the same time, and that counts once, and only since the last beat: else a beat that is applied late would
-        // bring the deadline forward, and timers never look earlier.
+        let mut grace =
+            self.dropped_at.filter(|&at| at >= last).map_or(0, |at| at.saturating_add(ttl));
+        // Threads may stand still at the same time, and that counts once, and only since the last
+        // beat: else a beat that is applied late would bring the deadline forward, and timers never
+        // look earlier.
         let (mut still, mut counted_from) = (0, Nanos::MAX);
         for stall in self.stalls.iter().rev().take_while(|stall| stall.end >= last) {
-            grace = grace.max(stall.end.saturating_add(ttl.min(stall.length.saturating_mul(STALL_GRACE_FACTOR))));
+            grace = grace.max(
+                stall.end.saturating_add(ttl.min(stall.length.saturating_mul(STALL_GRACE_FACTOR))),
+            );
             let start = stall.end.saturating_sub(stall.still).max(last);
             still += stall.end.min(counted_from).saturating_sub(start);
             counted_from = counted_from.min(start);
@@ -107,7 +112,11 @@ mod tests {
         stopped.stalled(1950, 1900);
         stopped.stalled(3960, 2000);
         assert_eq!(stopped.deadline(40, 100), 4060, "stopped twice, and one TTL to be heard in");
-        assert_eq!(deafness.deadline(1092, 7), 1102, "and is not forgotten for a longer one before it");
+        assert_eq!(
+            deafness.deadline(1092, 7),
+            1102,
+            "and is not forgotten for a longer one before it"
+        );
     }
 
     /// Standing still before the last beat is no reason for more grace after it.
@@ -125,7 +134,14 @@ mod tests {
         let mut deafness = Deafness::new();
         deafness.stalled(1000, 1_000_000);
         deafness.dropped(5000);
-        assert_eq!((deafness.deadline(950, 100), deafness.deadline(1000, 100), deafness.deadline(1001, 100)), (1400, 1400, 1401));
+        assert_eq!(
+            (
+                deafness.deadline(950, 100),
+                deafness.deadline(1000, 100),
+                deafness.deadline(1001, 100)
+            ),
+            (1400, 1400, 1401)
+        );
         let mut together = Deafness::new();
         together.stalled(1000, 500);
         together.stalled(1100, 500);
@@ -134,7 +150,8 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// A timer was armed for where an older beat led; a beat that a slow loop applies after that must not lead to before it.
+        /// A timer was armed for where an older beat led; a beat that a slow loop applies after
+        /// that must not lead to before it.
         #[test]
         fn a_newer_beat_never_leads_to_an_earlier_deadline(
             deafs in proptest::collection::vec((1_u64..300, 0_u64..400, proptest::bool::ANY), 0..100),
@@ -158,7 +175,10 @@ mod tests {
             deafness.stalled(1000 + end, 2);
         }
         assert_eq!(deafness.stalls.len(), STALLS);
-        assert_eq!(deafness.stalls.iter().map(|stall| stall.still).sum::<Nanos>(), 5000 + 2 * (2 * STALLS as Nanos - 1));
+        assert_eq!(
+            deafness.stalls.iter().map(|stall| stall.still).sum::<Nanos>(),
+            5000 + 2 * (2 * STALLS as Nanos - 1)
+        );
         assert_eq!(deafness.deadline(500, 30_000), 31_000);
     }
 }

@@ -23,17 +23,20 @@ impl HoldGuard {
         Self { enabled, on: false, lost_at: 0 }
     }
 
-    /// A hold that a former engine left on or off. Whoever it left held is let go one TTL from now, unless the hold goes on.
+    /// A hold that a former engine left on or off. Whoever it left held is let go one TTL from now,
+    /// unless the hold goes on.
     pub(super) fn resume(&mut self, on: bool, now: Nanos) {
         (self.on, self.lost_at) = (self.enabled && on, now);
     }
 
-    /// Whether so many silent among so many live are evidence: at least [`HOLD_SILENT_MIN`], and at least half.
+    /// Whether so many silent among so many live are evidence: at least [`HOLD_SILENT_MIN`], and at
+    /// least half.
     fn is_evidence(silent: u32, live: u32) -> bool {
         silent >= HOLD_SILENT_MIN && u64::from(silent) * 2 >= u64::from(live)
     }
 
-    /// An instance would be declared down now. Whether it is to be held instead, and whether that begins a hold.
+    /// An instance would be declared down now. Whether it is to be held instead, and whether that
+    /// begins a hold.
     pub(super) fn admit(&mut self, silent: u32, live: u32) -> Option<bool> {
         if !self.enabled || !Self::is_evidence(silent, live) {
             return None;
@@ -51,7 +54,8 @@ impl HoldGuard {
         HoldChange::Ended
     }
 
-    /// When an instance that is held until `until` at the latest is let go: one TTL after the evidence is gone, if that is earlier.
+    /// When an instance that is held until `until` at the latest is let go: one TTL after the
+    /// evidence is gone, if that is earlier.
     pub(super) fn release_at(&self, until: Nanos, ttl: Nanos) -> Nanos {
         if self.on { until } else { until.min(self.lost_at.saturating_add(ttl)) }
     }
@@ -68,10 +72,20 @@ mod tests {
 
     #[test]
     fn needs_eight_and_half() {
-        for (silent, live, held) in
-            [(1, 1, false), (2, 2, false), (3, 3, false), (7, 7, false), (8, 8, true), (8, 16, true), (8, 17, false)]
-        {
-            assert_eq!(HoldGuard::new(true).admit(silent, live).is_some(), held, "{silent} of {live}");
+        for (silent, live, held) in [
+            (1, 1, false),
+            (2, 2, false),
+            (3, 3, false),
+            (7, 7, false),
+            (8, 8, true),
+            (8, 16, true),
+            (8, 17, false),
+        ] {
+            assert_eq!(
+                HoldGuard::new(true).admit(silent, live).is_some(),
+                held,
+                "{silent} of {live}"
+            );
         }
         assert_eq!(HoldGuard::new(false).admit(1000, 1000), None);
     }
@@ -88,7 +102,8 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// A hold that is never admitted lets a failing switch take everybody down; one that never ends keeps the dead.
+        /// A hold that is never admitted lets a failing switch take everybody down; one that never
+        /// ends keeps the dead.
         #[test]
         fn is_on_from_the_first_admission_to_the_first_lack_of_evidence(
             steps in proptest::collection::vec((0_u32..30, 0_u32..40, 1_u64..50, proptest::bool::ANY), 1..200),

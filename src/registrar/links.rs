@@ -1,4 +1,5 @@
-//! Doubly linked lists of slots, without an allocation for each: a slot is in at most one list, and its links are its own.
+//! Doubly linked lists of slots, without an allocation for each: a slot is in at most one list, and
+//! its links are its own.
 
 /// No slot.
 const NONE: u32 = u32::MAX;
@@ -32,7 +33,11 @@ impl Links {
     pub(super) fn new(slots: usize, lists: usize) -> Self {
         assert!(lists < usize::from(NO_LIST));
         Self {
-            nodes: vec![Node { next: NONE, previous: NONE, tag: u64::from(NO_LIST) << KEY_BITS }; slots].into_boxed_slice(),
+            nodes: vec![
+                Node { next: NONE, previous: NONE, tag: u64::from(NO_LIST) << KEY_BITS };
+                slots
+            ]
+            .into_boxed_slice(),
             lists: vec![Ends { first: NONE, last: NONE }; lists].into_boxed_slice(),
         }
     }
@@ -62,7 +67,8 @@ impl Links {
     pub(super) fn push(&mut self, list: usize, slot: u32, key: u64) {
         debug_assert!(key < 1 << KEY_BITS && self.list_of(slot).is_none());
         let last = std::mem::replace(&mut self.lists[list].last, slot);
-        self.nodes[slot as usize] = Node { next: NONE, previous: last, tag: (list as u64) << KEY_BITS | key };
+        self.nodes[slot as usize] =
+            Node { next: NONE, previous: last, tag: (list as u64) << KEY_BITS | key };
         match last {
             NONE => self.lists[list].first = slot,
             last => self.nodes[last as usize].next = slot,

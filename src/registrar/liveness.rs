@@ -46,8 +46,9 @@ pub(super) fn is_held(line: &HeartLine) -> bool {
 }
 
 impl Registrar {
-    /// Decides about a slot whose timer is due, whose beat asked for it, or (`cleared`) whose stay in limbo is over; leaves it with a timer
-    /// or in limbo. Every verdict of silence comes out of limbo, so that the drop counts are read between the last drain and the verdict.
+    /// Decides about a slot whose timer is due, whose beat asked for it, or (`cleared`) whose stay
+    /// in limbo is over; leaves it with a timer or in limbo. Every verdict of silence comes out of
+    /// limbo, so that the drop counts are read between the last drain and the verdict.
     pub(super) fn judge(&mut self, now: Nanos, slot: u32, cleared: bool) {
         // Each round goes one state further; there are four.
         for _ in 0..5 {
@@ -55,17 +56,39 @@ impl Registrar {
             match self.decide(now, &facts, cleared) {
                 Verdict::Wait(at) => return self.wheel.arm(slot, wheel::tick_from(at)),
                 Verdict::Doubt => return self.wheel.enter_limbo(slot, limbo_floor(now)),
-                Verdict::Suspect => self.transit(now, slot, HeartState::Suspect, 0, What::new(EventKind::Suspect, Cause::Silence)),
+                Verdict::Suspect => self.transit(
+                    now,
+                    slot,
+                    HeartState::Suspect,
+                    0,
+                    What::new(EventKind::Suspect, Cause::Silence),
+                ),
                 Verdict::Expired => self.expire(now, slot, &facts),
                 Verdict::Released => self.declare_down(now, slot, facts.ttl, Cause::HoldOver),
-                Verdict::Up => self.transit(now, slot, HeartState::Up, 0, What::new(EventKind::Up, Cause::Beat)),
+                Verdict::Up => self.transit(
+                    now,
+                    slot,
+                    HeartState::Up,
+                    0,
+                    What::new(EventKind::Up, Cause::Beat),
+                ),
                 Verdict::Revive => {
-                    if self.tables.reserve(self.tables.region.endpoints()[slot as usize].service()).is_err() {
+                    if self
+                        .tables
+                        .reserve(self.tables.region.endpoints()[slot as usize].service())
+                        .is_err()
+                    {
                         // No room in the lists: look again in a tick.
                         return self.wheel.arm(slot, wheel::tick_from(now) + 1);
                     }
                     self.counts.revived += 1;
-                    self.transit(now, slot, HeartState::Up, 0, What::new(EventKind::Revived, Cause::Beat));
+                    self.transit(
+                        now,
+                        slot,
+                        HeartState::Up,
+                        0,
+                        What::new(EventKind::Revived, Cause::Beat),
+                    );
                 }
                 Verdict::Bury => return self.end(now, slot, HeartState::Removed, Cause::Tombstone),
             }
@@ -89,14 +112,21 @@ impl Registrar {
     fn facts(&self, slot: u32) -> Option<Facts> {
         let line = self.tables.region.lines().get(slot as usize)?;
         let state = line.head().1;
-        state.is_leased().then(|| Facts { state, last: line.last().at, ttl: line.ttl(), until: line.hold_until() })
+        state.is_leased().then(|| Facts {
+            state,
+            last: line.last().at,
+            ttl: line.ttl(),
+            until: line.hold_until(),
+        })
     }
 
     fn decide(&self, now: Nanos, facts: &Facts, cleared: bool) -> Verdict {
         let (last, ttl) = (facts.last, facts.ttl);
         let third = ttl / 3;
         let deadline = self.deafness.deadline(last, ttl);
-        let proved = |at: Nanos, verdict| if cleared && self.observed.drained >= at { verdict } else { Verdict::Doubt };
+        let proved = |at: Nanos, verdict| {
+            if cleared && self.observed.drained >= at { verdict } else { Verdict::Doubt }
+        };
         match facts.state {
             HeartState::Up if now < deadline - third => Verdict::Wait(deadline - third),
             HeartState::Up => proved(deadline - third, Verdict::Suspect),
@@ -130,7 +160,10 @@ impl Registrar {
         };
         if begins {
             self.counts.holds += 1;
-            self.tables.announce(now, What { silent, live, ..What::new(EventKind::HoldBegan, Cause::MassSilence) });
+            self.tables.announce(
+                now,
+                What { silent, live, ..What::new(EventKind::HoldBegan, Cause::MassSilence) },
+            );
         }
         self.counts.held += 1;
         let what = What { silent, live, ..What::new(EventKind::Held, Cause::MassSilence) };
@@ -150,7 +183,8 @@ impl Registrar {
         let from = line.head().1;
         let held = from == HeartState::Suspect && is_held(line);
         let declared = self.declared(slot);
-        let change = Change { slot, total: Total::Same, what, state: to, hold_until, attributes: None };
+        let change =
+            Change { slot, total: Total::Same, what, state: to, hold_until, attributes: None };
         self.tables.change(now, change, |endpoint| endpoint.flags &= !endpoint_flags::HELD);
         self.uncount(from, held, declared);
         self.count(to, declared);
@@ -160,7 +194,14 @@ impl Registrar {
     /// A change that leaves state and hold as they are.
     pub(super) fn same(&self, slot: u32, what: What) -> Change<'static> {
         let line = &self.tables.region.lines()[slot as usize];
-        Change { slot, total: Total::Same, what, state: line.head().1, hold_until: line.hold_until(), attributes: None }
+        Change {
+            slot,
+            total: Total::Same,
+            what,
+            state: line.head().1,
+            hold_until: line.hold_until(),
+            attributes: None,
+        }
     }
 
     fn declared(&self, slot: u32) -> Declared {
@@ -224,7 +265,10 @@ impl Registrar {
         let (silent, live) = (self.counts.serving_suspect, self.counts.serving);
         if self.hold.observe(silent, live, now) == HoldChange::Ended {
             debug_assert!(!self.hold.is_on());
-            self.tables.announce(now, What { silent, live, ..What::new(EventKind::HoldEnded, Cause::HoldOver) });
+            self.tables.announce(
+                now,
+                What { silent, live, ..What::new(EventKind::HoldEnded, Cause::HoldOver) },
+            );
         }
     }
 }

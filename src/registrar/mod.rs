@@ -1,7 +1,8 @@
 //! Membership: the one writer of who is there.
 //!
-//! A state machine without I/O: time, observations, randomness and commands come in as arguments; replies and events go out.
-//! The same arguments give the same history. `requests.rs` does what clients ask, `liveness.rs` decides who is silent.
+//! A state machine without I/O: time, observations, randomness and commands come in as arguments;
+//! replies and events go out. The same arguments give the same history. `requests.rs` does what
+//! clients ask, `liveness.rs` decides who is silent.
 
 mod deafness;
 mod deny;
@@ -156,7 +157,8 @@ impl Registrar {
         &self.counts
     }
 
-    /// Whether a verdict waits for the loops to drain, so that the next observation must have fresh drop counts.
+    /// Whether a verdict waits for the loops to drain, so that the next observation must have fresh
+    /// drop counts.
     pub fn is_judging(&self) -> bool {
         self.wheel.limbo().is_some()
     }
@@ -167,21 +169,35 @@ impl Registrar {
     }
 
     /// Does what a client or a loop asks.
-    pub fn handle(&mut self, now: Nanos, command: &Command, random: &mut dyn FnMut() -> u64, replies: &mut Replies) {
+    pub fn handle(
+        &mut self,
+        now: Nanos,
+        command: &Command,
+        random: &mut dyn FnMut() -> u64,
+        replies: &mut Replies,
+    ) {
         match command {
-            Command::Register { from, request, attributes } => self.register(now, from, request, attributes.as_slice(), random, replies),
-            Command::Update { from, request, attributes } => self.update(now, from, request, attributes.as_slice(), replies),
+            Command::Register { from, request, attributes } => {
+                self.register(now, from, request, attributes.as_slice(), random, replies)
+            }
+            Command::Update { from, request, attributes } => {
+                self.update(now, from, request, attributes.as_slice(), replies)
+            }
             Command::Deregister { from, lease } => self.deregister(now, from, lease, replies),
-            Command::Look { slot, generation, leaving } => self.look(now, *slot, *generation, *leaving),
+            Command::Look { slot, generation, leaving } => {
+                self.look(now, *slot, *generation, *leaving)
+            }
             Command::Stats { .. } => {}
         }
     }
 
-    /// Takes an observation, decides what is due, and says what it wants next. Bounded: a large backlog is left for the next call.
+    /// Takes an observation, decides what is due, and says what it wants next. Bounded: a large
+    /// backlog is left for the next call.
     pub fn tick(&mut self, observed: &Observed) -> Next {
         let now = observed.now;
         self.listen(observed);
-        // `now` was read after their leases ended; a loop that has drained later than that is past them.
+        // `now` was read after their leases ended; a loop that has drained later than that is past
+        // them.
         self.wheel.stamp_freed(limbo_key(now) + 1, TIMERS_PER_STEP);
         let until = wheel::tick_at(now);
         let mut budget = TIMERS_PER_STEP;
@@ -237,7 +253,11 @@ impl Registrar {
     fn plan(&mut self, now: Nanos, backlog: bool) -> Next {
         let limbo = self.wheel.limbo().map(|(_, key)| limbo_time(key));
         // A drain that has come already is nothing to wait for.
-        let free = self.wheel.free().map(|(_, key)| limbo_time(key)).filter(|&time| self.slot_wanted && time > self.observed.drained);
+        let free = self
+            .wheel
+            .free()
+            .map(|(_, key)| limbo_time(key))
+            .filter(|&time| self.slot_wanted && time > self.observed.drained);
         let drain = limbo.into_iter().chain(free).max();
         let timer = self.wheel.next().map(|tick| tick * crate::clock::NANOS_PER_MS);
         let wake_at = if backlog {

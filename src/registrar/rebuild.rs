@@ -1,9 +1,12 @@
-//! The tables after a death: the step that was on its way is ended, then indexes, slot lists and counts are made anew from heart lines,
-//! records and directory entries.
+//! The tables after a death: the step that was on its way is ended, then indexes, slot lists and
+//! counts are made anew from heart lines, records and directory entries.
 
 use super::tables::{Tables, is_listed, set_state};
 use crate::clock::Nanos;
-use crate::region::{DirectoryEntry, EventKind, HeartState, Hold, Identity, ListRef, PendingStep, Record, Region, ServiceMeta, Writer};
+use crate::region::{
+    DirectoryEntry, EventKind, HeartState, Hold, Identity, ListRef, PendingStep, Record, Region,
+    ServiceMeta, Writer,
+};
 use crate::wire::endpoint_flags;
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -32,11 +35,17 @@ impl Tables {
             tables.resume_service(service);
         }
         let mut members = Members::default();
-        let slots: Vec<u32> = (0..tables.region.geometry().slots).filter(|&slot| tables.is_whole(slot, now)).collect();
+        let slots: Vec<u32> = (0..tables.region.geometry().slots)
+            .filter(|&slot| tables.is_whole(slot, now))
+            .collect();
         members.standing.reserve(slots.len());
         for group in slots.chunks(IDENTITIES) {
-            // The index is as large as memory is slow: all lines of a group are asked for before the first is used.
-            let identities = group.iter().map(|&slot| tables.identity(slot)).collect::<SmallVec<[_; IDENTITIES]>>();
+            // The index is as large as memory is slow: all lines of a group are asked for before
+            // the first is used.
+            let identities = group
+                .iter()
+                .map(|&slot| tables.identity(slot))
+                .collect::<SmallVec<[_; IDENTITIES]>>();
             for (&slot, identity) in group.iter().zip(identities) {
                 tables.resume_identity(slot, &identity, &mut members);
             }
@@ -47,9 +56,12 @@ impl Tables {
         (tables, members)
     }
 
-    /// Over the tables of an engine that has just ended in order: they stand, while loops read them. Gives the region back if they can't be
-    /// what such an engine leaves.
-    pub(super) fn take_over(region: Arc<Region>, writer: Writer) -> Result<(Self, Members), (Arc<Region>, Writer)> {
+    /// Over the tables of an engine that has just ended in order: they stand, while loops read
+    /// them. Gives the region back if they can't be what such an engine leaves.
+    pub(super) fn take_over(
+        region: Arc<Region>,
+        writer: Writer,
+    ) -> Result<(Self, Members), (Arc<Region>, Writer)> {
         let mut tables = Self::new(region, writer);
         let mut sound = tables.region.pending_step().is_none();
         for service in 0..tables.region.geometry().services_max {
@@ -65,12 +77,14 @@ impl Tables {
             return Err((tables.region, tables.writer));
         }
         (0..tables.fresh).for_each(|service| tables.queue_if_empty(service));
-        let leased = tables.region.lines().iter().zip(0..).filter(|(line, _)| line.head().1.is_leased());
+        let leased =
+            tables.region.lines().iter().zip(0..).filter(|(line, _)| line.head().1.is_leased());
         let standing = leased.map(|(_, slot)| slot).collect();
         Ok((tables, Members { standing, superseded: Vec::new() }))
     }
 
-    /// Ends the step that the former engine was in, unless its event was told: then it was done. Lists and totals come later.
+    /// Ends the step that the former engine was in, unless its event was told: then it was done.
+    /// Lists and totals come later.
     fn end_pending_step(&self) {
         let (region, writer) = (&self.region, &self.writer);
         let Some(step) = region.pending_step() else { return };
@@ -81,7 +95,14 @@ impl Tables {
             _ if step.number != region.feed().head() + 1 => false,
             _ if !about_nobody => self.end_pending_change(&step, service, version, member),
             _ if kind == EventKind::HoldBegan as u8 => {
-                region.set_hold(writer, Some(Hold { since: at.max(1), silent: shares as u32, live: (shares >> 32) as u32 }));
+                region.set_hold(
+                    writer,
+                    Some(Hold {
+                        since: at.max(1),
+                        silent: shares as u32,
+                        live: (shares >> 32) as u32,
+                    }),
+                );
                 true
             }
             _ if kind == EventKind::HoldEnded as u8 => {
@@ -94,14 +115,23 @@ impl Tables {
     }
 
     /// `false`: it is no change that an engine can have begun.
-    fn end_pending_change(&self, step: &PendingStep, service: u64, version: u64, member: u64) -> bool {
+    fn end_pending_change(
+        &self,
+        step: &PendingStep,
+        service: u64,
+        version: u64,
+        member: u64,
+    ) -> bool {
         let (region, writer) = (&self.region, &self.writer);
         let (slot, generation) = (member as u32, (member >> 32) as u32);
-        let (Some(line), Some(entry)) = (region.lines().get(slot as usize), region.directory().get(step.service as usize)) else {
+        let (Some(line), Some(entry)) =
+            (region.lines().get(slot as usize), region.directory().get(step.service as usize))
+        else {
             return false;
         };
         let attributes = step.attributes().unwrap_or_default();
-        let (member, meta) = ((step.endpoint.slot.get(), step.endpoint.generation.get()), entry.meta());
+        let (member, meta) =
+            ((step.endpoint.slot.get(), step.endpoint.generation.get()), entry.meta());
         if line.head().0 != generation
             || member != (slot, generation)
             || !entry.holds(service)
@@ -137,7 +167,10 @@ impl Tables {
         }
         let meta = entry.meta();
         entry.sequence().write(&self.writer, || {
-            entry.set_meta(&self.writer, ServiceMeta { listed: 0, total: 0, list: ListRef::default(), ..meta });
+            entry.set_meta(
+                &self.writer,
+                ServiceMeta { listed: 0, total: 0, list: ListRef::default(), ..meta },
+            );
         });
         self.fresh = service + 1;
         // A second service with one id, or too many ids with one home, can only be damage.
@@ -147,9 +180,11 @@ impl Tables {
         }
     }
 
-    /// Whether a lease was granted to its end: the endpoint is of the same generation. One that was not was never answered, and ends.
+    /// Whether a lease was granted to its end: the endpoint is of the same generation. One that was
+    /// not was never answered, and ends.
     fn is_whole(&self, slot: u32, now: Nanos) -> bool {
-        let (line, endpoint) = (&self.region.lines()[slot as usize], &self.region.endpoints()[slot as usize]);
+        let (line, endpoint) =
+            (&self.region.lines()[slot as usize], &self.region.endpoints()[slot as usize]);
         let (generation, state) = line.head();
         self.region.records().mend(&self.writer, slot);
         if !state.is_leased() {
@@ -184,11 +219,15 @@ impl Tables {
         self.region.records().read(slot).expect("nobody disturbs the writer")
     }
 
-    /// Puts a member into the index. Of two with one identity the one that replaced the other stays.
+    /// Puts a member into the index. Of two with one identity the one that replaced the other
+    /// stays.
     fn resume_identity(&self, slot: u32, identity: &Identity, members: &mut Members) {
         let service = self.region.endpoints()[slot as usize].service();
         let own = self.record(slot);
-        let found = self.region.find_identity(identity, service, &own.instance).expect("nobody disturbs the writer");
+        let found = self
+            .region
+            .find_identity(identity, service, &own.instance)
+            .expect("nobody disturbs the writer");
         let Some(other) = found else {
             if self.region.index_identity(&self.writer, identity, slot).is_ok() {
                 members.standing.push(slot);
@@ -209,21 +248,33 @@ impl Tables {
 
     /// Makes the slot lists, the longest first, so that all find room.
     fn resume_lists(&mut self, members: &Members) {
-        let mut by_service: Vec<(u32, Vec<u32>)> = (0..self.fresh).map(|service| (service, Vec::new())).collect();
+        let mut by_service: Vec<(u32, Vec<u32>)> =
+            (0..self.fresh).map(|service| (service, Vec::new())).collect();
         for &slot in members.standing.iter().chain(&members.superseded) {
             by_service[self.region.endpoints()[slot as usize].service() as usize].1.push(slot);
         }
         by_service.sort_by_key(|(_, slots)| std::cmp::Reverse(slots.len()));
         for (service, slots) in by_service {
-            let listed: Vec<u32> =
-                slots.iter().copied().filter(|&slot| is_listed(&self.region.endpoints()[slot as usize].entry())).collect();
-            let room = if listed.is_empty() { Some(ListRef::default()) } else { self.lists.allocate(listed.len() as u32) };
+            let listed: Vec<u32> = slots
+                .iter()
+                .copied()
+                .filter(|&slot| is_listed(&self.region.endpoints()[slot as usize].entry()))
+                .collect();
+            let room = if listed.is_empty() {
+                Some(ListRef::default())
+            } else {
+                self.lists.allocate(listed.len() as u32)
+            };
             let list = room.expect("lists of these lengths fit an empty arena");
             let entry = &self.region.directory()[service as usize];
             entry.sequence().write(&self.writer, || {
                 for (position, &slot) in listed.iter().enumerate() {
                     self.region.lists()[list.offset as usize + position].store(slot, Relaxed);
-                    self.region.endpoints()[slot as usize].set_place(&self.writer, service, position as u32);
+                    self.region.endpoints()[slot as usize].set_place(
+                        &self.writer,
+                        service,
+                        position as u32,
+                    );
                 }
                 let (listed, total) = (listed.len() as u32, slots.len() as u32);
                 entry.set_meta(&self.writer, ServiceMeta { listed, total, list, ..entry.meta() });

@@ -6,7 +6,10 @@ use crate::cadence::Cadence;
 use crate::clock::{Nanos, from_ms};
 use crate::exchange::{Replies, Requester};
 use crate::region::{Cause, EventKind, HeartState, Record};
-use crate::wire::{Changed, Declared, Endpoint, Granted, Header, Kind, Lease, Register, State, Status, Update, service_id, update_fields};
+use crate::wire::{
+    Changed, Declared, Endpoint, Granted, Header, Kind, Lease, Register, State, Status, Update,
+    service_id, update_fields,
+};
 use zerocopy::IntoBytes;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 
@@ -39,7 +42,11 @@ impl Registrar {
                     ttl_ms: U32::new((line.ttl() / crate::clock::NANOS_PER_MS) as u32),
                     reserved: [0; 4],
                 };
-                replies.put(from, Header::reply(Kind::Register, Status::Ok, 0, from.tag), &[granted.as_bytes()]);
+                replies.put(
+                    from,
+                    Header::reply(Kind::Register, Status::Ok, 0, from.tag),
+                    &[granted.as_bytes()],
+                );
             }
             Err(status) => replies.put_status(from, Kind::Register, status),
         }
@@ -60,7 +67,8 @@ impl Registrar {
             if line.nonce() == request.nonce.get() {
                 return Ok(slot);
             }
-            // A late duplicate of the request that the standing lease replaced must not replace it in turn.
+            // A late duplicate of the request that the standing lease replaced must not replace it
+            // in turn.
             if self.record(slot).replaced_nonce == request.nonce.get() {
                 return Err(Status::Replaced);
             }
@@ -77,10 +85,16 @@ impl Registrar {
         let slot = self.available_slot().ok_or(Status::Busy)?;
         let service = match standing.service {
             Some(service) => service,
-            None => self.tables.create_service(service_id(request.service.as_str()), &request.service).map_err(|_| Status::Full)?,
+            None => self
+                .tables
+                .create_service(service_id(request.service.as_str()), &request.service)
+                .map_err(|_| Status::Full)?,
         };
         let room = self.tables.reserve(service);
-        if room.and_then(|()| self.occupy(slot, service, standing.slot, from, request, attributes)).is_err() {
+        if room
+            .and_then(|()| self.occupy(slot, service, standing.slot, from, request, attributes))
+            .is_err()
+        {
             if standing.service.is_none() {
                 self.tables.drop_service(service);
             }
@@ -90,7 +104,13 @@ impl Registrar {
         self.join(now, slot, from, request, random() | 1, ttl);
         if let Some(old) = standing.slot {
             let id = service_id(request.service.as_str());
-            self.tables.region.reindex_instance(&self.tables.writer, id, &request.instance, old, slot);
+            self.tables.region.reindex_instance(
+                &self.tables.writer,
+                id,
+                &request.instance,
+                old,
+                slot,
+            );
             self.end(now, old, HeartState::Replaced, Cause::Replaced);
         }
         self.wheel.arm(slot, wheel::tick_from(now + ttl - ttl / 3));
@@ -107,7 +127,10 @@ impl Registrar {
         if self.tables.service_name(service) != request.service {
             return Err(Status::Collision);
         }
-        Ok(Standing { service: Some(service), slot: self.tables.find_instance(service, &request.instance) })
+        Ok(Standing {
+            service: Some(service),
+            slot: self.tables.find_instance(service, &request.instance),
+        })
     }
 
     pub(super) fn source(&self, slot: u32) -> [u8; 16] {
@@ -146,14 +169,22 @@ impl Registrar {
         let (region, writer) = (&self.tables.region, &self.tables.writer);
         let id = service_id(request.service.as_str());
         let replaced_nonce = replaces.map_or(0, |old| region.lines()[old as usize].nonce());
-        let record = Record { service, replaced_nonce, source: from.peer.ip, zone: request.zone, instance: request.instance };
+        let record = Record {
+            service,
+            replaced_nonce,
+            source: from.peer.ip,
+            zone: request.zone,
+            instance: request.instance,
+        };
         region.records().write(writer, slot, &record, attributes);
         region.endpoints()[slot as usize].set_place(writer, service, 0);
         match replaces {
             // The index goes over to the new slot once that has its lease.
             Some(_) => {}
             None => {
-                region.index_instance(writer, id, &request.instance, slot).map_err(|_| TablesFull)?;
+                region
+                    .index_instance(writer, id, &request.instance, slot)
+                    .map_err(|_| TablesFull)?;
                 self.identities += 1;
             }
         }
@@ -165,7 +196,15 @@ impl Registrar {
         Ok(())
     }
 
-    fn join(&mut self, now: Nanos, slot: u32, from: &Requester, request: &Register, secret: u64, ttl: Nanos) {
+    fn join(
+        &mut self,
+        now: Nanos,
+        slot: u32,
+        from: &Requester,
+        request: &Register,
+        secret: u64,
+        ttl: Nanos,
+    ) {
         let line = &self.tables.region.lines()[slot as usize];
         let generation = line.lease_to(&self.tables.writer, now, ttl, secret, request.nonce.get());
         let entry = Endpoint {
@@ -182,7 +221,14 @@ impl Registrar {
             age_ms: U32::ZERO,
         };
         let what = What::new(EventKind::Registered, Cause::Request);
-        let joins = Change { slot, total: Total::Joins, what, state: HeartState::Up, hold_until: 0, attributes: None };
+        let joins = Change {
+            slot,
+            total: Total::Joins,
+            what,
+            state: HeartState::Up,
+            hold_until: 0,
+            attributes: None,
+        };
         self.tables.change(now, joins, |endpoint| *endpoint = entry);
         self.counts.up += 1;
         self.counts.serving += 1;
@@ -190,13 +236,22 @@ impl Registrar {
         self.observe_hold(now);
     }
 
-    pub(super) fn update(&mut self, now: Nanos, from: &Requester, request: &Update, attributes: &[u8], replies: &mut Replies) {
+    pub(super) fn update(
+        &mut self,
+        now: Nanos,
+        from: &Requester,
+        request: &Update,
+        attributes: &[u8],
+        replies: &mut Replies,
+    ) {
         let slot = request.lease.slot.get();
         if let Err(status) = self.verify(&request.lease) {
             return replies.put_status(from, Kind::Update, status);
         }
         let fields = request.fields.get();
-        if fields & (update_fields::WEIGHT | update_fields::VERSION | update_fields::ATTRIBUTES) != 0 {
+        if fields & (update_fields::WEIGHT | update_fields::VERSION | update_fields::ATTRIBUTES)
+            != 0
+        {
             let attributes = (fields & update_fields::ATTRIBUTES != 0).then_some(attributes);
             let same = self.same(slot, What::new(EventKind::Updated, Cause::Request));
             self.tables.change(now, Change { attributes, ..same }, |endpoint| {
@@ -211,7 +266,13 @@ impl Registrar {
         self.confirm(from, Kind::Update, replies);
     }
 
-    pub(super) fn deregister(&mut self, now: Nanos, from: &Requester, lease: &Lease, replies: &mut Replies) {
+    pub(super) fn deregister(
+        &mut self,
+        now: Nanos,
+        from: &Requester,
+        lease: &Lease,
+        replies: &mut Replies,
+    ) {
         if let Err(status) = self.verify(lease) {
             return replies.put_status(from, Kind::Deregister, status);
         }
@@ -225,7 +286,12 @@ impl Registrar {
     }
 
     fn verify(&self, lease: &Lease) -> Result<(), Status> {
-        self.tables.region.lines().get(lease.slot.get() as usize).ok_or(Status::Unknown)?.verify(lease)
+        self.tables
+            .region
+            .lines()
+            .get(lease.slot.get() as usize)
+            .ok_or(Status::Unknown)?
+            .verify(lease)
     }
 
     /// Ends a lease. Its slot goes into quarantine.
@@ -235,7 +301,11 @@ impl Registrar {
         let was = line.head().1;
         let held = line.hold_until() != 0;
         let endpoint = self.tables.region.endpoints()[slot as usize].entry();
-        let leaves = Change { total: Total::Leaves, state, ..self.same(slot, What::new(EventKind::Gone, cause)) };
+        let leaves = Change {
+            total: Total::Leaves,
+            state,
+            ..self.same(slot, What::new(EventKind::Gone, cause))
+        };
         self.tables.change(now, leaves, |_| {});
         if state == HeartState::Removed {
             let service = self.tables.region.endpoints()[slot as usize].service();

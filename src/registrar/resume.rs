@@ -1,6 +1,8 @@
-//! Going on where a former engine stopped: everything but heart lines, records and directory entries is rebuilt from them.
+//! Going on where a former engine stopped: everything but heart lines, records and directory
+//! entries is rebuilt from them.
 //!
-//! Nobody is blamed for the time between: the engine stood still, so each lease has one TTL from now to be heard in.
+//! Nobody is blamed for the time between: the engine stood still, so each lease has one TTL from
+//! now to be heard in.
 
 use super::liveness::is_held;
 use super::rebuild::Members;
@@ -12,7 +14,8 @@ use crate::wire::Declared;
 use std::sync::Arc;
 
 impl Registrar {
-    /// A registrar over a region in which another one has worked. Leases stand as they stood, service versions and event numbers go on.
+    /// A registrar over a region in which another one has worked. Leases stand as they stood,
+    /// service versions and event numbers go on.
     pub fn resume(region: Arc<Region>, writer: Writer, settings: Settings, now: Nanos) -> Self {
         let (tables, members) = Tables::resume(region, writer, now);
         let mut registrar = Self::over(tables, settings, now);
@@ -21,8 +24,9 @@ impl Registrar {
         registrar
     }
 
-    /// A registrar over a region that another one has just left in order, while loops serve. What excused the silent under that one is not known
-    /// here, so everybody has one TTL from now, as after a death.
+    /// A registrar over a region that another one has just left in order, while loops serve. What
+    /// excused the silent under that one is not known here, so everybody has one TTL from now, as
+    /// after a death.
     pub fn take_over(region: Arc<Region>, writer: Writer, settings: Settings, now: Nanos) -> Self {
         match Tables::take_over(region, writer) {
             Ok((tables, members)) => {

@@ -1,8 +1,10 @@
-//! Membership as it stands in the region: the one place that changes directory, slot lists, endpoints and feed, always together.
+//! Membership as it stands in the region: the one place that changes directory, slot lists,
+//! endpoints and feed, always together.
 
 use crate::clock::Nanos;
 use crate::region::{
-    Cause, DirectoryEntry, Event, EventKind, HeartState, Hold, ListAllocator, ListRef, MemberAfter, Region, ServiceMeta, Writer,
+    Cause, DirectoryEntry, Event, EventKind, HeartState, Hold, ListAllocator, ListRef, MemberAfter,
+    Region, ServiceMeta, Writer,
 };
 use crate::wire::{Endpoint, Name, State};
 use std::collections::VecDeque;
@@ -41,7 +43,8 @@ pub(super) struct Tables {
     pub(super) lists: ListAllocator,
     /// Directory entries from here on were never used.
     pub(super) fresh: u32,
-    /// Services without instances, oldest first: kept, so that their versions go on, until their entry is needed.
+    /// Services without instances, oldest first: kept, so that their versions go on, until their
+    /// entry is needed.
     empty: VecDeque<u32>,
     /// Whether an entry is in `empty`.
     queued: Box<[bool]>,
@@ -86,7 +89,8 @@ impl Tables {
         self.entry(service).name()
     }
 
-    /// Makes a directory entry for a new service; the version starts above every version its id can have had.
+    /// Makes a directory entry for a new service; the version starts above every version its id can
+    /// have had.
     pub(super) fn create_service(&mut self, id: u64, name: &Name) -> Result<u32, TablesFull> {
         let service = self.free_service().ok_or(TablesFull)?;
         if self.region.index_service(&self.writer, id, service).is_err() {
@@ -96,7 +100,10 @@ impl Tables {
         let version = self.region.feed().head();
         let entry = &self.region.directory()[service as usize];
         entry.sequence().write(&self.writer, || {
-            entry.set_meta(&self.writer, ServiceMeta { id, version, listed: 0, total: 0, list: ListRef::default() });
+            entry.set_meta(
+                &self.writer,
+                ServiceMeta { id, version, listed: 0, total: 0, list: ListRef::default() },
+            );
             entry.set_name(&self.writer, Some(name));
         });
         self.queue_if_empty(service);
@@ -136,7 +143,9 @@ impl Tables {
     }
 
     pub(super) fn queue_if_empty(&mut self, service: u32) {
-        if self.entry(service).meta().total == 0 && !std::mem::replace(&mut self.queued[service as usize], true) {
+        if self.entry(service).meta().total == 0
+            && !std::mem::replace(&mut self.queued[service as usize], true)
+        {
             self.empty.push_back(service);
         }
     }
@@ -167,9 +176,15 @@ impl Tables {
         self.lists.free(from);
     }
 
-    /// Changes one member in one step of the version: its heart line, its endpoint, whether it is listed, and how many there are; and tells the
-    /// feed. Whenever the process is killed, all of it is there for the next, or nothing.
-    pub(super) fn change(&mut self, now: Nanos, change: Change<'_>, edit: impl FnOnce(&mut Endpoint)) {
+    /// Changes one member in one step of the version: its heart line, its endpoint, whether it is
+    /// listed, and how many there are; and tells the feed. Whenever the process is killed, all of
+    /// it is there for the next, or nothing.
+    pub(super) fn change(
+        &mut self,
+        now: Nanos,
+        change: Change<'_>,
+        edit: impl FnOnce(&mut Endpoint),
+    ) {
         let region = &self.region;
         let Change { slot, total, what, state, hold_until, attributes } = change;
         let line = &region.endpoints()[slot as usize];
@@ -183,7 +198,11 @@ impl Tables {
         let mut meta = entry.meta();
         meta.version += 1;
         let event = what.event(now, meta.id, meta.version, slot, endpoint.generation.get());
-        region.begin_step(&self.writer, &event, Some(&MemberAfter { state, hold_until, service, endpoint, attributes }));
+        region.begin_step(
+            &self.writer,
+            &event,
+            Some(&MemberAfter { state, hold_until, service, endpoint, attributes }),
+        );
         region.records().locked(&self.writer, slot, || {
             let heart = &region.lines()[slot as usize];
             heart.set_hold_until(&self.writer, hold_until);
@@ -195,7 +214,8 @@ impl Tables {
                 line.set_entry(&self.writer, endpoint);
                 match (was_listed, listed) {
                     (false, true) => {
-                        region.lists()[(meta.list.offset + meta.listed) as usize].store(slot, Relaxed);
+                        region.lists()[(meta.list.offset + meta.listed) as usize]
+                            .store(slot, Relaxed);
                         line.set_place(&self.writer, service, meta.listed);
                         meta.listed += 1;
                     }
@@ -204,11 +224,16 @@ impl Tables {
                         let arena = &region.lists()[meta.list.offset as usize..];
                         let last = arena[meta.listed as usize].load(Relaxed);
                         arena[line.position() as usize].store(last, Relaxed);
-                        region.endpoints()[last as usize].set_place(&self.writer, service, line.position());
+                        region.endpoints()[last as usize].set_place(
+                            &self.writer,
+                            service,
+                            line.position(),
+                        );
                     }
                     _ => {}
                 }
-                meta.total = meta.total + u32::from(total == Total::Joins) - u32::from(total == Total::Leaves);
+                meta.total = meta.total + u32::from(total == Total::Joins)
+                    - u32::from(total == Total::Leaves);
                 entry.set_meta(&self.writer, meta);
             });
         });
@@ -245,7 +270,10 @@ impl Tables {
         let event = what.event(now, 0, 0, 0, 0);
         self.region.begin_step(&self.writer, &event, None);
         if what.kind == EventKind::HoldBegan {
-            self.region.set_hold(&self.writer, Some(Hold { since: now.max(1), silent: what.silent, live: what.live }));
+            self.region.set_hold(
+                &self.writer,
+                Some(Hold { since: now.max(1), silent: what.silent, live: what.live }),
+            );
         } else if what.kind == EventKind::HoldEnded {
             self.region.set_hold(&self.writer, None);
         }
@@ -311,14 +339,29 @@ mod tests {
             State::Suspect => HeartState::Suspect,
             State::Down => HeartState::Down,
         };
-        Change { slot, total, what: What::new(EventKind::Updated, Cause::Request), state, hold_until: 0, attributes: None }
+        Change {
+            slot,
+            total,
+            what: What::new(EventKind::Updated, Cause::Request),
+            state,
+            hold_until: 0,
+            attributes: None,
+        }
     }
 
     fn check(tables: &Tables, models: &BTreeMap<u32, Model>) -> Result<(), TestCaseError> {
         for (&service, model) in models {
             let meta = tables.entry(service).meta();
-            let listed: Vec<u32> = model.members.iter().filter(|(_, member)| member.0 != State::Down).map(|(&slot, _)| slot).collect();
-            prop_assert_eq!((meta.version, meta.total as usize), (model.version, model.members.len()));
+            let listed: Vec<u32> = model
+                .members
+                .iter()
+                .filter(|(_, member)| member.0 != State::Down)
+                .map(|(&slot, _)| slot)
+                .collect();
+            prop_assert_eq!(
+                (meta.version, meta.total as usize),
+                (model.version, model.members.len())
+            );
             let arena = tables.region.lists();
             let mut slots = Vec::new();
             for position in 0..meta.listed {
@@ -332,7 +375,10 @@ mod tests {
             prop_assert!(meta.list.capacity() >= meta.listed && !meta.list.is_sparse(meta.listed));
             for (&slot, &(state, weight)) in &model.members {
                 let entry = tables.region.endpoints()[slot as usize].entry();
-                prop_assert_eq!((entry.state, entry.weight.get(), entry.slot.get()), (state as u8, weight, slot));
+                prop_assert_eq!(
+                    (entry.state, entry.weight.get(), entry.slot.get()),
+                    (state as u8, weight, slot)
+                );
             }
         }
         let peopled = models.values().filter(|model| !model.members.is_empty()).count();
@@ -341,7 +387,8 @@ mod tests {
     }
 
     proptest! {
-        /// A list that keeps a slot which left, an endpoint with an old weight, a version that stands still: discovery would believe all of them.
+        /// A list that keeps a slot which left, an endpoint with an old weight, a version that
+        /// stands still: discovery would believe all of them.
         #[test]
         fn directory_lists_and_endpoints_tell_what_maps_tell(
             steps in prop::collection::vec((0_u8..4, 0_u32..48, 0_usize..3, any::<u16>()), 1..150),

@@ -1,7 +1,9 @@
-//! The hierarchical timing wheel (Varghese and Lauck, SOSP 1987, scheme 6): one timer a slot, one tick a millisecond.
+//! The hierarchical timing wheel (Varghese and Lauck, SOSP 1987, scheme 6): one timer a slot, one
+//! tick a millisecond.
 //!
-//! Six levels of 256: a timer is on the level of the highest byte in which its tick differs from now, and moves down when its time on that
-//! level has come. Arming and disarming are a few stores; nothing runs while nothing is due.
+//! Six levels of 256: a timer is on the level of the highest byte in which its tick differs from
+//! now, and moves down when its time on that level has come. Arming and disarming are a few stores;
+//! nothing runs while nothing is due.
 
 use super::links::Links;
 use crate::clock::{NANOS_PER_MS, Nanos};
@@ -45,7 +47,11 @@ pub(super) fn tick_from(time: Nanos) -> u64 {
 
 impl Wheel {
     pub(super) fn new(slots: usize, now: Nanos) -> Self {
-        Self { links: Links::new(slots, FREE + 1), occupied: [[0; FAN_OUT / 64]; LEVELS], now: tick_at(now) }
+        Self {
+            links: Links::new(slots, FREE + 1),
+            occupied: [[0; FAN_OUT / 64]; LEVELS],
+            now: tick_at(now),
+        }
     }
 
     /// Bytes that the timers take.
@@ -53,7 +59,8 @@ impl Wheel {
         self.links.memory_bytes()
     }
 
-    /// Sets the timer of a slot to a tick; one that has passed is due at once. The slot leaves whatever queue it is in.
+    /// Sets the timer of a slot to a tick; one that has passed is due at once. The slot leaves
+    /// whatever queue it is in.
     pub(super) fn arm(&mut self, slot: u32, tick: u64) {
         self.disarm(slot);
         let tick = tick.max(self.now);
@@ -80,7 +87,8 @@ impl Wheel {
             return Step::Rest;
         };
         self.now = tick;
-        let (slot, key) = self.links.first(level * FAN_OUT + at).expect("an occupied list has a first slot");
+        let (slot, key) =
+            self.links.first(level * FAN_OUT + at).expect("an occupied list has a first slot");
         if level == 0 {
             self.disarm(slot);
             Step::Fire(slot)
@@ -95,7 +103,8 @@ impl Wheel {
         self.earliest().map(|(_, _, tick)| tick)
     }
 
-    /// The list to be looked at next and its tick; of two with the same tick the higher level, whose timers may belong to the lower.
+    /// The list to be looked at next and its tick; of two with the same tick the higher level,
+    /// whose timers may belong to the lower.
     fn earliest(&self) -> Option<(usize, usize, u64)> {
         let mut best: Option<(usize, usize, u64)> = None;
         for level in 0..LEVELS {
@@ -128,7 +137,8 @@ impl Wheel {
         self.links.push(FREED, slot, 0);
     }
 
-    /// Makes slots that were put aside free: they may be used again once every loop has drained after `key`. At most `budget` of them.
+    /// Makes slots that were put aside free: they may be used again once every loop has drained
+    /// after `key`. At most `budget` of them.
     pub(super) fn stamp_freed(&mut self, key: u64, budget: usize) {
         for _ in 0..budget {
             let Some((slot, _)) = self.links.first(FREED) else { return };
@@ -148,7 +158,9 @@ fn first_from(words: &[u64; FAN_OUT / 64], from: usize) -> Option<usize> {
     if first != 0 {
         return Some(from / 64 * 64 + first.trailing_zeros() as usize);
     }
-    (from / 64 + 1..words.len()).find(|&word| words[word] != 0).map(|word| word * 64 + words[word].trailing_zeros() as usize)
+    (from / 64 + 1..words.len())
+        .find(|&word| words[word] != 0)
+        .map(|word| word * 64 + words[word].trailing_zeros() as usize)
 }
 
 #[cfg(test)]
@@ -169,7 +181,8 @@ mod tests {
     }
 
     proptest! {
-        /// A timer that fires early declares the living dead, one that fires late or never keeps the dead alive.
+        /// A timer that fires early declares the living dead, one that fires late or never keeps
+        /// the dead alive.
         #[test]
         fn fires_what_a_sorted_map_fires(
             start in 0_u64..1 << 40,
@@ -221,10 +234,12 @@ mod tests {
         assert!(wakes <= LEVELS, "one wake a level, not one a tick: {wakes}");
     }
 
-    /// A timer of each TTL there can be, armed at times at which every level of the wheel is about to turn: it fires at its tick, and at no other.
+    /// A timer of each TTL there can be, armed at times at which every level of the wheel is about
+    /// to turn: it fires at its tick, and at no other.
     #[test]
     fn every_ttl_fires_at_its_tick() {
-        // All of them take seconds optimised and minutes otherwise; then the short ones and a prime's multiples must do.
+        // All of them take seconds optimised and minutes otherwise; then the short ones and a
+        // prime's multiples must do.
         let stride = if cfg!(debug_assertions) { 1009 } else { 1 };
         let ttls = (1..5000).chain((5000..=u64::from(crate::limits::TTL_MS_MAX)).step_by(stride));
         let starts = [0, 255, 65_535, 16_777_215, (1 << 32) - 1, 1_000_003, 86_399_999];
@@ -248,10 +263,13 @@ mod tests {
     fn years_fire_what_a_sorted_map_fires() {
         const TEN_YEARS: u64 = 10 * 365 * 86_400_000;
         let (mut wheel, mut model) = (Wheel::new(64, 0), BTreeSet::new());
-        // A full-period generator (Knuth, TAOCP 2, section 3.2.1.2), so that the test needs no seed.
+        // A full-period generator (Knuth, TAOCP 2, section 3.2.1.2), so that the test needs no
+        // seed.
         let mut state = 1_u64;
         let mut ttl = move || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (1 + (state >> 33) % u64::from(crate::limits::TTL_MS_MAX)) >> (state >> 60)
         };
         for slot in 0..64 {
@@ -264,7 +282,8 @@ mod tests {
             && tick < TEN_YEARS
             && (fires < 300_000 || !cfg!(debug_assertions))
         {
-            let due: BTreeSet<u32> = model.iter().take_while(|(at, _)| *at == tick).map(|&(_, slot)| slot).collect();
+            let due: BTreeSet<u32> =
+                model.iter().take_while(|(at, _)| *at == tick).map(|&(_, slot)| slot).collect();
             assert_eq!(fire_all(&mut wheel, tick), due, "at {tick}");
             for slot in due {
                 model.remove(&(tick, slot));

@@ -72,7 +72,8 @@ const _: () = {
     assert!(offset_of!(MemberHead, instance) == 192);
 };
 
-/// Engine time: nanoseconds in which an engine has run on a file, as an offset from this boot's monotonic clock.
+/// Engine time: nanoseconds in which an engine has run on a file, as an offset from this boot's
+/// monotonic clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct EngineTime(pub(super) i128);
 
@@ -109,12 +110,20 @@ impl BeatEntry {
 }
 
 impl MemberHead {
-    /// Copies a member as it stands at one moment into an entry that is all zeros. `None`: it kept changing.
-    pub(super) fn copy(region: &Region, slot: u32, time: EngineTime, entry: &mut [u8]) -> Option<()> {
+    /// Copies a member as it stands at one moment into an entry that is all zeros. `None`: it kept
+    /// changing.
+    pub(super) fn copy(
+        region: &Region,
+        slot: u32,
+        time: EngineTime,
+        entry: &mut [u8],
+    ) -> Option<()> {
         let mut buffer = [0; ATTRIBUTES_BYTES_MAX];
-        // Every change of a member but the first words of a new lease is made under the lock of its record.
+        // Every change of a member but the first words of a new lease is made under the lock of its
+        // record.
         let head = (0..1000).find_map(|_| {
-            let read = region.records().read_locked(slot, || Self::read(region, slot, time, &mut buffer));
+            let read =
+                region.records().read_locked(slot, || Self::read(region, slot, time, &mut buffer));
             read.or_else(|| {
                 std::thread::yield_now();
                 None
@@ -127,7 +136,12 @@ impl MemberHead {
         Some(())
     }
 
-    fn read(region: &Region, slot: u32, time: EngineTime, buffer: &mut [u8; ATTRIBUTES_BYTES_MAX]) -> Self {
+    fn read(
+        region: &Region,
+        slot: u32,
+        time: EngineTime,
+        buffer: &mut [u8; ATTRIBUTES_BYTES_MAX],
+    ) -> Self {
         let line = &region.lines()[slot as usize];
         let endpoint = &region.endpoints()[slot as usize];
         let (generation, state) = line.head();
@@ -137,7 +151,9 @@ impl MemberHead {
         if !state.is_leased() || entry.generation.get() != generation {
             return free;
         }
-        let Some(service) = region.directory().get(endpoint.service() as usize) else { return free };
+        let Some(service) = region.directory().get(endpoint.service() as usize) else {
+            return free;
+        };
         let (record, attributes_len) = region.records().copy(slot, buffer);
         let until = line.hold_until();
         Self {
@@ -184,19 +200,30 @@ impl MemberHead {
     /// Lets the generations of a slot that is not leased go on.
     pub(super) fn restore_generation(&self, region: &Region, writer: &Writer, slot: u32) {
         if self.generation.get() != 0 {
-            let ended = RestoredLine { generation: self.generation.get(), state: HeartState::Removed, ..RestoredLine::FREE };
+            let ended = RestoredLine {
+                generation: self.generation.get(),
+                state: HeartState::Removed,
+                ..RestoredLine::FREE
+            };
             region.lines()[slot as usize].restore(writer, &ended);
         }
     }
 
-    /// Puts the member of a service into an empty slot. Endpoint, record and heart line; nothing else leads to it yet.
+    /// Puts the member of a service into an empty slot. Endpoint, record and heart line; nothing
+    /// else leads to it yet.
     pub(super) fn restore(&self, region: &Region, writer: &Writer, at: Restored<'_>) {
         let Restored { slot, service, state, beat, attributes, time, written } = at;
         let ttl = self.ttl.get();
         // Whoever was up when this was written had beaten within two thirds of its TTL.
-        let silent_since = if state == HeartState::Up { written.saturating_sub(ttl - ttl / 3) } else { 0 };
-        let record =
-            Record { service, replaced_nonce: self.replaced_nonce.get(), source: self.source, zone: self.zone, instance: self.instance };
+        let silent_since =
+            if state == HeartState::Up { written.saturating_sub(ttl - ttl / 3) } else { 0 };
+        let record = Record {
+            service,
+            replaced_nonce: self.replaced_nonce.get(),
+            source: self.source,
+            zone: self.zone,
+            instance: self.instance,
+        };
         region.records().write(writer, slot, &record, attributes);
         let held = if self.held == 1 { endpoint_flags::HELD } else { 0 };
         let wire_state = match state {
@@ -227,7 +254,11 @@ impl MemberHead {
                 secret: self.secret.get(),
                 nonce: self.nonce.get(),
                 ttl,
-                hold_until: if self.until.get() == 0 { 0 } else { time.back(self.until.get()).max(1) },
+                hold_until: if self.until.get() == 0 {
+                    0
+                } else {
+                    time.back(self.until.get()).max(1)
+                },
                 last: time.back(beat.last.get().max(silent_since)),
                 history: beat.history.get(),
                 sequence: beat.sequence.get(),

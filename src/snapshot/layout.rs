@@ -25,13 +25,19 @@ pub enum SnapshotError {
     #[error("is no snapshot of heartline; move it away or choose another --snapshot")]
     Foreign,
     /// There is nothing in it.
-    #[error("is empty, so it is no snapshot of heartline; move it away or choose another --snapshot")]
+    #[error(
+        "is empty, so it is no snapshot of heartline; move it away or choose another --snapshot"
+    )]
     Empty,
     /// Another version of the format.
-    #[error("has format {0}, this program knows format {FORMAT}; start the program that wrote it, or move it away and start without it")]
+    #[error(
+        "has format {0}, this program knows format {FORMAT}; start the program that wrote it, or move it away and start without it"
+    )]
     Format(u32),
     /// It is shorter than its header says.
-    #[error("has {found} bytes and should have {expected}; it was cut short: without memory to go on with, move it away to start empty")]
+    #[error(
+        "has {found} bytes and should have {expected}; it was cut short: without memory to go on with, move it away to start empty"
+    )]
     Short {
         /// Bytes there are.
         found: u64,
@@ -64,7 +70,9 @@ struct FileHeader {
 }
 
 /// The header of a half.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
 #[repr(C)]
 pub(super) struct HalfHeader {
     pub(super) number: U64,
@@ -154,7 +162,12 @@ impl Sizes {
     }
 
     /// The beat entry of a slot, in beat blocks from `first` on.
-    pub(super) fn beat_in<'a>(&self, blocks: &'a [u8], first: u32, slot: u32) -> Option<&'a BeatEntry> {
+    pub(super) fn beat_in<'a>(
+        &self,
+        blocks: &'a [u8],
+        first: u32,
+        slot: u32,
+    ) -> Option<&'a BeatEntry> {
         let block = self.beat_block(slot).checked_sub(first)?;
         let at = block as usize * PAGE + (slot % BEATS) as usize * size_of::<BeatEntry>();
         Some(BeatEntry::ref_from_prefix(blocks.get(at..)?).ok()?.0)
@@ -168,7 +181,8 @@ impl Sizes {
     /// The blocks that are looked at when so many slots are in use.
     pub(super) fn used_blocks(&self, slots_used: u32) -> impl Iterator<Item = u32> + use<> {
         let first_member = self.beat_blocks(self.slots);
-        (0..self.beat_blocks(slots_used)).chain(first_member..first_member + self.member_blocks(slots_used))
+        (0..self.beat_blocks(slots_used))
+            .chain(first_member..first_member + self.member_blocks(slots_used))
     }
 
     fn table_bytes(&self) -> u64 {
@@ -223,7 +237,9 @@ impl Sizes {
         let mut hasher = crc32fast::Hasher::new();
         let first_member = self.beat_blocks(self.slots) as usize;
         hasher.update(table[..self.beat_blocks(slots_used) as usize].as_bytes());
-        hasher.update(table[first_member..first_member + self.member_blocks(slots_used) as usize].as_bytes());
+        hasher.update(
+            table[first_member..first_member + self.member_blocks(slots_used) as usize].as_bytes(),
+        );
         hasher.finalize()
     }
 
@@ -244,9 +260,14 @@ impl Sizes {
         if header.format.get() != FORMAT {
             return Err(SnapshotError::Format(header.format.get()));
         }
-        let sizes = Self { slots: header.slots.get(), attributes: header.attributes.get() as usize };
-        let possible = (CAPACITY_MIN + SPARE_SLOTS..=CAPACITY_MAX + SPARE_SLOTS).contains(&sizes.slots);
-        if header.checksum.get() != crc32fast::hash(&header.as_bytes()[..20]) || !possible || sizes.attributes > ATTRIBUTES_BYTES_MAX {
+        let sizes =
+            Self { slots: header.slots.get(), attributes: header.attributes.get() as usize };
+        let possible =
+            (CAPACITY_MIN + SPARE_SLOTS..=CAPACITY_MAX + SPARE_SLOTS).contains(&sizes.slots);
+        if header.checksum.get() != crc32fast::hash(&header.as_bytes()[..20])
+            || !possible
+            || sizes.attributes > ATTRIBUTES_BYTES_MAX
+        {
             return Err(SnapshotError::Damaged("its file header"));
         }
         if found < sizes.file_bytes() {

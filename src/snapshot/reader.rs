@@ -13,7 +13,8 @@ use std::sync::{Mutex, PoisonError};
 use zerocopy::byteorder::little_endian::U32;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-/// Versions and event numbers go on this far above the stored ones: more than can have been given out after the generation was written.
+/// Versions and event numbers go on this far above the stored ones: more than can have been given
+/// out after the generation was written.
 const JUMP: u64 = 1 << 32;
 /// Member blocks read at once: they stay in the cache while they are checked and taken apart.
 const PIECE: u32 = 64;
@@ -54,7 +55,9 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
             let mut header = HalfHeader::new_zeroed();
             disk.read_at(header.as_mut_bytes(), sizes.header_at(half))?;
             written |= header.as_bytes().iter().any(|&byte| byte != 0);
-            if header.checksum.get() == sizes.half_checksum(&header) && header.slots_used.get() <= sizes.slots {
+            if header.checksum.get() == sizes.half_checksum(&header)
+                && header.slots_used.get() <= sizes.slots
+            {
                 halves.push((half, header));
             }
         }
@@ -72,14 +75,27 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
         self.written && self.halves.is_empty()
     }
 
-    /// The newest generation by its header alone, for whoever has newer memory and only goes on with the file.
+    /// The newest generation by its header alone, for whoever has newer memory and only goes on
+    /// with the file.
     pub fn newest(&self) -> Option<Loaded> {
         let (half, header) = self.halves.first()?;
-        Some(Loaded { number: header.number.get(), half: *half, time: header.time.get(), leases: 0, header: *header })
+        Some(Loaded {
+            number: header.number.get(),
+            half: *half,
+            time: header.time.get(),
+            leases: 0,
+            header: *header,
+        })
     }
 
-    /// Puts the newest whole generation into an empty region; `None`: none was ever written. After an error the region is empty again.
-    pub fn load(&self, region: &Region, writer: &Writer, now: Nanos) -> Result<Option<Loaded>, SnapshotError> {
+    /// Puts the newest whole generation into an empty region; `None`: none was ever written. After
+    /// an error the region is empty again.
+    pub fn load(
+        &self,
+        region: &Region,
+        writer: &Writer,
+        now: Nanos,
+    ) -> Result<Option<Loaded>, SnapshotError> {
         let mut damage = "the headers of both halves";
         for (half, header) in &self.halves {
             match self.load_half(*half, header, region, writer, now) {
@@ -96,7 +112,14 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
         if self.written { Err(SnapshotError::Damaged(damage)) } else { Ok(None) }
     }
 
-    fn load_half(&self, half: usize, header: &HalfHeader, region: &Region, writer: &Writer, now: Nanos) -> Result<Loaded, SnapshotError> {
+    fn load_half(
+        &self,
+        half: usize,
+        header: &HalfHeader,
+        region: &Region,
+        writer: &Writer,
+        now: Nanos,
+    ) -> Result<Loaded, SnapshotError> {
         let used = header.slots_used.get();
         let mut table = vec![U32::ZERO; self.sizes.blocks() as usize];
         self.disk.read_at(table.as_mut_bytes(), self.sizes.table_at(half))?;
@@ -109,20 +132,29 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
         let into = Into { region, writer, services: &services, time, written };
         let first = self.sizes.beat_blocks(self.sizes.slots);
         let end = first + self.sizes.member_blocks(used);
-        let from = Source { half, table: &table, beats_end: self.sizes.beat_blocks(used), members_end: end, next: AtomicU32::new(first) };
-        let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(THREADS_MAX));
+        let from = Source {
+            half,
+            table: &table,
+            beats_end: self.sizes.beat_blocks(used),
+            members_end: end,
+            next: AtomicU32::new(first),
+        };
+        let threads =
+            std::thread::available_parallelism().map_or(1, |count| count.get().min(THREADS_MAX));
         let leases = std::thread::scope(|scope| {
             let load = || self.load_members(&from, &into).inspect_err(|_| from.stop());
             let others: Vec<_> = (1..threads).map(|_| scope.spawn(load)).collect();
             let own = load();
-            let others = others.into_iter().map(|thread| thread.join().expect("loading does not panic"));
+            let others =
+                others.into_iter().map(|thread| thread.join().expect("loading does not panic"));
             std::iter::once(own).chain(others).sum::<Result<u32, SnapshotError>>()
         })?;
         region.feed().start_after(writer, version);
         Ok(Loaded { number: header.number.get(), half, time: written, leases, header: *header })
     }
 
-    /// Puts members where they belong, one piece of the half after another, until none is left; returns how many these were.
+    /// Puts members where they belong, one piece of the half after another, until none is left;
+    /// returns how many these were.
     fn load_members(&self, from: &Source<'_>, into: &Into<'_>) -> Result<u32, SnapshotError> {
         let Into { region, writer, services, time, written } = *into;
         let (mut leases, mut known) = (0, AHashMap::new());
@@ -133,29 +165,46 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
             self.read_blocks(from, first_beats..from.beats_end.min(last_beats + 1), &mut beats)?;
             self.read_blocks(from, piece.clone(), &mut members)?;
             let slots = piece.flat_map(|block| self.sizes.slots_of(block));
-            let entries = members.chunks_exact(PAGE).flat_map(|page| page.chunks_exact(self.sizes.member_bytes()));
+            let entries = members
+                .chunks_exact(PAGE)
+                .flat_map(|page| page.chunks_exact(self.sizes.member_bytes()));
             for (slot, entry) in slots.zip(entries) {
-                let (head, attributes) = MemberHead::ref_from_prefix(entry).map_err(|_| SnapshotError::Damaged("a block"))?;
+                let (head, attributes) = MemberHead::ref_from_prefix(entry)
+                    .map_err(|_| SnapshotError::Damaged("a block"))?;
                 let Some(state) = head.leased() else {
                     if slot < region.geometry().slots {
                         head.restore_generation(region, writer, slot);
                     }
                     continue;
                 };
-                let attributes = attributes.get(..head.attributes_len()).ok_or(SnapshotError::Damaged("a member"))?;
-                if slot >= region.geometry().slots || attributes.len() > region.geometry().attributes_bytes {
+                let attributes = attributes
+                    .get(..head.attributes_len())
+                    .ok_or(SnapshotError::Damaged("a member"))?;
+                if slot >= region.geometry().slots
+                    || attributes.len() > region.geometry().attributes_bytes
+                {
                     return Err(SnapshotError::TooLarge { slot, attributes: attributes.len() });
                 }
                 let service = match known.get(&head.service) {
                     Some(&service) => service,
                     None => {
-                        let service = services.lock().unwrap_or_else(PoisonError::into_inner).find(region, writer, &head.service)?;
+                        let service = services
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .find(region, writer, &head.service)?;
                         known.insert(head.service, service);
                         service
                     }
                 };
-                let beat = self.sizes.beat_in(&beats, first_beats, slot).ok_or(SnapshotError::Damaged("a member"))?;
-                head.restore(region, writer, Restored { slot, service, state, beat, attributes, time, written });
+                let beat = self
+                    .sizes
+                    .beat_in(&beats, first_beats, slot)
+                    .ok_or(SnapshotError::Damaged("a member"))?;
+                head.restore(
+                    region,
+                    writer,
+                    Restored { slot, service, state, beat, attributes, time, written },
+                );
                 leases += 1;
             }
         }
@@ -163,15 +212,26 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
     }
 
     /// Reads blocks and compares their checksums.
-    fn read_blocks(&self, from: &Source<'_>, blocks: Range<u32>, buffer: &mut Vec<u8>) -> Result<(), SnapshotError> {
+    fn read_blocks(
+        &self,
+        from: &Source<'_>,
+        blocks: Range<u32>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), SnapshotError> {
         buffer.resize(blocks.len() * PAGE, 0);
         self.disk.read_at(buffer, self.sizes.block_at(from.half, blocks.start))?;
-        let is_sound = |(block, page): (u32, &[u8])| crc32fast::hash(page) == from.table[block as usize].get();
-        if blocks.zip(buffer.chunks_exact(PAGE)).all(is_sound) { Ok(()) } else { Err(SnapshotError::Damaged("a block")) }
+        let is_sound =
+            |(block, page): (u32, &[u8])| crc32fast::hash(page) == from.table[block as usize].get();
+        if blocks.zip(buffer.chunks_exact(PAGE)).all(is_sound) {
+            Ok(())
+        } else {
+            Err(SnapshotError::Damaged("a block"))
+        }
     }
 }
 
-/// What members are read from, by several threads at once: each takes a piece when it is done with the one before.
+/// What members are read from, by several threads at once: each takes a piece when it is done with
+/// the one before.
 struct Source<'a> {
     half: usize,
     table: &'a [U32],
@@ -212,15 +272,32 @@ struct Services {
 }
 
 impl Services {
-    fn find(&mut self, region: &Region, writer: &Writer, name: &Name) -> Result<u32, SnapshotError> {
+    fn find(
+        &mut self,
+        region: &Region,
+        writer: &Writer,
+        name: &Name,
+    ) -> Result<u32, SnapshotError> {
         if let Some(&service) = self.by_name.get(name) {
             return Ok(service);
         }
         let service = self.by_name.len() as u32;
-        let entry = region.directory().get(service as usize).ok_or(SnapshotError::Damaged("more services than there can be"))?;
+        let entry = region
+            .directory()
+            .get(service as usize)
+            .ok_or(SnapshotError::Damaged("more services than there can be"))?;
         let id = service_id(name.as_str());
         entry.sequence().write(writer, || {
-            entry.set_meta(writer, ServiceMeta { id, version: self.version, listed: 0, total: 0, list: ListRef::default() });
+            entry.set_meta(
+                writer,
+                ServiceMeta {
+                    id,
+                    version: self.version,
+                    listed: 0,
+                    total: 0,
+                    list: ListRef::default(),
+                },
+            );
             entry.set_name(writer, Some(name));
         });
         self.by_name.insert(*name, service);
@@ -230,7 +307,11 @@ impl Services {
 
 /// Empties a region that a generation was put into.
 fn wipe(region: &Region, writer: &Writer) {
-    region.lines().iter().filter(|line| line.head().0 != 0).for_each(|line| line.restore(writer, &RestoredLine::FREE));
+    region
+        .lines()
+        .iter()
+        .filter(|line| line.head().0 != 0)
+        .for_each(|line| line.restore(writer, &RestoredLine::FREE));
     for entry in region.directory().iter().filter(|entry| entry.is_used()) {
         entry.sequence().write(writer, || entry.set_name(writer, None));
     }

@@ -1,4 +1,5 @@
-//! Writes generations, one half after the other; of each only what has changed since that half was last written.
+//! Writes generations, one half after the other; of each only what has changed since that half was
+//! last written.
 
 use super::disk::Disk;
 use super::entry::{BeatEntry, EngineTime, MemberHead};
@@ -62,8 +63,9 @@ pub struct Writer<D> {
     number: u64,
     time: EngineTime,
     slots_used: u32,
-    /// The header of that generation, if a former writer may have been killed before it was durable, or its sync may have failed. Its data is:
-    /// that was synced before the header was written.
+    /// The header of that generation, if a former writer may have been killed before it was
+    /// durable, or its sync may have failed. Its data is: that was synced before the header was
+    /// written.
     unconfirmed: Option<HalfHeader>,
     /// Whether anything has changed since that generation.
     changed: bool,
@@ -71,10 +73,15 @@ pub struct Writer<D> {
 }
 
 impl<D: Disk> Writer<D> {
-    /// A writer on a file with a header, for a region of these sizes, going on after the newest generation of the file.
+    /// A writer on a file with a header, for a region of these sizes, going on after the newest
+    /// generation of the file.
     pub fn new(disk: D, sizes: Sizes, last: Option<&Loaded>, region: &Region, now: Nanos) -> Self {
         assert_eq!(sizes, Sizes::new(region.geometry()));
-        let used = region.lines().iter().rposition(|line| line.head().0 != 0).map_or(0, |slot| slot as u32 + 1);
+        let used = region
+            .lines()
+            .iter()
+            .rposition(|line| line.head().0 != 0)
+            .map_or(0, |slot| slot as u32 + 1);
         Self {
             disk,
             halves: [Half::new(sizes.blocks()), Half::new(sizes.blocks())],
@@ -115,15 +122,22 @@ impl<D: Disk> Writer<D> {
         self.disk
     }
 
-    /// Writes the next generation, if members have changed since the last one or `complete`: then what beats have said is written, too, so
-    /// that the generation equals memory. After an error the last generation is as it was, and the next attempt writes its half whole.
-    pub fn write(&mut self, region: &Region, now: Nanos, complete: bool) -> io::Result<Option<Written>> {
+    /// Writes the next generation, if members have changed since the last one or `complete`: then
+    /// what beats have said is written, too, so that the generation equals memory. After an error
+    /// the last generation is as it was, and the next attempt writes its half whole.
+    pub fn write(
+        &mut self,
+        region: &Region,
+        now: Nanos,
+        complete: bool,
+    ) -> io::Result<Option<Written>> {
         self.note_changes(region);
         if !self.changed && !complete {
             return Ok(None);
         }
         if complete {
-            (0..self.sizes.beat_blocks(self.slots_used)).for_each(|block| self.halves[self.target].mark(block));
+            (0..self.sizes.beat_blocks(self.slots_used))
+                .for_each(|block| self.halves[self.target].mark(block));
         }
         match self.confirm().and_then(|()| self.write_half(region, now)) {
             Ok(bytes) => {
@@ -147,7 +161,8 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    /// Makes the last generation durable before the other half, which may hold the only one that is, is touched.
+    /// Makes the last generation durable before the other half, which may hold the only one that
+    /// is, is touched.
     fn confirm(&mut self) -> io::Result<()> {
         if let Some(header) = self.unconfirmed {
             self.disk.write_at(header.as_bytes(), self.sizes.header_at(1 - self.target))?;
@@ -184,7 +199,9 @@ impl<D: Disk> Writer<D> {
             reserved: U32::ZERO,
             feed_head: U64::new(region.feed().head()),
             time: U64::new(self.time.of(now)),
-            table_checksum: U32::new(self.sizes.table_checksum(&self.halves[self.target].table, self.slots_used)),
+            table_checksum: U32::new(
+                self.sizes.table_checksum(&self.halves[self.target].table, self.slots_used),
+            ),
             checksum: U32::ZERO,
         };
         header.checksum = U32::new(self.sizes.half_checksum(&header));
@@ -208,7 +225,8 @@ impl<D: Disk> Writer<D> {
             let at = self.run.len();
             self.run.resize(at + PAGE, 0);
             compose(&self.sizes, region, self.time, block, &mut self.run[at..])?;
-            self.halves[self.target].table[block as usize] = U32::new(crc32fast::hash(&self.run[at..]));
+            self.halves[self.target].table[block as usize] =
+                U32::new(crc32fast::hash(&self.run[at..]));
         }
         Ok(bytes + self.write_run(start)?)
     }
@@ -230,8 +248,13 @@ impl<D: Disk> Writer<D> {
         for (page, entries) in half.table.chunks(TABLE_PAGE).enumerate() {
             let first = page * TABLE_PAGE;
             let mut blocks = first as u32..(first + entries.len()) as u32;
-            if blocks.any(|block| half.is_pending(block) && self.sizes.slots_of(block).start < self.slots_used) {
-                self.disk.write_at(entries.as_bytes(), self.sizes.table_at(self.target) + (first * 4) as u64)?;
+            if blocks.any(|block| {
+                half.is_pending(block) && self.sizes.slots_of(block).start < self.slots_used
+            }) {
+                self.disk.write_at(
+                    entries.as_bytes(),
+                    self.sizes.table_at(self.target) + (first * 4) as u64,
+                )?;
                 bytes += entries.as_bytes().len() as u64;
             }
         }
@@ -240,7 +263,13 @@ impl<D: Disk> Writer<D> {
 }
 
 /// Fills a block of zeros.
-fn compose(sizes: &Sizes, region: &Region, time: EngineTime, block: u32, page: &mut [u8]) -> io::Result<()> {
+fn compose(
+    sizes: &Sizes,
+    region: &Region,
+    time: EngineTime,
+    block: u32,
+    page: &mut [u8],
+) -> io::Result<()> {
     let slots = sizes.slots_of(block);
     if sizes.is_beats(block) {
         for (slot, entry) in slots.zip(page.chunks_mut(size_of::<BeatEntry>())) {
@@ -249,8 +278,9 @@ fn compose(sizes: &Sizes, region: &Region, time: EngineTime, block: u32, page: &
         return Ok(());
     }
     for (slot, entry) in slots.zip(page.chunks_mut(sizes.member_bytes())) {
-        MemberHead::copy(region, slot, time, entry)
-            .ok_or_else(|| io::Error::other("a member changed a thousand times while it was copied"))?;
+        MemberHead::copy(region, slot, time, entry).ok_or_else(|| {
+            io::Error::other("a member changed a thousand times while it was copied")
+        })?;
     }
     Ok(())
 }

@@ -123,13 +123,20 @@ mod tests {
     use crate::wire::{Header, Kind, Reject, Request};
 
     fn beat() -> Beat {
-        let lease = Lease { slot: U32::new(0x0102_0304), generation: U32::new(0x0506_0708), secret: U64::new(0x1112_1314_1516_1718) };
+        let lease = Lease {
+            slot: U32::new(0x0102_0304),
+            generation: U32::new(0x0506_0708),
+            secret: U64::new(0x1112_1314_1516_1718),
+        };
         Beat { lease, sequence: U32::new(0x2122_2324), load: U16::new(0x3132), flags: U16::new(3) }
     }
 
     #[test]
     fn words_are_the_fields() {
-        assert_eq!(beat().words(), [0x0506_0708_0102_0304, 0x1112_1314_1516_1718, 0x0003_3132_2122_2324]);
+        assert_eq!(
+            beat().words(),
+            [0x0506_0708_0102_0304, 0x1112_1314_1516_1718, 0x0003_3132_2122_2324]
+        );
     }
 
     /// Each bit that has no meaning, in each beat of a full frame and of a short one.
@@ -137,13 +144,19 @@ mod tests {
     fn unknown_flags_are_refused() {
         for count in [1, 2, 7, BEATS_PER_FRAME_MAX] {
             let header = Header { count: U16::new(count as u16), ..Header::request(Kind::Beat, 1) };
-            let decode = |beats: &[Beat]| Request::decode(&[header.as_bytes(), beats.as_bytes()].concat()).map(|_| ());
+            let decode = |beats: &[Beat]| {
+                Request::decode(&[header.as_bytes(), beats.as_bytes()].concat()).map(|_| ())
+            };
             let mut beats = vec![beat(); count];
             assert_eq!(decode(&beats), Ok(()));
             for at in 0..count {
                 for bit in 2..16 {
                     beats[at].flags = U16::new(1 << bit);
-                    assert_eq!(decode(&beats), Err(Reject::Reserved), "bit {bit} of beat {at} of {count}");
+                    assert_eq!(
+                        decode(&beats),
+                        Err(Reject::Reserved),
+                        "bit {bit} of beat {at} of {count}"
+                    );
                 }
                 beats[at] = beat();
             }

@@ -4,7 +4,8 @@ use super::{Endpoint, Label, Name};
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// The body of a describe request. With an empty service name the slot and generation say which instance, else the names do.
+/// The body of a describe request. With an empty service name the slot and generation say which
+/// instance, else the names do.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Describe {

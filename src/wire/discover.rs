@@ -43,7 +43,8 @@ pub enum Strategy {
     RoundRobin = 2,
     /// Each with a chance in proportion to its weight.
     Weighted = 3,
-    /// The highest of a weighted rendezvous hash of key and endpoint address: the same key finds the same endpoint.
+    /// The highest of a weighted rendezvous hash of key and endpoint address: the same key finds
+    /// the same endpoint.
     Rendezvous = 4,
     /// The less loaded of two random ones.
     TwoChoices = 5,
@@ -102,7 +103,9 @@ pub mod endpoint_flags {
 }
 
 /// One instance as discovery answers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
 #[repr(C)]
 pub struct Endpoint {
     /// IPv6, or IPv4 mapped into it.
@@ -137,7 +140,10 @@ impl Endpoint {
 
     /// Address and port; an IPv4 address is given as one.
     pub fn socket_addr(&self) -> std::net::SocketAddr {
-        std::net::SocketAddr::new(std::net::Ipv6Addr::from(self.address).to_canonical(), self.port.get())
+        std::net::SocketAddr::new(
+            std::net::Ipv6Addr::from(self.address).to_canonical(),
+            self.port.get(),
+        )
     }
 
     /// Whether a hold keeps it from being declared down.
@@ -155,7 +161,8 @@ impl Endpoint {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct DiscoverHead {
-    /// Version of the service's list; when it differs between two pages, the list changed in between.
+    /// Version of the service's list; when it differs between two pages, the list changed in
+    /// between.
     pub version: U64,
     /// Where the next page starts; 0 when this was the last.
     pub cursor: U32,

@@ -71,7 +71,8 @@ pub struct Header {
     pub version: u8,
     /// A [`Kind`], with [`REPLY_BIT`] in replies.
     pub kind: u8,
-    /// Entries that follow, where the kind has entries; beats that counted, in an ack; the offset of the wrong field, with status invalid.
+    /// Entries that follow, where the kind has entries; beats that counted, in an ack; the offset
+    /// of the wrong field, with status invalid.
     pub count: U16,
     /// [`header_flags`].
     pub flags: u8,
@@ -95,7 +96,15 @@ const _: () = {
 impl Header {
     /// A request header without entries or flags.
     pub fn request(kind: Kind, tag: u64) -> Self {
-        Self { magic: MAGIC, version: WIRE_VERSION, kind: kind as u8, count: U16::ZERO, flags: 0, status: 0, tag: U64::new(tag) }
+        Self {
+            magic: MAGIC,
+            version: WIRE_VERSION,
+            kind: kind as u8,
+            count: U16::ZERO,
+            flags: 0,
+            status: 0,
+            tag: U64::new(tag),
+        }
     }
 
     /// A reply header.

@@ -1,8 +1,9 @@
 //! The wire format, version 1: what a datagram may say, and the one gate through which it comes in.
 //!
-//! [`Request::decode`] and [`Reply::decode`] are the only ways from bytes to frames. They check everything that can be
-//! checked without state: length, magic, version, kind, direction, counts, reserved bytes, canonical texts. After them
-//! no accessor can fail. `docs/PROTOCOL.md` states the same layouts for other languages.
+//! [`Request::decode`] and [`Reply::decode`] are the only ways from bytes to frames. They check
+//! everything that can be checked without state: length, magic, version, kind, direction, counts,
+//! reserved bytes, canonical texts. After them no accessor can fail. `docs/PROTOCOL.md` states the
+//! same layouts for other languages.
 
 mod beat;
 mod describe;

@@ -12,7 +12,8 @@ pub struct Register {
     pub cookie: U64,
     /// Random; the same nonce for the same identity gets the same lease again.
     pub nonce: U64,
-    /// Where the instance serves: IPv6, or IPv4 mapped into it (RFC 4291, section 2.5.5.2); all zeros: the source address.
+    /// Where the instance serves: IPv6, or IPv4 mapped into it (RFC 4291, section 2.5.5.2); all
+    /// zeros: the source address.
     pub address: [u8; 16],
     /// Port at which the instance serves; 0 when it has none.
     pub port: U16,
@@ -71,14 +72,16 @@ const _: () = {
     assert!(std::mem::offset_of!(Granted, ttl_ms) == 32);
 };
 
-/// Whether a tail is a sequence of entries: a length byte of at least 1, then so many bytes of UTF-8 without control characters.
-/// An entry is a tag, or `key=value` with a key of at least one byte.
+/// Whether a tail is a sequence of entries: a length byte of at least 1, then so many bytes of
+/// UTF-8 without control characters. An entry is a tag, or `key=value` with a key of at least one
+/// byte.
 pub fn check_attributes(tail: &[u8]) -> bool {
     let mut entries = Entries(tail);
-    entries
-        .by_ref()
-        .all(|entry| !entry.is_empty() && entry[0] != b'=' && str::from_utf8(entry).is_ok_and(|text| !text.chars().any(char::is_control)))
-        && entries.0.is_empty()
+    entries.by_ref().all(|entry| {
+        !entry.is_empty()
+            && entry[0] != b'='
+            && str::from_utf8(entry).is_ok_and(|text| !text.chars().any(char::is_control))
+    }) && entries.0.is_empty()
 }
 
 /// Whether the tail has this tag.

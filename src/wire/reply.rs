@@ -57,7 +57,12 @@ impl<'a> Reply<'a> {
     }
 }
 
-fn decode_body<'a>(kind: Kind, status: Status, header: &Header, body: &'a [u8]) -> Result<ReplyBody<'a>, Reject> {
+fn decode_body<'a>(
+    kind: Kind,
+    status: Status,
+    header: &Header,
+    body: &'a [u8],
+) -> Result<ReplyBody<'a>, Reject> {
     if body.is_empty() {
         return Ok(ReplyBody::Empty);
     }
@@ -86,7 +91,9 @@ fn decode_body<'a>(kind: Kind, status: Status, header: &Header, body: &'a [u8]) 
             let (head, entries) = entries(body, count)?;
             ReplyBody::Endpoints(head, entries)
         }
-        Kind::Stats => ReplyBody::Stats(<[U64]>::ref_from_bytes_with_elems(body, count).map_err(|_| Reject::Count)?),
+        Kind::Stats => ReplyBody::Stats(
+            <[U64]>::ref_from_bytes_with_elems(body, count).map_err(|_| Reject::Count)?,
+        ),
     })
 }
 

@@ -164,7 +164,9 @@ fn decode_rest<'a>(header: &'a Header, body: &'a [u8]) -> Result<Request<'a>, Re
 }
 
 /// A fixed body and what follows it.
-fn split<T: FromBytes + KnownLayout + Immutable + Unaligned>(body: &[u8]) -> Result<(&T, &[u8]), Reject> {
+fn split<T: FromBytes + KnownLayout + Immutable + Unaligned>(
+    body: &[u8],
+) -> Result<(&T, &[u8]), Reject> {
     T::ref_from_prefix(body).map_err(|_| Reject::Short)
 }
 
@@ -188,7 +190,11 @@ fn exact(tail: &[u8], expected: u16) -> Result<(), Reject> {
 }
 
 fn texts(names: &[Name], labels: &[Label]) -> Result<(), Reject> {
-    if names.iter().all(Text::is_canonical) && labels.iter().all(Text::is_canonical) { Ok(()) } else { Err(Reject::Text) }
+    if names.iter().all(Text::is_canonical) && labels.iter().all(Text::is_canonical) {
+        Ok(())
+    } else {
+        Err(Reject::Text)
+    }
 }
 
 const _: () = assert!(HEADER_BYTES == size_of::<Header>());

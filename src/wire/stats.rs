@@ -15,7 +15,8 @@ pub struct StatsRequest {
 
 const _: () = assert!(size_of::<StatsRequest>() == 16);
 
-/// The numbers of a stats reply: position `n` of the reply is the `n`-th of these, each a `u64`. New ones are added at the end.
+/// The numbers of a stats reply: position `n` of the reply is the `n`-th of these, each a `u64`.
+/// New ones are added at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Stat {

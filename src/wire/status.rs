@@ -6,9 +6,11 @@
 pub enum Status {
     /// Done.
     Ok = 0,
-    /// The source address is not proved: say hello and send the cookie, or (queries) pad the request to the length of the reply.
+    /// The source address is not proved: say hello and send the cookie, or (queries) pad the
+    /// request to the length of the reply.
     Cookie = 1,
-    /// A field has a value that is not accepted; the header's count is its byte offset in the request.
+    /// A field has a value that is not accepted; the header's count is its byte offset in the
+    /// request.
     Invalid = 2,
     /// The table of leases, services or endpoint lists is full.
     Full = 3,
@@ -36,7 +38,8 @@ pub enum Status {
     NoService = 14,
     /// Discover: the service has no instance.
     NoneRegistered = 15,
-    /// Discover: the service has instances, and none may be answered: down, suspect and excluded, draining or in maintenance.
+    /// Discover: the service has instances, and none may be answered: down, suspect and excluded,
+    /// draining or in maintenance.
     NoneHealthy = 16,
     /// Discover: every instance that may be answered was filtered out.
     AllFiltered = 17,

@@ -3,8 +3,11 @@
 use std::fmt;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// A text field of `N` bytes: byte 0 is the length (0 to `N - 1`), the rest are the bytes and then zeros.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+/// A text field of `N` bytes: byte 0 is the length (0 to `N - 1`), the rest are the bytes and then
+/// zeros.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
 #[repr(transparent)]
 pub struct Text<const N: usize>([u8; N]);
 
@@ -74,7 +77,8 @@ impl<const N: usize> Text<N> {
         self.bytes().iter().all(u8::is_ascii_graphic)
     }
 
-    /// Low 32 bits of the FNV-1a hash of the text, 0 for the empty text: how endpoints carry their zone.
+    /// Low 32 bits of the FNV-1a hash of the text, 0 for the empty text: how endpoints carry their
+    /// zone.
     pub fn hash32(&self) -> u32 {
         if self.is_empty() { 0 } else { fnv1a(self.bytes()) as u32 }
     }
@@ -92,7 +96,8 @@ impl<const N: usize> fmt::Debug for Text<N> {
     }
 }
 
-/// 64-bit FNV-1a (draft-eastlake-fnv, section 2): offset basis 14695981039346656037, prime 1099511628211.
+/// 64-bit FNV-1a (draft-eastlake-fnv, section 2): offset basis 14695981039346656037, prime
+/// 1099511628211.
 pub const fn fnv1a(bytes: &[u8]) -> u64 {
     let mut hash = 0xCBF2_9CE4_8422_2325_u64;
     let mut at = 0;

@@ -6,14 +6,28 @@ use zerocopy::byteorder::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// `major.minor.patch.revision`, 16 bits each, major in the highest bits; 0 when not stated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
+)]
 #[repr(transparent)]
 pub struct Version(U64);
 
 impl Version {
     /// Puts the four numbers together.
     pub const fn new(major: u16, minor: u16, patch: u16, revision: u16) -> Self {
-        Self(U64::new((major as u64) << 48 | (minor as u64) << 32 | (patch as u64) << 16 | revision as u64))
+        Self(U64::new(
+            (major as u64) << 48 | (minor as u64) << 32 | (patch as u64) << 16 | revision as u64,
+        ))
     }
 
     /// From the packed number.
@@ -50,7 +64,9 @@ impl FromStr for Version {
             return Err(format!("version {text:?} has more than four numbers"));
         }
         for (number, part) in numbers.iter_mut().zip(parts) {
-            *number = part.parse().map_err(|_| format!("version {text:?}: {part:?} is not a number from 0 to 65535"))?;
+            *number = part.parse().map_err(|_| {
+                format!("version {text:?}: {part:?} is not a number from 0 to 65535")
+            })?;
         }
         Ok(Self::new(numbers[0], numbers[1], numbers[2], numbers[3]))
     }

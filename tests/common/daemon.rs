@@ -16,7 +16,11 @@ pub(crate) struct Scratch(pub(crate) PathBuf);
 impl Scratch {
     pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let path = PathBuf::from(format!("/dev/shm/heartline-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed)));
+        let path = PathBuf::from(format!(
+            "/dev/shm/heartline-test-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Relaxed)
+        ));
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
     }
@@ -28,16 +32,21 @@ impl Drop for Scratch {
     }
 }
 
-/// An address to start on again and again: below the ports that the kernel chooses from (`ip_local_port_range`), so that no other socket gets
-/// it while nobody listens there.
+/// An address to start on again and again: below the ports that the kernel chooses from
+/// (`ip_local_port_range`), so that no other socket gets it while nobody listens there.
 pub(crate) fn lasting_address() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let ports = (0..20_000).map(|_| 10_000 + (std::process::id() * 16 + NEXT.fetch_add(1, Relaxed)) % 20_000);
+    let ports = (0..20_000)
+        .map(|_| 10_000 + (std::process::id() * 16 + NEXT.fetch_add(1, Relaxed)) % 20_000);
     let is_free = |address: &String| UdpSocket::bind(address).is_ok();
-    ports.map(|port| format!("127.0.0.1:{port}")).find(is_free).expect("there is a free port on loopback")
+    ports
+        .map(|port| format!("127.0.0.1:{port}"))
+        .find(is_free)
+        .expect("there is a free port on loopback")
 }
 
-/// Raises a flag when it is dropped, so that threads that wait for it end with a test that fails, too.
+/// Raises a flag when it is dropped, so that threads that wait for it end with a test that fails,
+/// too.
 pub(crate) struct StopOnDrop<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -67,7 +76,11 @@ impl Daemon {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut ready = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
-        let address = ready.split("udp://").nth(1).and_then(|rest| rest.split([',', ' ']).next()).expect("the ready line has the address");
+        let address = ready
+            .split("udp://")
+            .nth(1)
+            .and_then(|rest| rest.split([',', ' ']).next())
+            .expect("the ready line has the address");
         Self { address: address.parse().unwrap(), child, ready }
     }
 

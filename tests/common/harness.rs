@@ -32,11 +32,21 @@ pub(crate) struct Harness {
 
 /// An address in 10.0.0.0/8, mapped.
 pub(crate) fn peer(number: u8) -> Peer {
-    Peer { ip: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 10, 0, 0, number], port: 4000 + u16::from(number), ..Peer::default() }
+    Peer {
+        ip: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 10, 0, 0, number],
+        port: 4000 + u16::from(number),
+        ..Peer::default()
+    }
 }
 
 pub(crate) fn settings(capacity: u32) -> Settings {
-    Settings { quota: capacity, hold: true, tombstone_min: from_ms(60), deny: DenyList::default(), epoch: 7 }
+    Settings {
+        quota: capacity,
+        hold: true,
+        tombstone_min: from_ms(60),
+        deny: DenyList::default(),
+        epoch: 7,
+    }
 }
 
 impl Harness {
@@ -79,7 +89,11 @@ impl Harness {
     /// Hands one datagram in and returns the reply, if there is one.
     pub(crate) fn send(&mut self, from: Peer, bytes: &[u8]) -> Option<Vec<u8>> {
         let mut replies = Replies::default();
-        self.dataplane.receive(self.now, [Datagram { peer: from, bytes }].into_iter(), &mut replies);
+        self.dataplane.receive(
+            self.now,
+            [Datagram { peer: from, bytes }].into_iter(),
+            &mut replies,
+        );
         while let Some(command) = self.commands.pop() {
             let random = &mut self.random;
             self.registrar.handle(self.now, &command, &mut || random.next_u64(), &mut replies);
@@ -106,7 +120,12 @@ impl Harness {
         if self.drains {
             self.drained = self.now;
         }
-        let next = self.registrar.tick(&Observed { now: self.now, drained: self.drained, drops: self.drops, stall: 0 });
+        let next = self.registrar.tick(&Observed {
+            now: self.now,
+            drained: self.drained,
+            drops: self.drops,
+            stall: 0,
+        });
         self.next = Some(next);
         next
     }

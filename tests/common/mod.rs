@@ -47,9 +47,15 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Beats for all leases, ten in a frame, again and again, until told to stop. The frames are spread over the interval, as the phases that an
-/// engine hands out ask for: sent at once they would push one another out of a short receive queue, the last ones every time.
-pub(crate) fn keep_beating(engine: &Engine, leases: &[Lease], interval: Duration, stop: &AtomicBool) {
+/// Beats for all leases, ten in a frame, again and again, until told to stop. The frames are spread
+/// over the interval, as the phases that an engine hands out ask for: sent at once they would push
+/// one another out of a short receive queue, the last ones every time.
+pub(crate) fn keep_beating(
+    engine: &Engine,
+    leases: &[Lease],
+    interval: Duration,
+    stop: &AtomicBool,
+) {
     let mut session = Session::connect(engine.addresses()[0]).unwrap();
     let mut sequence = 1;
     while !stop.load(Relaxed) {

@@ -1,5 +1,5 @@
-//! A client process: it registers, beats, asks and changes as section 8 of `docs/PROTOCOL.md` says. Its requests are those of
-//! `heartline::client`, driven with simulated time.
+//! A client process: it registers, beats, asks and changes as section 8 of `docs/PROTOCOL.md` says.
+//! Its requests are those of `heartline::client`, driven with simulated time.
 
 use crate::plan::ClientPlan;
 use crate::world::{Happening, World};
@@ -119,7 +119,12 @@ impl Client {
     fn next_beat_for_another(&self) -> Option<Beat> {
         let lease = self.lease.filter(|_| self.alive)?;
         let flags = U16::new(self.declared);
-        Some(Beat { lease, sequence: U32::new(self.sequence.wrapping_add(1)), load: U16::new(7), flags })
+        Some(Beat {
+            lease,
+            sequence: U32::new(self.sequence.wrapping_add(1)),
+            load: U16::new(7),
+            flags,
+        })
     }
 
     /// What it does now; the datagrams that it sends, and when it is to be woken.
@@ -142,11 +147,20 @@ impl Client {
                     continue;
                 }
             };
-            let due = if self.lease.is_some() { self.next_beat.min(self.next_other) } else { self.next_beat };
-            let is_waiting = self.doing != Doing::Nothing && !(self.lease.is_some() && self.next_beat <= now);
+            let due = if self.lease.is_some() {
+                self.next_beat.min(self.next_other)
+            } else {
+                self.next_beat
+            };
+            let is_waiting =
+                self.doing != Doing::Nothing && !(self.lease.is_some() && self.next_beat <= now);
             if is_waiting || due > now {
                 // Who waits for an answer is woken for the next beat all the same.
-                let beat = if self.lease.is_some() && self.doing != Doing::Nothing { self.next_beat } else { due };
+                let beat = if self.lease.is_some() && self.doing != Doing::Nothing {
+                    self.next_beat
+                } else {
+                    due
+                };
                 let until = if self.doing == Doing::Nothing {
                     due
                 } else if self.lease.is_some() {
@@ -174,7 +188,8 @@ impl Client {
             self.nonce = self.random.next_u64() | 1;
         }
         let tags = ["canary", "rack=b12", "tier=1"];
-        let attributes = tags[..usize::from(self.plan.host % 4)].iter().map(|tag| (*tag).to_owned()).collect();
+        let attributes =
+            tags[..usize::from(self.plan.host % 4)].iter().map(|tag| (*tag).to_owned()).collect();
         let registration = Registration {
             address: SocketAddr::from(([0, 0, 0, 0], 8000 + u16::from(self.plan.host))),
             zone: ["", "eu-1a", "eu-1b"][usize::from(self.plan.host % 3)].into(),
@@ -192,7 +207,8 @@ impl Client {
 
     fn beat(&mut self, now: Nanos, lease: Lease, sent: &mut Vec<Vec<u8>>) {
         // Now and then far ahead, so that sequences wrap.
-        self.sequence = self.sequence.wrapping_add(if self.random.random_bool(0.02) { 1 << 30 } else { 1 });
+        self.sequence =
+            self.sequence.wrapping_add(if self.random.random_bool(0.02) { 1 << 30 } else { 1 });
         let mut declared = self.declared;
         match self.random.random_range(0..200) {
             0 if !self.calm => declared = 3,
@@ -202,8 +218,12 @@ impl Client {
         if declared != 3 {
             self.declared = declared;
         }
-        let beat =
-            Beat { lease, sequence: U32::new(self.sequence), load: U16::new(self.random.random_range(0..500)), flags: U16::new(declared) };
+        let beat = Beat {
+            lease,
+            sequence: U32::new(self.sequence),
+            load: U16::new(self.random.random_range(0..500)),
+            flags: U16::new(declared),
+        };
         let mut beats = vec![beat];
         if declared == 3 && self.random.random_bool(0.5) {
             // Once said, a farewell stands, whatever later beats say.
@@ -229,10 +249,19 @@ impl Client {
         }
         if declared != 3 && self.random.random_bool(0.7) {
             self.doing = Doing::Beating;
-            self.caller.begin(Kind::Beat, beats.len() as u16, header_flags::ACK_WANTED, &[beats.as_bytes()]);
+            self.caller.begin(
+                Kind::Beat,
+                beats.len() as u16,
+                header_flags::ACK_WANTED,
+                &[beats.as_bytes()],
+            );
         } else {
             self.doing = Doing::Nothing;
-            sent.push(self.caller.datagram(Kind::Beat, beats.len() as u16, 0, &[beats.as_bytes()]).to_vec());
+            sent.push(
+                self.caller
+                    .datagram(Kind::Beat, beats.len() as u16, 0, &[beats.as_bytes()])
+                    .to_vec(),
+            );
         }
     }
 
@@ -251,7 +280,13 @@ impl Client {
                     0 => (Kind::Services, Services::new_zeroed().as_bytes().to_vec()),
                     1 => (
                         Kind::Describe,
-                        Describe { slot: lease.slot, generation: lease.generation, ..Describe::new_zeroed() }.as_bytes().to_vec(),
+                        Describe {
+                            slot: lease.slot,
+                            generation: lease.generation,
+                            ..Describe::new_zeroed()
+                        }
+                        .as_bytes()
+                        .to_vec(),
                     ),
                     _ => (Kind::Discover, self.question().as_bytes().to_vec()),
                 };
@@ -284,7 +319,12 @@ impl Client {
                 if self.random.random_bool(0.7) {
                     body.service = Name::new(&self.plan.service).unwrap();
                     // One name without the other is no question.
-                    body.instance = Name::new(if self.random.random_bool(0.03) { "" } else { &self.plan.instance }).unwrap();
+                    body.instance = Name::new(if self.random.random_bool(0.03) {
+                        ""
+                    } else {
+                        &self.plan.instance
+                    })
+                    .unwrap();
                 } else {
                     let other = self.former.unwrap_or(lease);
                     (body.slot, body.generation) = (other.slot, other.generation);
@@ -304,7 +344,8 @@ impl Client {
     fn question(&mut self) -> Discover {
         let random = &mut self.random;
         let mut body = Discover::new_zeroed();
-        body.service = U64::new(service_id(if random.random_bool(0.8) { &self.plan.service } else { "s0" }));
+        body.service =
+            U64::new(service_id(if random.random_bool(0.8) { &self.plan.service } else { "s0" }));
         body.limit = U16::new(if random.random_bool(0.5) { 0 } else { random.random_range(1..30) });
         body.strategy = random.random_range(0..6);
         if random.random_bool(0.5) {
@@ -344,10 +385,16 @@ impl Client {
                 self.next_beat = if self.yields { Nanos::MAX } else { now + wait };
             }
             // Whatever the epoch: a lease stands as long as its beats are accepted.
-            (Doing::Beating, ReplyBody::Ack(ack)) => self.next_beat = now + Nanos::from(ack.phase_us.get()) * 1000,
+            (Doing::Beating, ReplyBody::Ack(ack)) => {
+                self.next_beat = now + Nanos::from(ack.phase_us.get()) * 1000
+            }
             (Doing::Beating, ReplyBody::Nak(_, naks)) => {
                 let lease = self.lease;
-                let own = naks.iter().find(|nak| lease.is_some_and(|lease| (lease.slot, lease.generation) == (nak.slot, nak.generation)));
+                let own = naks.iter().find(|nak| {
+                    lease.is_some_and(|lease| {
+                        (lease.slot, lease.generation) == (nak.slot, nak.generation)
+                    })
+                });
                 if own.is_some() {
                     self.start_over(now);
                 }
@@ -357,7 +404,8 @@ impl Client {
                 let cursor = head.cursor;
                 self.asked_page = cursor.get() != 0;
                 self.page = self.page.map(|page| Discover { cursor, ..page });
-                self.next_other = if self.asked_page { now + self.interval / 8 } else { self.next_other };
+                self.next_other =
+                    if self.asked_page { now + self.interval / 8 } else { self.next_other };
             }
             _ => {}
         }
@@ -411,9 +459,9 @@ impl World {
     /// A datagram has come to a client's host.
     pub(crate) fn client_receives(&mut self, peer: Peer, bytes: &[u8]) {
         let now = self.now;
-        let Some(number) =
-            self.clients.iter().position(|client| client.alive && (client.peer.ip, client.peer.port) == (peer.ip, peer.port))
-        else {
+        let Some(number) = self.clients.iter().position(|client| {
+            client.alive && (client.peer.ip, client.peer.port) == (peer.ip, peer.port)
+        }) else {
             return;
         };
         self.clients[number].caller.receive(now, bytes);

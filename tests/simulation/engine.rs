@@ -1,7 +1,9 @@
-//! The engine of the simulation: the real region, registrar and data planes; threads, sockets and clock are the simulation's.
+//! The engine of the simulation: the real region, registrar and data planes; threads, sockets and
+//! clock are the simulation's.
 //!
-//! The loops and the registrar thread act as those of `src/engine` do: a batch is received at one time and applied at a later one, drain times
-//! are published after that, drop counts are read after drain times. Between any two of these steps a stall may come.
+//! The loops and the registrar thread act as those of `src/engine` do: a batch is received at one
+//! time and applied at a later one, drain times are published after that, drop counts are read
+//! after drain times. Between any two of these steps a stall may come.
 
 use crate::oracle::{Look, Verdict};
 use crate::plan::Plan;
@@ -10,7 +12,9 @@ use crossbeam::queue::ArrayQueue;
 use heartline::clock::{NANOS_PER_MS, Nanos, from_ms};
 use heartline::dataplane::{Cookies, Datagram, Dataplane};
 use heartline::exchange::{Command, Peer, Replies};
-use heartline::limits::{COMMANDS_PER_STEP, GROUP_BEATS, GROUP_FRAMES, RECEIVE_BATCH, STALL_NS_MIN};
+use heartline::limits::{
+    COMMANDS_PER_STEP, GROUP_BEATS, GROUP_FRAMES, RECEIVE_BATCH, STALL_NS_MIN,
+};
 use heartline::region::{Geometry, Place, Region, Writer};
 use heartline::registrar::{DenyList, Observed, Registrar, Settings};
 use rand::rngs::{SmallRng, StdRng};
@@ -77,13 +81,21 @@ pub(crate) enum Thread {
 
 impl Engine {
     /// An engine that starts; with what another one left, if that was not lost.
-    pub(crate) fn new(plan: &Plan, seed: u64, epoch: u64, now: Nanos, left: Option<(Arc<Region>, Writer)>) -> Self {
+    pub(crate) fn new(
+        plan: &Plan,
+        seed: u64,
+        epoch: u64,
+        now: Nanos,
+        left: Option<(Arc<Region>, Writer)>,
+    ) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let geometry = Geometry::new(plan.capacity, crate::oracle::ATTRIBUTES_MAX);
         let key = (random.next_u64(), random.next_u64());
         let begin = if left.is_some() { Registrar::resume } else { Registrar::new };
         let (region, writer) = left.unwrap_or_else(|| {
-            let (region, writer) = Region::create(&Place::Scratch, geometry, key, epoch, &AtomicBool::new(false)).unwrap();
+            let (region, writer) =
+                Region::create(&Place::Scratch, geometry, key, epoch, &AtomicBool::new(false))
+                    .unwrap();
             (Arc::new(region), writer)
         });
         let commands = Arc::new(ArrayQueue::new(plan.command_queue));
@@ -169,10 +181,11 @@ impl Engine {
 
 /// Whether no two datagrams have the same sender and tag.
 fn are_distinct(packets: &[Packet]) -> bool {
-    packets
-        .iter()
-        .enumerate()
-        .all(|(at, one)| packets[..at].iter().all(|other| one.peer != other.peer || one.bytes.get(8..16) != other.bytes.get(8..16)))
+    packets.iter().enumerate().all(|(at, one)| {
+        packets[..at]
+            .iter()
+            .all(|other| one.peer != other.peer || one.bytes.get(8..16) != other.bytes.get(8..16))
+    })
 }
 
 fn replies_of(replies: &mut Replies) -> Vec<(Peer, Vec<u8>)> {
@@ -188,7 +201,9 @@ impl World {
         let number = self.packets;
         self.packets += 1;
         let Some(engine) = &mut self.engine else { return };
-        let flow = peer.ip.iter().fold(u64::from(peer.port), |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3));
+        let flow = peer.ip.iter().fold(u64::from(peer.port), |hash, &byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3)
+        });
         let which = (flow >> 7) as usize % engine.loops.len();
         let one = &mut engine.loops[which];
         if one.queue.len() >= self.plan.socket_queue {
@@ -198,7 +213,8 @@ impl World {
         }
         self.oracle.arrived(number, now, &bytes);
         one.queue.push_back(Packet { number, peer, bytes });
-        // The registrar counts when the time that it asks for has passed, a microsecond or two later.
+        // The registrar counts when the time that it asks for has passed, a microsecond or two
+        // later.
         one.waiting += u64::from(now <= engine.counted);
         if std::mem::take(&mut one.asleep) {
             let latency = engine.random.random_range(500..40_000);
@@ -234,12 +250,15 @@ impl World {
         let mut replies = Replies::default();
         let mut rest = &batch[..];
         while !rest.is_empty() {
-            // One at a time where it would not be known which of them was answered, or which found the command queue full.
+            // One at a time where it would not be known which of them was answered, or which found
+            // the command queue full.
             let clear = self.command_room() > GROUP_FRAMES + GROUP_BEATS && are_distinct(rest);
             let together = if clear { rest.len() } else { 1 };
             let Some(engine) = &mut self.engine else { return Ok(()) };
             let one = &mut engine.loops[which];
-            let datagrams = rest[..together].iter().map(|packet| Datagram { peer: packet.peer, bytes: &packet.bytes });
+            let datagrams = rest[..together]
+                .iter()
+                .map(|packet| Datagram { peer: packet.peer, bytes: &packet.bytes });
             let taken = one.dataplane.receive(received, datagrams, &mut replies);
             let full = self.command_room() == 0;
             self.check_answers(received, &rest[..taken], full, &mut replies)?;
@@ -261,12 +280,17 @@ impl World {
             one.goal = None;
         }
         let commanded = one.dataplane.take_commanded();
-        if !one.queue.is_empty() || one.drained < engine.drain_wanted || batch.len() == RECEIVE_BATCH {
+        if !one.queue.is_empty()
+            || one.drained < engine.drain_wanted
+            || batch.len() == RECEIVE_BATCH
+        {
             self.schedule(now + 700, Happening::Receive(which));
         } else {
             one.asleep = true;
         }
-        let done = self.engine.as_ref().is_some_and(|engine| engine.drain_wanted != 0 && engine.drained() >= engine.drain_wanted);
+        let done = self.engine.as_ref().is_some_and(|engine| {
+            engine.drain_wanted != 0 && engine.drained() >= engine.drain_wanted
+        });
         if commanded || done {
             self.wake_registrar();
         }
@@ -279,10 +303,18 @@ impl World {
     }
 
     /// Gives each datagram its reply, shows both to the oracle, and sends the replies.
-    fn check_answers(&mut self, received: Nanos, packets: &[Packet], queue_full: bool, replies: &mut Replies) -> Verdict {
+    fn check_answers(
+        &mut self,
+        received: Nanos,
+        packets: &[Packet],
+        queue_full: bool,
+        replies: &mut Replies,
+    ) -> Verdict {
         let mut answers = replies_of(replies).into_iter().peekable();
         for packet in packets {
-            let is_own = |answer: &(Peer, Vec<u8>)| answer.0 == packet.peer && packet.bytes.get(8..16) == answer.1.get(8..16);
+            let is_own = |answer: &(Peer, Vec<u8>)| {
+                answer.0 == packet.peer && packet.bytes.get(8..16) == answer.1.get(8..16)
+            };
             let answer = answers.next_if(is_own);
             self.oracle.heard(packet.number);
             let reply = answer.as_ref().map(|(_, reply)| &reply[..]);
@@ -305,7 +337,11 @@ impl World {
     }
 
     pub(crate) fn registrar_timer(&mut self, number: u64) {
-        if self.engine.as_ref().is_some_and(|engine| engine.timer == number && engine.registrar_asleep) {
+        if self
+            .engine
+            .as_ref()
+            .is_some_and(|engine| engine.timer == number && engine.registrar_asleep)
+        {
             self.wake_registrar();
         }
     }
@@ -338,18 +374,35 @@ impl World {
         Ok(())
     }
 
-    fn check_command(&mut self, now: Nanos, command: &Command, before: u64, answers: Vec<(Peer, Vec<u8>)>) -> Verdict {
+    fn check_command(
+        &mut self,
+        now: Nanos,
+        command: &Command,
+        before: u64,
+        answers: Vec<(Peer, Vec<u8>)>,
+    ) -> Verdict {
         let reply = answers.first().map(|(_, reply)| &reply[..]);
         let mut looked_at = None;
         let doing = match command {
             Command::Register { from, request, attributes } => {
                 let from = crate::oracle::From { source: from.peer.ip, tag: from.tag.get() };
-                self.oracle.registers(now, from, request.as_bytes(), attributes.as_slice(), reply)?
+                self.oracle.registers(
+                    now,
+                    from,
+                    request.as_bytes(),
+                    attributes.as_slice(),
+                    reply,
+                )?
             }
-            Command::Update { request, attributes, .. } => self.oracle.updates(request.as_bytes(), attributes.as_slice(), reply)?,
-            Command::Deregister { lease, .. } => {
-                self.oracle.deregisters(lease.slot.get(), lease.generation.get(), lease.secret.get(), reply)?
+            Command::Update { request, attributes, .. } => {
+                self.oracle.updates(request.as_bytes(), attributes.as_slice(), reply)?
             }
+            Command::Deregister { lease, .. } => self.oracle.deregisters(
+                lease.slot.get(),
+                lease.generation.get(),
+                lease.secret.get(),
+                reply,
+            )?,
             Command::Look { slot, generation, leaving } => {
                 looked_at = Some((*slot, *generation, *leaving));
                 self.oracle.looks(*slot, *generation, *leaving)
@@ -367,7 +420,12 @@ impl World {
         Ok(())
     }
 
-    pub(crate) fn check_events(&mut self, now: Nanos, before: u64, doing: &crate::oracle::Doing) -> Verdict {
+    pub(crate) fn check_events(
+        &mut self,
+        now: Nanos,
+        before: u64,
+        doing: &crate::oracle::Doing,
+    ) -> Verdict {
         let Some(engine) = &self.engine else { return Ok(()) };
         let events = engine.feed(before);
         for event in &events {
@@ -376,7 +434,8 @@ impl World {
                 continue;
             };
             words.iter().for_each(|word| self.trace.add(*word));
-            let declared = engine.region.endpoints()[words[5] as u32 as usize].entry().declared() as u8;
+            let declared =
+                engine.region.endpoints()[words[5] as u32 as usize].entry().declared() as u8;
             self.oracle.event(now, words, doing, declared)?;
         }
         if !events.is_empty() {
@@ -392,10 +451,12 @@ impl World {
         if engine.registrar.is_judging() || told > engine.drops_known {
             engine.drops_known = engine.loops.iter().map(|one| one.drops).sum();
         }
-        let stall = engine.loops.iter_mut().map(|one| std::mem::take(&mut one.stall)).max().unwrap_or(0);
+        let stall =
+            engine.loops.iter_mut().map(|one| std::mem::take(&mut one.stall)).max().unwrap_or(0);
         let observed = Observed { now, drained, drops: engine.drops_known, stall };
         let before = engine.region.feed().head();
-        let mut look = Look { now, drained, drops: observed.drops, stall, wake_at: None, drain: None };
+        let mut look =
+            Look { now, drained, drops: observed.drops, stall, wake_at: None, drain: None };
         self.oracle.listening(&look);
         let next = engine.registrar.tick(&observed);
         (look.wake_at, look.drain) = (next.wake_at, next.drain);
@@ -403,7 +464,9 @@ impl World {
         self.oracle.looked(&look)?;
         self.want_drain(next.drain.unwrap_or(0));
         let Some(engine) = &mut self.engine else { return Ok(()) };
-        let again = commands == COMMANDS_PER_STEP || next.wake_at.is_some_and(|at| at <= now) || !engine.commands.is_empty();
+        let again = commands == COMMANDS_PER_STEP
+            || next.wake_at.is_some_and(|at| at <= now)
+            || !engine.commands.is_empty();
         if again || next.drain.is_some_and(|drain| engine.drained() >= drain) {
             self.schedule(now + 500, Happening::Commands);
             return Ok(());

@@ -1,4 +1,5 @@
-//! The wire format as `docs/PROTOCOL.md` states it, read byte by byte: what the oracle understands of a frame.
+//! The wire format as `docs/PROTOCOL.md` states it, read byte by byte: what the oracle understands
+//! of a frame.
 
 pub(crate) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes(bytes[at..at + 2].try_into().unwrap())
@@ -32,13 +33,20 @@ fn is_zero(bytes: &[u8]) -> bool {
 
 /// The kind of a well-formed request. Section 9.
 pub(crate) fn request_kind(b: &[u8]) -> Option<u8> {
-    if b.len() < 16 || b.len() > 1232 || &b[..2] != b"HL" || b[2] != 1 || !(1..=9).contains(&b[3]) || b[7] != 0 {
+    if b.len() < 16
+        || b.len() > 1232
+        || &b[..2] != b"HL"
+        || b[2] != 1
+        || !(1..=9).contains(&b[3])
+        || b[7] != 0
+    {
         return None;
     }
     let (kind, count) = (b[3], usize::from(u16_at(b, 4)));
     if kind == 3 {
         let right = b[6] <= 1 && (1..=50).contains(&count) && b.len() == 16 + 24 * count;
-        return (right && (0..count).all(|beat| u16_at(b, 16 + 24 * beat + 22) <= 3)).then_some(kind);
+        return (right && (0..count).all(|beat| u16_at(b, 16 + 24 * beat + 22) <= 3))
+            .then_some(kind);
     }
     if b[6] != 0 || count != 0 {
         return None;
@@ -85,5 +93,7 @@ pub(crate) fn is_visible(text: &[u8]) -> bool {
 
 /// FNV-1a, the service id. Section 2.
 pub(crate) fn service_id(name: &[u8]) -> u64 {
-    name.iter().fold(0xCBF2_9CE4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))
+    name.iter().fold(0xCBF2_9CE4_8422_2325, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
+    })
 }

@@ -1,5 +1,6 @@
-//! Deterministic simulation: the real registrar, data planes, region and client requests, with simulated time, threads and network, under
-//! faults; an oracle that knows the protocol watches every step. A seed decides everything.
+//! Deterministic simulation: the real registrar, data planes, region and client requests, with
+//! simulated time, threads and network, under faults; an oracle that knows the protocol watches
+//! every step. A seed decides everything.
 //!
 //! ```text
 //! cargo test --release --test simulation                                   # 2,000 seeds
@@ -39,19 +40,37 @@ struct Options {
 impl Options {
     fn from_environment() -> Self {
         let text = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
-        let number = |name: &str| text(name).map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no whole number")));
-        let seeds = text("HEARTLINE_SEEDS").unwrap_or_else(|| format!("1..{}", if cfg!(debug_assertions) { 300 } else { 2000 }));
+        let number = |name: &str| {
+            text(name).map(|text| {
+                text.parse().unwrap_or_else(|_| panic!("{name}={text} is no whole number"))
+            })
+        };
+        let seeds = text("HEARTLINE_SEEDS")
+            .unwrap_or_else(|| format!("1..{}", if cfg!(debug_assertions) { 300 } else { 2000 }));
         let (first, last) = seeds
             .split_once("..")
             .and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)))
             .unwrap_or_else(|| panic!("HEARTLINE_SEEDS={seeds} is not FIRST..LAST, both included"));
-        let faults: Vec<String> =
-            text("HEARTLINE_FAULTS").map(|text| text.split(',').map(|part| part.trim().to_owned()).collect()).unwrap_or_default();
+        let faults: Vec<String> = text("HEARTLINE_FAULTS")
+            .map(|text| text.split(',').map(|part| part.trim().to_owned()).collect())
+            .unwrap_or_default();
         for fault in &faults {
-            let known = fault == "none" || fault.parse::<usize>().is_ok() || Class::ALL.iter().any(|(_, name)| name == fault);
-            assert!(known, "HEARTLINE_FAULTS: {fault} is neither a number nor one of {:?}", Class::ALL.map(|(_, name)| name));
+            let known = fault == "none"
+                || fault.parse::<usize>().is_ok()
+                || Class::ALL.iter().any(|(_, name)| name == fault);
+            assert!(
+                known,
+                "HEARTLINE_FAULTS: {fault} is neither a number nor one of {:?}",
+                Class::ALL.map(|(_, name)| name)
+            );
         }
-        Self { first, last, seconds: number("HEARTLINE_SIM_SECONDS"), faults, minutes: number("HEARTLINE_SIM_MINUTES") }
+        Self {
+            first,
+            last,
+            seconds: number("HEARTLINE_SIM_SECONDS"),
+            faults,
+            minutes: number("HEARTLINE_SIM_MINUTES"),
+        }
     }
 
     fn plan(&self, seed: u64) -> Plan {
@@ -91,15 +110,20 @@ fn run(plan: &Plan) -> Result<Report, Failure> {
     }
 }
 
-/// The shortest list of faults with which it still fails that leaving out parts, ever smaller ones, leads to.
+/// The shortest list of faults with which it still fails that leaving out parts, ever smaller ones,
+/// leads to.
 fn shrink(mut faults: Vec<Fault>, mut fails: impl FnMut(&[Fault]) -> bool) -> Vec<Fault> {
     let mut part = faults.len().div_ceil(2);
     while part > 0 && !faults.is_empty() {
         let mut start = 0;
         let before = faults.len();
         while start < faults.len() {
-            let without: Vec<Fault> =
-                faults.iter().enumerate().filter(|(at, _)| !(start..start + part).contains(at)).map(|(_, fault)| *fault).collect();
+            let without: Vec<Fault> = faults
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| !(start..start + part).contains(at))
+                .map(|(_, fault)| *fault)
+                .collect();
             if fails(&without) {
                 faults = without;
             } else {
@@ -120,11 +144,15 @@ fn explain(options: &Options, seed: u64, failure: &Failure) -> String {
         let again = run(&Plan { faults: faults.to_vec(), ..plan.clone() });
         again.is_err_and(|other| other.violation.invariant == failure.violation.invariant)
     });
-    let last = run(&Plan { faults: smaller.clone(), ..plan.clone() }).err().unwrap_or_else(|| failure.clone());
+    let last = run(&Plan { faults: smaller.clone(), ..plan.clone() })
+        .err()
+        .unwrap_or_else(|| failure.clone());
     let numbers: Vec<String> = smaller.iter().map(|fault| fault.number.to_string()).collect();
     let listed: Vec<String> = smaller.iter().map(|fault| format!("    fault {fault}")).collect();
-    let sentence =
-        INVARIANTS.iter().find(|(name, _)| *name == last.violation.invariant).map_or("the engine does not panic", |(_, text)| text);
+    let sentence = INVARIANTS
+        .iter()
+        .find(|(name, _)| *name == last.violation.invariant)
+        .map_or("the engine does not panic", |(_, text)| text);
     let faults = if numbers.is_empty() { "none".to_owned() } else { numbers.join(",") };
     format!(
         "seed {seed} breaks {}: {sentence}\n  at {:.6} ms: {}\n  {} of {} faults are needed:\n{}\n  replay: HEARTLINE_SEEDS={seed}..{seed} {}HEARTLINE_FAULTS={faults} cargo test --release --test simulation",
@@ -134,12 +162,15 @@ fn explain(options: &Options, seed: u64, failure: &Failure) -> String {
         smaller.len(),
         plan.faults.len(),
         listed.join("\n"),
-        options.seconds.map_or(String::new(), |seconds| format!("HEARTLINE_SIM_SECONDS={seconds} ")),
+        options
+            .seconds
+            .map_or(String::new(), |seconds| format!("HEARTLINE_SIM_SECONDS={seconds} ")),
     )
 }
 
-/// What a run of many seeds must have come by: each kind of event with its cause (kind in the low byte, cause above it), and each status
-/// with the kind of its request (kind in the low byte, status above it).
+/// What a run of many seeds must have come by: each kind of event with its cause (kind in the low
+/// byte, cause above it), and each status with the kind of its request (kind in the low byte,
+/// status above it).
 const REACHED: [(Seen, u64); 57] = {
     use Seen::{Answer, Event};
     [
@@ -249,7 +280,8 @@ fn no_seed_breaks_an_invariant() {
         }
     });
     let failures = failures.into_inner().unwrap();
-    let told: Vec<String> = failures.iter().map(|(seed, failure)| explain(&options, *seed, failure)).collect();
+    let told: Vec<String> =
+        failures.iter().map(|(seed, failure)| explain(&options, *seed, failure)).collect();
     std::panic::set_hook(hook);
     assert!(told.is_empty(), "\n{}", told.join("\n"));
     println!(
@@ -261,7 +293,11 @@ fn no_seed_breaks_an_invariant() {
     );
     let seen = totals.seen.into_inner().unwrap();
     let missing: Vec<&(Seen, u64)> = REACHED.iter().filter(|what| !seen.contains(what)).collect();
-    println!("reached {} of {} kinds of events, refusals and spells", REACHED.len() - missing.len(), REACHED.len());
+    println!(
+        "reached {} of {} kinds of events, refusals and spells",
+        REACHED.len() - missing.len(),
+        REACHED.len()
+    );
     if options.last - options.first >= 1999 && options.faults.is_empty() {
         assert!(missing.is_empty(), "never reached, so not tested: {missing:?}");
     }
@@ -280,7 +316,9 @@ fn the_same_seed_gives_the_same_trace() {
 #[test]
 fn a_failing_list_is_shrunk_to_what_it_needs() {
     let fault = |number| Fault { number, class: Class::Loss, from: 0, until: 1, seed: 0 };
-    let needs = |faults: &[Fault]| [3, 17].iter().all(|number| faults.iter().any(|fault| fault.number == *number));
+    let needs = |faults: &[Fault]| {
+        [3, 17].iter().all(|number| faults.iter().any(|fault| fault.number == *number))
+    };
     let shrunk = shrink((0..24).map(fault).collect(), needs);
     assert_eq!(shrunk.iter().map(|fault| fault.number).collect::<Vec<_>>(), [3, 17]);
     assert!(shrink((0..24).map(fault).collect(), |_| true).is_empty());

@@ -82,7 +82,14 @@ pub(crate) struct Fault {
 impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let ms = |time: Nanos| time as f64 / 1e6;
-        write!(f, "{} {} from {:.3} ms to {:.3} ms", self.number, self.class.name(), ms(self.from), ms(self.until))
+        write!(
+            f,
+            "{} {} from {:.3} ms to {:.3} ms",
+            self.number,
+            self.class.name(),
+            ms(self.from),
+            ms(self.until)
+        )
     }
 }
 
@@ -96,7 +103,8 @@ pub(crate) struct ClientPlan {
     pub(crate) starts: Nanos,
 }
 
-/// Everything that a seed decides before the first event. Times count from the start of the simulation.
+/// Everything that a seed decides before the first event. Times count from the start of the
+/// simulation.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
@@ -115,7 +123,8 @@ pub(crate) struct Plan {
     pub(crate) faults: Vec<Fault>,
 }
 
-/// The usual TTLs, in milliseconds: from the tick of the wheel to a quarter of the longest TTL there is.
+/// The usual TTLs, in milliseconds: from the tick of the wheel to a quarter of the longest TTL
+/// there is.
 const SCALES_MS: [u64; 8] = [4, 20, 100, 500, 3_000, 30_000, 600_000, 21_600_000];
 
 impl Plan {
@@ -123,8 +132,13 @@ impl Plan {
     pub(crate) fn new(seed: u64, seconds: Option<u64>) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let scale = from_ms(SCALES_MS[random.random_range(0..SCALES_MS.len())]);
-        let length = seconds.map_or(scale * random.random_range(10..50), |seconds| from_ms(seconds * 1000));
-        let count = if random.random_bool(0.3) { random.random_range(1..8) } else { random.random_range(8..36) };
+        let length =
+            seconds.map_or(scale * random.random_range(10..50), |seconds| from_ms(seconds * 1000));
+        let count = if random.random_bool(0.3) {
+            random.random_range(1..8)
+        } else {
+            random.random_range(8..36)
+        };
         let services = random.random_range(1..6);
         let mut clients = Vec::new();
         for number in 0..count {
@@ -138,7 +152,9 @@ impl Plan {
             });
         }
         let capacity = if random.random_bool(0.25) { 16 } else { (count as u32 * 3 / 2).max(16) };
-        let faults = (0..random.random_range(0..24)).map(|number| fault(&mut random, number, scale, length)).collect();
+        let faults = (0..random.random_range(0..24))
+            .map(|number| fault(&mut random, number, scale, length))
+            .collect();
         Self {
             seed,
             scale,
@@ -162,7 +178,8 @@ fn fault(random: &mut StdRng, number: usize, scale: Nanos, length: Nanos) -> Fau
     let tenth = scale / 10;
     let span = match class {
         Class::Pause => tenth * random.random_range(1..200),
-        // While a loop stands still the registrar looks every millisecond: hours of that would simulate nothing else.
+        // While a loop stands still the registrar looks every millisecond: hours of that would
+        // simulate nothing else.
         Class::Stall => (tenth * random.random_range(1..40)).min(from_ms(2000)),
         Class::Twin | Class::Death | Class::Massacre => scale * random.random_range(1..20),
         _ => tenth * random.random_range(1..100),

@@ -13,7 +13,11 @@ pub(crate) fn check(region: &Region, registrar: &Registrar, oracle: &Oracle) -> 
     for (slot, line) in region.lines().iter().enumerate() {
         let (generation, state) = line.head();
         let lease = oracle.leases.get(&(slot as u32, generation));
-        must!("tables", lease.is_some() == state.is_leased(), "slot {slot}, generation {generation} is {state:?}: {lease:?}");
+        must!(
+            "tables",
+            lease.is_some() == state.is_leased(),
+            "slot {slot}, generation {generation} is {state:?}: {lease:?}"
+        );
         if let Some(lease) = lease {
             leased += 1;
             check_slot(region, lease, state)?;
@@ -38,15 +42,37 @@ fn check_slot(region: &Region, lease: &Lease, state: HeartState) -> Verdict {
     };
     must!("tables", state == named, "heart line {state:?}: {lease:?}");
     let given = line.lease(slot);
-    must!("tables", given.secret.get() == lease.secret && line.nonce() == lease.nonce, "another lease in {slot}: {lease:?}");
-    must!("tables", line.ttl() == lease.ttl && line.last().at == lease.last, "last beat {:?}: {lease:?}", line.last());
-    must!("tables", line.last().load == lease.load && line.history() == lease.history, "last beat {:?}: {lease:?}", line.last());
+    must!(
+        "tables",
+        given.secret.get() == lease.secret && line.nonce() == lease.nonce,
+        "another lease in {slot}: {lease:?}"
+    );
+    must!(
+        "tables",
+        line.ttl() == lease.ttl && line.last().at == lease.last,
+        "last beat {:?}: {lease:?}",
+        line.last()
+    );
+    must!(
+        "tables",
+        line.last().load == lease.load && line.history() == lease.history,
+        "last beat {:?}: {lease:?}",
+        line.last()
+    );
     let held = state == HeartState::Suspect && line.hold_until() != 0;
     must!("hold", held == lease.held_at.is_some(), "held until {}: {lease:?}", line.hold_until());
     let line = &region.endpoints()[slot as usize];
     let entry = line.entry();
-    let is = (entry.address, entry.port.get(), entry.weight.get(), entry.state, entry.slot.get(), entry.generation.get());
-    let must_be = (lease.address, lease.port, lease.weight, lease.state as u8, slot, lease.generation);
+    let is = (
+        entry.address,
+        entry.port.get(),
+        entry.weight.get(),
+        entry.state,
+        entry.slot.get(),
+        entry.generation.get(),
+    );
+    let must_be =
+        (lease.address, lease.port, lease.weight, lease.state as u8, slot, lease.generation);
     must!("tables", is == must_be, "endpoint {is:?}: {lease:?}");
     must!("tables", entry.declared() as u8 == lease.declared, "endpoint {entry:?}: {lease:?}");
     let record = region.records().read(slot);
@@ -59,17 +85,30 @@ fn check_slot(region: &Region, lease: &Lease, state: HeartState) -> Verdict {
     });
     must!("tables", right, "record {record:?}: {lease:?}");
     let mut buffer = [0; ATTRIBUTES_BYTES_MAX];
-    must!("tables", region.records().attributes(slot, &mut buffer) == Some(&lease.attributes[..]), "attributes of {lease:?}");
+    must!(
+        "tables",
+        region.records().attributes(slot, &mut buffer) == Some(&lease.attributes[..]),
+        "attributes of {lease:?}"
+    );
     let service = line.service();
     let directory = &region.directory()[service as usize];
-    must!("tables", directory.name().bytes() == lease.service, "the endpoint is in another service: {lease:?}");
-    let found =
-        record.map_or(Ok(None), |record| region.find_instance(service, crate::frames::service_id(&lease.service), &record.instance));
+    must!(
+        "tables",
+        directory.name().bytes() == lease.service,
+        "the endpoint is in another service: {lease:?}"
+    );
+    let found = record.map_or(Ok(None), |record| {
+        region.find_instance(service, crate::frames::service_id(&lease.service), &record.instance)
+    });
     must!("tables", found == Ok(Some(slot)), "the index finds {found:?}: {lease:?}");
     let meta = directory.meta();
     let place = meta.list.offset as usize + line.position() as usize;
     let is_listed = line.position() < meta.listed && region.lists()[place].load(Relaxed) == slot;
-    must!("tables", lease.state == State::Down || is_listed, "not in the list of its service: {lease:?}");
+    must!(
+        "tables",
+        lease.state == State::Down || is_listed,
+        "not in the list of its service: {lease:?}"
+    );
     Ok(())
 }
 
@@ -80,32 +119,65 @@ fn check_services(region: &Region, oracle: &Oracle) -> Result<u32, crate::oracle
         *listed += u32::from(lease.state != State::Down);
         *total += 1;
     }
-    for (number, entry) in region.directory().iter().enumerate().filter(|(_, entry)| entry.is_used()) {
+    for (number, entry) in
+        region.directory().iter().enumerate().filter(|(_, entry)| entry.is_used())
+    {
         let (meta, name) = (entry.meta(), entry.name());
         let counts = members.remove(name.bytes()).unwrap_or_default();
-        must!("tables", (meta.listed, meta.total) == counts, "service {name:?} has {meta:?}, not {counts:?}");
+        must!(
+            "tables",
+            (meta.listed, meta.total) == counts,
+            "service {name:?} has {meta:?}, not {counts:?}"
+        );
         let found = region.find_service(meta.id);
-        must!("tables", found == Ok(Some(number as u32)), "service {name:?} is found at {found:?}, not {number}");
+        must!(
+            "tables",
+            found == Ok(Some(number as u32)),
+            "service {name:?} is found at {found:?}, not {number}"
+        );
         let version = oracle.services.get(name.bytes());
-        must!("versions", version.is_none_or(|version| *version == meta.version), "service {name:?}: {meta:?}, not {version:?}");
-        must!("tables", meta.listed <= meta.list.capacity(), "a list longer than its room: {meta:?}");
+        must!(
+            "versions",
+            version.is_none_or(|version| *version == meta.version),
+            "service {name:?}: {meta:?}, not {version:?}"
+        );
+        must!(
+            "tables",
+            meta.listed <= meta.list.capacity(),
+            "a list longer than its room: {meta:?}"
+        );
     }
-    must!("tables", members.is_empty(), "services that are not in the directory: {:?}", members.keys());
-    let peopled = region.directory().iter().filter(|entry| entry.is_used() && entry.meta().total > 0).count();
+    must!(
+        "tables",
+        members.is_empty(),
+        "services that are not in the directory: {:?}",
+        members.keys()
+    );
+    let peopled =
+        region.directory().iter().filter(|entry| entry.is_used() && entry.meta().total > 0).count();
     Ok(peopled as u32)
 }
 
 fn check_counts(registrar: &Registrar, oracle: &Oracle) -> Verdict {
     let counts = registrar.counts();
-    let count = |state: State| oracle.leases.values().filter(|lease| lease.state == state).count() as u32;
+    let count =
+        |state: State| oracle.leases.values().filter(|lease| lease.state == state).count() as u32;
     let is = (counts.up, counts.suspect, counts.down);
     let must_be = (count(State::Up), count(State::Suspect), count(State::Down));
     must!("tables", is == must_be, "counts {is:?}, not {must_be:?}");
     let held = oracle.leases.values().filter(|lease| lease.held_at.is_some()).count() as u32;
     must!("hold", counts.held == held, "{} held, not {held}", counts.held);
     let all = (counts.registered, counts.ended, counts.downs, counts.revived, counts.holds);
-    must!("tables", all == oracle.totals, "counted since the start {all:?}, not {:?}", oracle.totals);
-    let serving = |state: State| oracle.leases.values().filter(|lease| lease.declared == 0 && lease.state == state).count() as u32;
+    must!(
+        "tables",
+        all == oracle.totals,
+        "counted since the start {all:?}, not {:?}",
+        oracle.totals
+    );
+    let serving = |state: State| {
+        oracle.leases.values().filter(|lease| lease.declared == 0 && lease.state == state).count()
+            as u32
+    };
     let is = (counts.serving, counts.serving_suspect);
     let must_be = (serving(State::Up) + serving(State::Suspect), serving(State::Suspect));
     must!("tables", is == must_be, "serving {is:?}, not {must_be:?}");

@@ -77,7 +77,9 @@ impl Trace {
     }
 
     fn add_bytes(&mut self, bytes: &[u8]) {
-        bytes.chunks(8).for_each(|chunk| self.add(chunk.iter().fold(1, |word, &byte| word << 8 | u64::from(byte))));
+        bytes.chunks(8).for_each(|chunk| {
+            self.add(chunk.iter().fold(1, |word, &byte| word << 8 | u64::from(byte)))
+        });
     }
 }
 
@@ -115,8 +117,10 @@ pub(crate) struct Report {
 impl World {
     pub(crate) fn new(plan: &Plan) -> Self {
         let mut random = StdRng::seed_from_u64(plan.seed ^ 0x5EED);
-        let clients: Vec<Client> = plan.clients.iter().map(|one| Client::new(one.clone(), random.next_u64())).collect();
-        let quiet_from = plan.faults.iter().map(|fault| fault.until).max().unwrap_or(0).max(plan.length) + START;
+        let clients: Vec<Client> =
+            plan.clients.iter().map(|one| Client::new(one.clone(), random.next_u64())).collect();
+        let quiet_from =
+            plan.faults.iter().map(|fault| fault.until).max().unwrap_or(0).max(plan.length) + START;
         let mut world = Self {
             plan: plan.clone(),
             now: START,
@@ -161,18 +165,29 @@ impl World {
                 continue;
             }
             self.step(next).map_err(|violation| (self.now - START, violation))?;
-            events = events.max(self.engine.as_ref().map_or(0, |engine| engine.region.feed().head()));
+            events =
+                events.max(self.engine.as_ref().map_or(0, |engine| engine.region.feed().head()));
         }
         self.recovered().map_err(|violation| (self.now - START, violation))?;
         self.seen.append(&mut self.oracle.seen);
-        Ok(Report { trace: self.trace, simulated: self.now - START, steps, events, seen: self.seen })
+        Ok(Report {
+            trace: self.trace,
+            simulated: self.now - START,
+            steps,
+            events,
+            seen: self.seen,
+        })
     }
 
     pub(crate) fn schedule(&mut self, at: Nanos, what: Happening) {
         self.order += 1;
         let is_engines = matches!(
             what,
-            Happening::Receive(_) | Happening::Apply(..) | Happening::Commands | Happening::Tick { .. } | Happening::Timer(_)
+            Happening::Receive(_)
+                | Happening::Apply(..)
+                | Happening::Commands
+                | Happening::Tick { .. }
+                | Happening::Timer(_)
         );
         let life = if is_engines { self.life } else { 0 };
         self.heap.push(Scheduled { at: at.max(self.now), order: self.order, life, what });
@@ -181,7 +196,9 @@ impl World {
     fn step(&mut self, next: Scheduled) -> Verdict {
         let thread = match next.what {
             Happening::Receive(which) | Happening::Apply(which, _) => Some(Thread::Loop(which)),
-            Happening::Commands | Happening::Tick { .. } | Happening::Timer(_) => Some(Thread::Registrar),
+            Happening::Commands | Happening::Tick { .. } | Happening::Timer(_) => {
+                Some(Thread::Registrar)
+            }
             _ => None,
         };
         if let Some(thread) = thread
@@ -247,7 +264,11 @@ impl World {
 
     fn active(&self, class: Class) -> impl Iterator<Item = Fault> + '_ {
         let now = self.now - START;
-        self.plan.faults.iter().filter(move |fault| fault.class == class && (fault.from..fault.until).contains(&now)).copied()
+        self.plan
+            .faults
+            .iter()
+            .filter(move |fault| fault.class == class && (fault.from..fault.until).contains(&now))
+            .copied()
     }
 
     /// Whether a fault of the network concerns this client, in this direction.
@@ -265,11 +286,12 @@ impl World {
     /// The times at which copies of a datagram arrive.
     fn travel(&mut self, client: Option<usize>, to_engine: bool) -> Vec<Nanos> {
         let scale = self.plan.scale;
-        let faults: Vec<Fault> = [Class::Loss, Class::Duplication, Class::Delay, Class::Reorder, Class::Partition]
-            .into_iter()
-            .flat_map(|class| self.active(class).collect::<Vec<_>>())
-            .filter(|fault| self.concerns(fault, client, to_engine))
-            .collect();
+        let faults: Vec<Fault> =
+            [Class::Loss, Class::Duplication, Class::Delay, Class::Reorder, Class::Partition]
+                .into_iter()
+                .flat_map(|class| self.active(class).collect::<Vec<_>>())
+                .filter(|fault| self.concerns(fault, client, to_engine))
+                .collect();
         let random = &mut self.network;
         let base = random.random_range(20_000..60_000 + (scale / 40).min(from_ms(5)));
         let mut copies = vec![self.now + base];
@@ -277,11 +299,15 @@ impl World {
             match fault.class {
                 Class::Loss => copies.retain(|_| random.random_range(0..100) > fault.seed % 30),
                 Class::Partition => copies.clear(),
-                Class::Delay => copies.iter_mut().for_each(|at| *at += scale / 100 * (fault.seed % 40)),
+                Class::Delay => {
+                    copies.iter_mut().for_each(|at| *at += scale / 100 * (fault.seed % 40))
+                }
                 Class::Duplication if random.random_bool(0.3) => {
                     copies.extend(copies.first().map(|&at| at + random.random_range(0..scale)));
                 }
-                Class::Reorder if random.random_bool(0.15) => copies.iter_mut().for_each(|at| *at += random.random_range(0..scale * 4)),
+                Class::Reorder if random.random_bool(0.15) => {
+                    copies.iter_mut().for_each(|at| *at += random.random_range(0..scale * 4))
+                }
                 _ => {}
             }
         }
@@ -346,19 +372,33 @@ impl World {
                 }
             }
             Class::Twin => {
-                let plan = ClientPlan { host: 220 + (fault.seed % 20) as u8, ..self.clients[one].plan.clone() };
+                let plan = ClientPlan {
+                    host: 220 + (fault.seed % 20) as u8,
+                    ..self.clients[one].plan.clone()
+                };
                 self.add_client(plan, fault.seed, true);
             }
             Class::Crowd => {
                 for number in 0..40 {
-                    let service = format!("c{}-{}", index, if fault.seed & 1 == 0 { 0 } else { number });
-                    let (service, host) = if number == 0 { ("denied".into(), 240) } else { (service, 240 + number % 8) };
-                    let plan = ClientPlan { service, instance: format!("x{number}"), host, ..self.clients[one].plan.clone() };
+                    let service =
+                        format!("c{}-{}", index, if fault.seed & 1 == 0 { 0 } else { number });
+                    let (service, host) = if number == 0 {
+                        ("denied".into(), 240)
+                    } else {
+                        (service, 240 + number % 8)
+                    };
+                    let plan = ClientPlan {
+                        service,
+                        instance: format!("x{number}"),
+                        host,
+                        ..self.clients[one].plan.clone()
+                    };
                     self.add_client(plan, fault.seed ^ u64::from(number) << 17, false);
                 }
             }
             Class::Replay | Class::Flood | Class::Hostile => self.strangers(&fault, now, until),
-            Class::Loss | Class::Duplication | Class::Delay | Class::Reorder | Class::Partition => {}
+            Class::Loss | Class::Duplication | Class::Delay | Class::Reorder | Class::Partition => {
+            }
         }
     }
 
@@ -371,7 +411,9 @@ impl World {
                     engine.slow = 0;
                 }
             }
-            Class::Crash if self.engine.is_none() && self.active(Class::Crash).next().is_none() => self.start_engine()?,
+            Class::Crash if self.engine.is_none() && self.active(Class::Crash).next().is_none() => {
+                self.start_engine()?
+            }
             Class::Death if !fault.seed.is_multiple_of(3) => self.revive(one),
             Class::Massacre => (0..self.plan.clients.len()).for_each(|number| self.revive(number)),
             Class::Twin | Class::Crowd => {
@@ -403,13 +445,17 @@ impl World {
     fn strangers(&mut self, fault: &Fault, now: Nanos, until: Nanos) {
         let mut random = StdRng::seed_from_u64(fault.seed);
         let (count, window) = match fault.class {
-            Class::Flood => ((self.plan.socket_queue * self.plan.loops * 2).min(900), (self.plan.scale / 20).min(from_ms(20))),
+            Class::Flood => (
+                (self.plan.socket_queue * self.plan.loops * 2).min(900),
+                (self.plan.scale / 20).min(from_ms(20)),
+            ),
             _ => (40, until - now),
         };
         for _ in 0..count {
             let at = now + random.random_range(0..window.max(1));
             let stranger = peer(250, random.random_range(1..60_000));
-            let recorded = (!self.tape.is_empty()).then(|| self.tape[random.random_range(0..self.tape.len())].clone());
+            let recorded = (!self.tape.is_empty())
+                .then(|| self.tape[random.random_range(0..self.tape.len())].clone());
             let (from, mut bytes) = recorded.unwrap_or((stranger, vec![0x48; 40]));
             let from = if random.random_bool(0.5) { from } else { stranger };
             match fault.class {
@@ -426,18 +472,34 @@ impl World {
     fn recovered(&self) -> Verdict {
         let full = self.oracle.leases.len() >= self.plan.capacity as usize;
         for client in self.clients.iter().filter(|client| client.alive) {
-            let (service, instance) = (client.plan.service.as_bytes(), client.plan.instance.as_bytes());
-            let lease = self.oracle.leases.values().find(|lease| lease.service == service && lease.instance == instance);
-            let of_source = self.oracle.leases.values().filter(|lease| lease.source == client.peer.ip).count();
+            let (service, instance) =
+                (client.plan.service.as_bytes(), client.plan.instance.as_bytes());
+            let lease = self
+                .oracle
+                .leases
+                .values()
+                .find(|lease| lease.service == service && lease.instance == instance);
+            let of_source =
+                self.oracle.leases.values().filter(|lease| lease.source == client.peer.ip).count();
             let excused = full || of_source >= self.plan.quota as usize;
             must!("recovery", lease.is_some() || excused, "it lives and is not there: {client:?}");
-            must!("recovery", client.lease.is_some() || excused, "it lives and has no lease: {client:?}");
+            must!(
+                "recovery",
+                client.lease.is_some() || excused,
+                "it lives and has no lease: {client:?}"
+            );
             let Some((lease, own)) = lease.zip(client.lease) else { continue };
-            must!("recovery", own.secret.get() == lease.secret, "it lives, and another has its lease: {lease:?}");
+            must!(
+                "recovery",
+                own.secret.get() == lease.secret,
+                "it lives, and another has its lease: {lease:?}"
+            );
             must!("recovery", lease.state == State::Up, "it lives and is not up: {lease:?}");
         }
         for lease in self.oracle.leases.values().filter(|lease| lease.state != State::Down) {
-            let alive = self.clients.iter().any(|client| client.alive && client.lease.is_some_and(|own| own.secret.get() == lease.secret));
+            let alive = self.clients.iter().any(|client| {
+                client.alive && client.lease.is_some_and(|own| own.secret.get() == lease.secret)
+            });
             let left = self.now < lease.last + lease.ttl * 2;
             must!("recovery", alive || left, "nobody lives there: {lease:?}");
         }
@@ -459,7 +521,10 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut StdRng) {
     for _ in 0..random.random_range(1..4) {
         match random.random_range(0..4) {
             0 if !bytes.is_empty() => bytes.truncate(random.random_range(0..bytes.len())),
-            1 => bytes.extend((0..random.random_range(1..40)).map(|_| random.random::<u8>() & random.random::<u8>())),
+            1 => bytes.extend(
+                (0..random.random_range(1..40))
+                    .map(|_| random.random::<u8>() & random.random::<u8>()),
+            ),
             _ if !bytes.is_empty() => {
                 let at = random.random_range(0..bytes.len());
                 bytes[at] = random.random();

@@ -38,7 +38,8 @@ fn churn(address: SocketAddr, round: usize, known: &mut Known, random: &mut Smal
                 Err(_) => return,
             }
         }
-        let mut registration = instance(&format!("s{}", number % 7), &format!("i{round}-{number}"), 20_000);
+        let mut registration =
+            instance(&format!("s{}", number % 7), &format!("i{round}-{number}"), 20_000);
         registration.attributes = vec![format!("number={number}")];
         match session.register(&registration) {
             Ok(grant) => known.live.push(grant.lease),
@@ -59,14 +60,16 @@ fn keep_beating_through(address: SocketAddr, leases: &[Lease], stop: &AtomicBool
         }
         for chunk in leases.chunks(50) {
             let beats: Vec<_> = chunk.iter().map(|lease| beat(*lease, sequence)).collect();
-            let header = Header { count: U16::new(beats.len() as u16), ..Header::request(Kind::Beat, 0) };
+            let header =
+                Header { count: U16::new(beats.len() as u16), ..Header::request(Kind::Beat, 0) };
             let _ = socket.send_to(&[header.as_bytes(), beats.as_bytes()].concat(), address);
         }
         std::thread::sleep(Duration::from_millis(50));
     }
 }
 
-/// Killed at random moments under load: whatever was acknowledged stands, what was given back does not, and nobody is called dead.
+/// Killed at random moments under load: whatever was acknowledged stands, what was given back does
+/// not, and nobody is called dead.
 #[test]
 fn killed_at_random_moments() {
     let (state, mut random) = (Scratch::new(), SmallRng::seed_from_u64(11));
@@ -86,15 +89,28 @@ fn killed_at_random_moments() {
                 let (address, leases, stop) = (daemon.address, steady.clone(), &stop);
                 beaters.spawn(move || keep_beating_through(address, &leases, stop));
             }
-            assert_eq!(honoured(&mut session, &known.live, round as u32 + 1), known.live.len(), "round {round}: acknowledged leases");
-            assert_eq!(honoured(&mut session, &known.ended, round as u32 + 1), 0, "round {round}: leases that were given back");
-            assert_eq!((stat(&mut session, Stat::Downs), stat(&mut session, Stat::Suspect)), (0, 0), "round {round}");
+            assert_eq!(
+                honoured(&mut session, &known.live, round as u32 + 1),
+                known.live.len(),
+                "round {round}: acknowledged leases"
+            );
+            assert_eq!(
+                honoured(&mut session, &known.ended, round as u32 + 1),
+                0,
+                "round {round}: leases that were given back"
+            );
+            assert_eq!(
+                (stat(&mut session, Stat::Downs), stat(&mut session, Stat::Suspect)),
+                (0, 0),
+                "round {round}"
+            );
             if round == kills {
                 break;
             }
             let moment = Duration::from_micros(random.random_range(500..120_000));
             std::thread::scope(|scope| {
-                let churning = scope.spawn(|| churn(daemon.address, round, &mut known, &mut random));
+                let churning =
+                    scope.spawn(|| churn(daemon.address, round, &mut known, &mut random));
                 std::thread::sleep(moment);
                 assert_eq!(stat(&mut session, Stat::Downs), 0, "round {round}, before the kill");
                 daemon.signal(Signal::KILL);
@@ -119,7 +135,13 @@ fn a_hundred_thousand_leases_are_back_at_once() {
                 let mut session = Session::connect(address).unwrap();
                 session.set_patience(Duration::from_secs(5));
                 for number in 0..25_000 {
-                    session.register(&instance(&format!("s{}", number % 100), &format!("i{part}-{number}"), 60_000)).unwrap();
+                    session
+                        .register(&instance(
+                            &format!("s{}", number % 100),
+                            &format!("i{part}-{number}"),
+                            60_000,
+                        ))
+                        .unwrap();
                 }
             });
         }
@@ -141,8 +163,12 @@ fn a_hundred_thousand_leases_are_back_at_once() {
 }
 
 fn bytes_of(directory: &Path) -> Vec<(String, Vec<u8>)> {
-    let names = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
-    let mut files: Vec<_> = names.map(|path| (path.display().to_string(), std::fs::read(&path).unwrap())).collect();
+    let names = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file());
+    let mut files: Vec<_> =
+        names.map(|path| (path.display().to_string(), std::fs::read(&path).unwrap())).collect();
     files.sort();
     files
 }
@@ -183,38 +209,66 @@ fn a_start_that_does_not_succeed_costs_nothing() {
     let address = lasting_address();
     let mut daemon = Daemon::start_on(&state, &[], &address);
     let mut session = Session::connect(daemon.address).unwrap();
-    let leases: Vec<Lease> = (0..100).map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease).collect();
+    let leases: Vec<Lease> = (0..100)
+        .map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease)
+        .collect();
     let large = ["--capacity", "4000000", "--listen", address.as_str()];
     for (round, signal) in [Signal::TERM, Signal::KILL].into_iter().enumerate() {
         kill(&mut daemon);
-        let mut broken = command(&state, &large).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut broken =
+            command(&state, &large).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(200));
         kill_process(Pid::from_child(&broken), signal).unwrap();
         broken.wait().unwrap();
         // The memory can't be mapped.
         let script = "ulimit -v 30000; exec timeout 5 \"$@\"";
-        let refused =
-            Command::new("sh").args(["-c", script, "sh", crate::program::PROGRAM, "--snapshot", "off", "--state"]).arg(&state.0).output();
+        let refused = Command::new("sh")
+            .args(["-c", script, "sh", crate::program::PROGRAM, "--snapshot", "off", "--state"])
+            .arg(&state.0)
+            .output();
         assert_ne!(refused.unwrap().status.code(), Some(0));
         daemon = Daemon::start_on(&state, &[], &address);
         assert!(daemon.ready.contains("100 leases go on"), "{signal:?}: {}", daemon.ready);
-        assert_eq!(honoured(&mut Session::connect(daemon.address).unwrap(), &leases, round as u32 + 1), 100);
+        assert_eq!(
+            honoured(&mut Session::connect(daemon.address).unwrap(), &leases, round as u32 + 1),
+            100
+        );
     }
-    assert!(!state.0.join("heart.new").exists() && !state.0.join("public.new").exists(), "what was left of them is gone");
+    assert!(
+        !state.0.join("heart.new").exists() && !state.0.join("public.new").exists(),
+        "what was left of them is gone"
+    );
 }
 
 /// The words of a heart line that a snapshot keeps.
 fn words(line: &HeartLine) -> impl PartialEq + std::fmt::Debug + use<> {
-    (line.head(), line.lease(0).secret, line.nonce(), line.ttl(), line.sequence(), line.history(), line.last().load, line.last().declared)
+    (
+        line.head(),
+        line.lease(0).secret,
+        line.nonce(),
+        line.ttl(),
+        line.sequence(),
+        line.history(),
+        line.last().load,
+        line.last().declared,
+    )
 }
 
 /// What else it keeps of a member.
 fn record(region: &Region, slot: u32) -> impl PartialEq + std::fmt::Debug + use<> {
-    let (endpoint, record) = (&region.endpoints()[slot as usize], region.records().read(slot).unwrap());
+    let (endpoint, record) =
+        (&region.endpoints()[slot as usize], region.records().read(slot).unwrap());
     let mut buffer = [0; ATTRIBUTES_BYTES_MAX];
     let attributes = region.records().attributes(slot, &mut buffer).unwrap().to_vec();
     let service = region.directory()[endpoint.service() as usize].name();
-    (endpoint.entry().as_bytes().to_vec(), service, record.instance, record.source, record.replaced_nonce, attributes)
+    (
+        endpoint.entry().as_bytes().to_vec(),
+        service,
+        record.instance,
+        record.source,
+        record.replaced_nonce,
+        attributes,
+    )
 }
 
 /// An orderly stop under load: everything is on the disk, and at once.
@@ -223,7 +277,10 @@ fn stopped_in_order_the_snapshot_equals_memory() {
     let state = Scratch::new();
     let snapshot = state.0.join("snapshot");
     // Often enough that both halves were written whole long before the end.
-    let mut daemon = Daemon::start(&state, &["--snapshot", snapshot.to_str().unwrap(), "--snapshot-interval", "100ms"]);
+    let mut daemon = Daemon::start(
+        &state,
+        &["--snapshot", snapshot.to_str().unwrap(), "--snapshot-interval", "100ms"],
+    );
     let address = daemon.address;
     let stop = AtomicBool::new(false);
     let took = std::thread::scope(|scope| {
@@ -239,7 +296,8 @@ fn stopped_in_order_the_snapshot_equals_memory() {
                     let Ok(grant) = session.register(&instance("s", &name, 20_000)) else { return };
                     leases.push(grant.lease);
                     for chunk in leases.chunks(50) {
-                        let beats: Vec<_> = chunk.iter().map(|lease| beat(*lease, sequence)).collect();
+                        let beats: Vec<_> =
+                            chunk.iter().map(|lease| beat(*lease, sequence)).collect();
                         if session.send_beats(&beats).is_err() {
                             return;
                         }
@@ -260,9 +318,14 @@ fn stopped_in_order_the_snapshot_equals_memory() {
     let (memory, _) = Region::attach(&state.0).unwrap();
     let geometry = memory.geometry().clone();
     let scratch = heartline::region::Place::Scratch;
-    let (loaded, right) = Region::create(&scratch, geometry, (1, 2), 3, &AtomicBool::new(false)).unwrap();
+    let (loaded, right) =
+        Region::create(&scratch, geometry, (1, 2), 3, &AtomicBool::new(false)).unwrap();
     let file = std::fs::File::open(&snapshot).unwrap();
-    let generation = Reader::open(&file).unwrap().load(&loaded, &right, heartline::clock::now()).unwrap().unwrap();
+    let generation = Reader::open(&file)
+        .unwrap()
+        .load(&loaded, &right, heartline::clock::now())
+        .unwrap()
+        .unwrap();
     let mut leases = 0;
     for (slot, (old, new)) in memory.lines().iter().zip(loaded.lines()).enumerate() {
         if old.head().1.is_leased() {
@@ -283,10 +346,13 @@ fn a_reboot_costs_no_lease() {
     let state = Scratch::new();
     let disk = Scratch::new();
     let snapshot = disk.0.join("heartline.snapshot");
-    let flags = ["--snapshot", snapshot.to_str().unwrap(), "--snapshot-interval", "20ms", "--hold", "off"];
+    let flags =
+        ["--snapshot", snapshot.to_str().unwrap(), "--snapshot-interval", "20ms", "--hold", "off"];
     let mut daemon = Daemon::start(&state, &flags);
     let mut session = Session::connect(daemon.address).unwrap();
-    let leases: Vec<Lease> = (0..300).map(|n| session.register(&instance("s", &format!("i{n}"), 3000)).unwrap().lease).collect();
+    let leases: Vec<Lease> = (0..300)
+        .map(|n| session.register(&instance("s", &format!("i{n}"), 3000)).unwrap().lease)
+        .collect();
     session.deregister(&leases[7]).unwrap();
     let version = session.discover_all("s", 3).unwrap().unwrap().version;
     next_generation(&mut session);
@@ -315,14 +381,21 @@ fn memory_of_another_boot_is_not_gone_on_with() {
     let flags = ["--snapshot", snapshot.to_str().unwrap(), "--snapshot-interval", "20ms"];
     let mut daemon = Daemon::start(&state, &flags);
     let mut session = Session::connect(daemon.address).unwrap();
-    let leases: Vec<Lease> = (0..20).map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease).collect();
+    let leases: Vec<Lease> = (0..20)
+        .map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease)
+        .collect();
     next_generation(&mut session);
     kill(&mut daemon);
     let id = state.0.join("boot_id");
     std::fs::write(&id, "11111111-2222-3333-4444-555555555555\n").unwrap();
     let mut inside = Command::new("unshare");
-    let script = format!("mount --bind {} /proc/sys/kernel/random/boot_id && exec \"$@\"", id.display());
-    inside.args(["-m", "sh", "-c", &script, "sh", crate::program::PROGRAM]).args(flags).arg("--state").arg(&state.0);
+    let script =
+        format!("mount --bind {} /proc/sys/kernel/random/boot_id && exec \"$@\"", id.display());
+    inside
+        .args(["-m", "sh", "-c", &script, "sh", crate::program::PROGRAM])
+        .args(flags)
+        .arg("--state")
+        .arg(&state.0);
     let daemon = Daemon::spawn(inside.args(["--listen", "127.0.0.1:0"]).stderr(Stdio::piped()));
     assert!(daemon.ready.contains("20 leases"), "{}", daemon.ready);
     assert_eq!(honoured(&mut Session::connect(daemon.address).unwrap(), &leases, 9), 20);

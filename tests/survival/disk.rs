@@ -18,11 +18,19 @@ fn text(bytes: Vec<u8>) -> String {
 }
 
 fn run(program: &str, arguments: &[&str]) -> Output {
-    Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"))
+    Command::new(program)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}"))
 }
 
 fn has(program: &str) -> bool {
-    let found = Command::new(program).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    let found = Command::new(program)
+        .arg("-V")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok();
     if !found {
         println!("skipped: {program} is not installed");
     }
@@ -35,7 +43,10 @@ struct Mounted(PathBuf);
 impl Mounted {
     fn tmpfs(at: PathBuf, size: &str) -> Self {
         std::fs::create_dir_all(&at).unwrap();
-        let done = run("mount", &["-t", "tmpfs", "-o", &format!("size={size},mode=755"), "tmpfs", at.to_str().unwrap()]);
+        let done = run(
+            "mount",
+            &["-t", "tmpfs", "-o", &format!("size={size},mode=755"), "tmpfs", at.to_str().unwrap()],
+        );
         assert!(done.status.success(), "{}", text(done.stderr));
         Self(at)
     }
@@ -55,7 +66,8 @@ impl Drop for Mounted {
     }
 }
 
-/// Too little room is found out at the start, and said with the size that is needed; nothing is left behind.
+/// Too little room is found out at the start, and said with the size that is needed; nothing is
+/// left behind.
 #[test]
 fn too_small_a_file_system_is_refused_with_the_size() {
     if !is_root("file systems of a chosen size") {
@@ -64,13 +76,17 @@ fn too_small_a_file_system_is_refused_with_the_size() {
     let (state, scratch) = (Scratch::new(), Scratch::new());
     let small = Mounted::tmpfs(scratch.0.join("small"), "8m");
     let refused = |state: &str, snapshot: &str| {
-        let output = run(PROGRAM, &["--listen", "127.0.0.1:0", "--state", state, "--snapshot", snapshot]);
+        let output =
+            run(PROGRAM, &["--listen", "127.0.0.1:0", "--state", state, "--snapshot", snapshot]);
         assert_eq!(output.status.code(), Some(1));
         text(output.stderr)
     };
     let inside = small.0.join("snapshot");
     let said = refused(state.0.to_str().unwrap(), inside.to_str().unwrap());
-    assert!(said.contains("56971264 bytes do not fit") && said.contains("choose another --snapshot"), "{said}");
+    assert!(
+        said.contains("56971264 bytes do not fit") && said.contains("choose another --snapshot"),
+        "{said}"
+    );
     assert_eq!(std::fs::read_dir(&small.0).unwrap().count(), 0, "nothing is left on the disk");
     assert!(!state.0.join("heart").exists());
     let said = refused(small.0.to_str().unwrap(), "off");
@@ -78,7 +94,8 @@ fn too_small_a_file_system_is_refused_with_the_size() {
     assert!(!small.0.join("heart").exists() && !small.0.join("public").exists());
 }
 
-/// Foreign, newer, short and damaged snapshots are refused and left as they are; an engine with live memory replaces a damaged one.
+/// Foreign, newer, short and damaged snapshots are refused and left as they are; an engine with
+/// live memory replaces a damaged one.
 #[test]
 fn files_that_are_no_snapshot_are_left_alone() {
     let (state, disk) = (Scratch::new(), Scratch::new());
@@ -86,7 +103,9 @@ fn files_that_are_no_snapshot_are_left_alone() {
     let flags = ["--snapshot", path.to_str().unwrap(), "--snapshot-interval", "20ms"];
     let mut daemon = Daemon::start(&state, &flags);
     let mut session = Session::connect(daemon.address).unwrap();
-    let leases: Vec<Lease> = (0..50).map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease).collect();
+    let leases: Vec<Lease> = (0..50)
+        .map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease)
+        .collect();
     next_generation(&mut session);
     kill(&mut daemon);
     let good = std::fs::read(&path).unwrap();
@@ -111,7 +130,9 @@ fn files_that_are_no_snapshot_are_left_alone() {
     // Memory is newer than any snapshot.
     for (round, bytes) in [Vec::new(), good[..5000].to_vec(), damaged].into_iter().enumerate() {
         std::fs::write(&path, &bytes).unwrap();
-        daemon = Daemon::spawn(command(&state, &flags).args(["--listen", "127.0.0.1:0"]).stderr(Stdio::null()));
+        daemon = Daemon::spawn(
+            command(&state, &flags).args(["--listen", "127.0.0.1:0"]).stderr(Stdio::null()),
+        );
         let mut session = Session::connect(daemon.address).unwrap();
         assert_eq!(honoured(&mut session, &leases, round as u32 + 1), 50);
         kill(&mut daemon);
@@ -119,7 +140,11 @@ fn files_that_are_no_snapshot_are_left_alone() {
     std::fs::remove_dir_all(&state.0).unwrap();
     std::fs::create_dir(&state.0).unwrap();
     let daemon = Daemon::start(&state, &flags);
-    assert_eq!(honoured(&mut Session::connect(daemon.address).unwrap(), &leases, 9), 50, "and was written anew");
+    assert_eq!(
+        honoured(&mut Session::connect(daemon.address).unwrap(), &leases, 9),
+        50,
+        "and was written anew"
+    );
 }
 
 /// A file that goes away while the engine writes it would be missed at the next reboot.
@@ -128,15 +153,28 @@ fn a_snapshot_that_is_removed_or_cut_short_is_missed() {
     for cut in [false, true] {
         let (state, disk) = (Scratch::new(), Scratch::new());
         let (path, errors) = (disk.0.join("snapshot"), disk.0.join("errors"));
-        let flags = ["--snapshot", path.to_str().unwrap(), "--snapshot-interval", "10ms", "--capacity", "1000"];
-        let daemon = Daemon::spawn(command(&state, &flags).args(["--listen", "127.0.0.1:0"]).stderr(File::create(&errors).unwrap()));
+        let flags = [
+            "--snapshot",
+            path.to_str().unwrap(),
+            "--snapshot-interval",
+            "10ms",
+            "--capacity",
+            "1000",
+        ];
+        let daemon = Daemon::spawn(
+            command(&state, &flags)
+                .args(["--listen", "127.0.0.1:0"])
+                .stderr(File::create(&errors).unwrap()),
+        );
         let mut session = Session::connect(daemon.address).unwrap();
         if cut {
             File::options().write(true).open(&path).unwrap().set_len(5000).unwrap();
         } else {
             std::fs::remove_file(&path).unwrap();
         }
-        eventually("it is said", || std::fs::read_to_string(&errors).unwrap().contains("was removed or cut short"));
+        eventually("it is said", || {
+            std::fs::read_to_string(&errors).unwrap().contains("was removed or cut short")
+        });
         assert!(stat(&mut session, Stat::SnapshotFailures) > 0);
         session.register(&instance("s", "a", 60_000)).unwrap();
     }
@@ -146,12 +184,24 @@ fn a_snapshot_that_is_removed_or_cut_short_is_missed() {
 fn injected(state: &Scratch, flags: &[&str], calls: &str, inject: &str, errors: &Path) -> Daemon {
     let mut traced = Command::new("strace");
     // -D: the tracer is in the background, so that the child is the daemon.
-    traced.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}"), "-e", &format!("inject={inject}"), PROGRAM]);
+    traced.args([
+        "-D",
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        &format!("trace={calls}"),
+        "-e",
+        &format!("inject={inject}"),
+        PROGRAM,
+    ]);
     traced.args(flags).arg("--state").arg(&state.0).args(["--listen", "127.0.0.1:0"]);
     Daemon::spawn(traced.stderr(File::create(errors).unwrap()))
 }
 
-/// A sync or a write that fails is reported, the generation before stays, and the next attempt writes all.
+/// A sync or a write that fails is reported, the generation before stays, and the next attempt
+/// writes all.
 #[test]
 fn a_failing_disk_is_reported_and_costs_nothing() {
     if !has("strace") {
@@ -166,22 +216,37 @@ fn a_failing_disk_is_reported_and_costs_nothing() {
     ] {
         let (state, disk) = (Scratch::new(), Scratch::new());
         let (path, errors) = (disk.0.join("snapshot"), disk.0.join("errors"));
-        let flags = ["--snapshot", path.to_str().unwrap(), "--snapshot-interval", "10ms", "--capacity", "1000"];
+        let flags = [
+            "--snapshot",
+            path.to_str().unwrap(),
+            "--snapshot-interval",
+            "10ms",
+            "--capacity",
+            "1000",
+        ];
         let mut daemon = injected(&state, &flags, calls, inject, &errors);
         let mut session = Session::connect(daemon.address).unwrap();
         let mut leases = Vec::new();
         let start = Instant::now();
         while stat(&mut session, Stat::SnapshotFailures) == 0 {
-            leases.push(session.register(&instance("s", &format!("i{}", leases.len()), 60_000)).unwrap().lease);
+            leases.push(
+                session
+                    .register(&instance("s", &format!("i{}", leases.len()), 60_000))
+                    .unwrap()
+                    .lease,
+            );
             assert!(start.elapsed() < Duration::from_secs(20), "{inject}: no failure was seen");
             std::thread::sleep(Duration::from_millis(5));
         }
         leases.push(session.register(&instance("s", "after", 60_000)).unwrap().lease);
         let reported = next_generation(&mut session);
         let said = || std::fs::read_to_string(&errors).unwrap();
-        eventually("it is said that snapshots are written again", || said().contains("snapshots are written again"));
+        eventually("it is said that snapshots are written again", || {
+            said().contains("snapshots are written again")
+        });
         assert!(
-            said().contains("a snapshot could not be written: ") && said().contains("stays, and the next attempt writes all"),
+            said().contains("a snapshot could not be written: ")
+                && said().contains("stays, and the next attempt writes all"),
             "{}",
             said()
         );
@@ -189,9 +254,17 @@ fn a_failing_disk_is_reported_and_costs_nothing() {
         kill(&mut daemon);
         std::fs::remove_dir_all(&state.0).unwrap();
         std::fs::create_dir(&state.0).unwrap();
-        let daemon = Daemon::spawn(command(&state, &flags).args(["--listen", "127.0.0.1:0"]).stderr(File::create(&errors).unwrap()));
+        let daemon = Daemon::spawn(
+            command(&state, &flags)
+                .args(["--listen", "127.0.0.1:0"])
+                .stderr(File::create(&errors).unwrap()),
+        );
         let mut session = Session::connect(daemon.address).unwrap();
-        assert_eq!(honoured(&mut session, &leases, 2), leases.len(), "{inject}: cold start from generation {reported} or later");
+        assert_eq!(
+            honoured(&mut session, &leases, 2),
+            leases.len(),
+            "{inject}: cold start from generation {reported} or later"
+        );
     }
 }
 
@@ -200,7 +273,8 @@ fn percentile(times: &mut [Duration], percent: usize) -> Duration {
     times[times.len() * percent / 100]
 }
 
-/// p99 of answered beats and of discovery, in turns; the least disturbed of six rounds each. All leases beat before each round.
+/// p99 of answered beats and of discovery, in turns; the least disturbed of six rounds each. All
+/// leases beat before each round.
 fn p99s(session: &mut Session, leases: &[Lease]) -> [Duration; 2] {
     let round = |session: &mut Session| {
         let (start, mut times) = (Instant::now(), [const { Vec::new() }; 2]);
@@ -237,10 +311,14 @@ fn a_sync_of_five_seconds_delays_nobody() {
     }
     let (state, disk) = (Scratch::new(), Scratch::new());
     let (path, errors) = (disk.0.join("snapshot"), disk.0.join("errors"));
-    let flags = ["--snapshot", path.to_str().unwrap(), "--snapshot-interval", "10ms", "--capacity", "1000"];
-    let daemon = injected(&state, &flags, "fdatasync", "fdatasync:delay_enter=5000000:when=3", &errors);
+    let flags =
+        ["--snapshot", path.to_str().unwrap(), "--snapshot-interval", "10ms", "--capacity", "1000"];
+    let daemon =
+        injected(&state, &flags, "fdatasync", "fdatasync:delay_enter=5000000:when=3", &errors);
     let mut session = Session::connect(daemon.address).unwrap();
-    let mut leases: Vec<Lease> = (0..100).map(|n| session.register(&instance("s", &format!("i{n}"), 10_000)).unwrap().lease).collect();
+    let mut leases: Vec<Lease> = (0..100)
+        .map(|n| session.register(&instance("s", &format!("i{n}"), 10_000)).unwrap().lease)
+        .collect();
     std::thread::sleep(Duration::from_millis(300));
     let stuck = stat(&mut session, Stat::Snapshot);
     leases.push(session.register(&instance("s", "more", 10_000)).unwrap().lease);
@@ -252,8 +330,13 @@ fn a_sync_of_five_seconds_delays_nobody() {
         stat(&mut session, Stat::Snapshot) > stuck
     });
     let after = p99s(&mut session, &leases);
-    for (what, (during, after)) in ["answered beats", "discovery"].into_iter().zip(during.into_iter().zip(after)) {
-        println!("{what} p99 during a sync of 5 s {during:?}, without {after:?}: {:.3}", during.as_secs_f64() / after.as_secs_f64());
+    for (what, (during, after)) in
+        ["answered beats", "discovery"].into_iter().zip(during.into_iter().zip(after))
+    {
+        println!(
+            "{what} p99 during a sync of 5 s {during:?}, without {after:?}: {:.3}",
+            during.as_secs_f64() / after.as_secs_f64()
+        );
     }
     assert_eq!(stat(&mut session, Stat::Downs), 0);
 }
@@ -278,8 +361,17 @@ fn a_power_loss_on_ext4_costs_nothing_that_was_reported() {
         let state = Scratch::new();
         let mounted = Mounted::image(&image, disk.0.join("mounted"));
         let path = mounted.0.join("snapshot");
-        let flags = ["--snapshot", path.to_str().unwrap(), "--snapshot-interval", "10ms", "--capacity", "16384"];
-        let mut daemon = Daemon::spawn(command(&state, &flags).args(["--listen", "127.0.0.1:0"]).stderr(Stdio::null()));
+        let flags = [
+            "--snapshot",
+            path.to_str().unwrap(),
+            "--snapshot-interval",
+            "10ms",
+            "--capacity",
+            "16384",
+        ];
+        let mut daemon = Daemon::spawn(
+            command(&state, &flags).args(["--listen", "127.0.0.1:0"]).stderr(Stdio::null()),
+        );
         let mut session = Session::connect(daemon.address).unwrap();
         sequence += 1;
         assert_eq!(honoured(&mut session, &known, sequence), known.len(), "after {round} losses");
@@ -287,7 +379,12 @@ fn a_power_loss_on_ext4_costs_nothing_that_was_reported() {
             break;
         }
         for number in 0..20 {
-            known.push(session.register(&instance("s", &format!("i{round}-{number}"), 600_000)).unwrap().lease);
+            known.push(
+                session
+                    .register(&instance("s", &format!("i{round}-{number}"), 600_000))
+                    .unwrap()
+                    .lease,
+            );
         }
         next_generation(&mut session);
         // From here on nothing is known to be on the disk.
@@ -301,9 +398,13 @@ fn a_power_loss_on_ext4_costs_nothing_that_was_reported() {
         }
         let root = File::open(&mounted.0).unwrap();
         // SAFETY: the kernel reads four bytes, the flag.
-        let cut = unsafe { libc::ioctl(root.as_raw_fd(), EXT4_IOC_SHUTDOWN, &raw const NOLOGFLUSH) };
+        let cut =
+            unsafe { libc::ioctl(root.as_raw_fd(), EXT4_IOC_SHUTDOWN, &raw const NOLOGFLUSH) };
         if cut != 0 {
-            println!("skipped: this kernel does not cut ext4 off: {}", std::io::Error::last_os_error());
+            println!(
+                "skipped: this kernel does not cut ext4 off: {}",
+                std::io::Error::last_os_error()
+            );
             return;
         }
         drop(root);

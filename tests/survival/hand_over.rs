@@ -29,7 +29,8 @@ fn beat_and_listen(address: SocketAddr, leases: &[Lease], stop: &AtomicBool) -> 
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(address).unwrap();
     socket.set_nonblocking(true).unwrap();
-    // The answers to what waited through a long silence come all at once. Forcing takes CAP_NET_ADMIN; without it the default has to do.
+    // The answers to what waited through a long silence come all at once. Forcing takes
+    // CAP_NET_ADMIN; without it the default has to do.
     let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, 4 << 20);
     let (mut seen, mut last, mut buffer) = (Seen::default(), Instant::now(), [0; 1500]);
     let mut ended = None;
@@ -42,7 +43,9 @@ fn beat_and_listen(address: SocketAddr, leases: &[Lease], stop: &AtomicBool) -> 
             if socket.send(&[header.as_bytes(), one.as_bytes()].concat()).is_ok() {
                 seen.sent += 1;
             }
-        } else if seen.answered == seen.sent || ended.get_or_insert_with(Instant::now).elapsed() > Duration::from_secs(2) {
+        } else if seen.answered == seen.sent
+            || ended.get_or_insert_with(Instant::now).elapsed() > Duration::from_secs(2)
+        {
             return seen;
         }
         std::thread::sleep(Duration::from_micros(200));
@@ -64,7 +67,9 @@ fn under_load_nothing_is_lost() {
     let address = daemon.address;
     let mut session = Session::connect(address).unwrap();
     // Each beats ten times a second; whoever is not heard for two seconds is down.
-    let leases: Vec<Lease> = (0..500).map(|n| session.register(&instance("s", &format!("i{n}"), 2000)).unwrap().lease).collect();
+    let leases: Vec<Lease> = (0..500)
+        .map(|n| session.register(&instance("s", &format!("i{n}"), 2000)).unwrap().lease)
+        .collect();
     let hand_overs = times("HEARTLINE_HAND_OVERS", 6);
     let stop = AtomicBool::new(false);
     let seen = std::thread::scope(|scope| {
@@ -72,7 +77,11 @@ fn under_load_nothing_is_lost() {
         let ending = StopOnDrop(&stop);
         for number in 0..hand_overs {
             std::thread::sleep(Duration::from_millis(50));
-            assert_eq!((stat(&mut session, Stat::KernelDrops), stat(&mut session, Stat::Downs)), (0, 0), "before hand-over {number}");
+            assert_eq!(
+                (stat(&mut session, Stat::KernelDrops), stat(&mut session, Stat::Downs)),
+                (0, 0),
+                "before hand-over {number}"
+            );
             // The address is the one that was asked for first: --listen stays as it is.
             let next = Daemon::start(&state, &[&flags[..], &["--replace"]].concat());
             assert!(next.ready.contains("leases go on"), "{}", next.ready);
@@ -109,15 +118,22 @@ fn a_successor_that_dies_is_survived() {
     let mut daemon = Daemon::start_on(&state, &[], &listen);
     let mut session = Session::connect(daemon.address).unwrap();
     session.set_patience(Duration::from_secs(20));
-    let leases: Vec<Lease> = (0..200).map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease).collect();
+    let leases: Vec<Lease> = (0..200)
+        .map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease)
+        .collect();
     let deaths = times("HEARTLINE_HAND_OVERS", 6) as u32 * 2;
     let (mut survived, mut taken) = (0, 0);
     for round in 0..deaths {
-        let mut next = command(&state, &["--replace", "--listen", &listen]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut next = command(&state, &["--replace", "--listen", &listen])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         std::thread::sleep(Duration::from_micros(random.random_range(0..40_000)));
         kill_process(Pid::from_child(&next), Signal::KILL).unwrap();
         next.wait().unwrap();
-        // It goes on by itself, unless it had handed over: then the next one goes on with what the dead one left.
+        // It goes on by itself, unless it had handed over: then the next one goes on with what the
+        // dead one left.
         if has_ended(&mut daemon) {
             taken += 1;
             daemon = Daemon::start_on(&state, &[], &listen);
@@ -128,7 +144,9 @@ fn a_successor_that_dies_is_survived() {
         assert_eq!(honoured(&mut session, &leases, round + 1), leases.len(), "round {round}");
         assert_eq!(stat(&mut session, Stat::Downs), 0, "round {round}");
     }
-    println!("{deaths} successors died: {survived} times the old engine went on, {taken} times it had ended");
+    println!(
+        "{deaths} successors died: {survived} times the old engine went on, {taken} times it had ended"
+    );
     assert!(survived > 0);
 }
 
@@ -144,7 +162,10 @@ fn a_successor_that_does_not_fit_is_told_why() {
         String::from_utf8(output.stderr).unwrap()
     };
     let other = refusal(&["--listen", "127.0.0.1:1", "--cores", "0"]);
-    assert!(other.contains("goes on: this engine listens on 127.0.0.1:0, not on 127.0.0.1:1"), "{other}");
+    assert!(
+        other.contains("goes on: this engine listens on 127.0.0.1:0, not on 127.0.0.1:1"),
+        "{other}"
+    );
     if heartline::Config::default().loop_cores().len() > 1 {
         assert!(refusal(&["--listen", "127.0.0.1:0"]).contains("this engine has 1 loops"));
     }
@@ -159,12 +180,15 @@ fn a_successor_that_dies_while_it_moves_leases_costs_none() {
     let mut daemon = Daemon::start_on(&state, &[], &listen);
     let mut session = Session::connect(daemon.address).unwrap();
     session.set_patience(Duration::from_secs(20));
-    let mut leases: Vec<Lease> = (0..200).map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease).collect();
+    let mut leases: Vec<Lease> = (0..200)
+        .map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease)
+        .collect();
     let (mut survived, mut ended) = (0, 0);
     for round in 0..times("HEARTLINE_HAND_OVERS", 6) as u32 {
         let capacity = (70_000 + 1000 * round).to_string();
         let flags = ["--replace", "--listen", &listen, "--capacity", &capacity];
-        let mut next = command(&state, &flags).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut next =
+            command(&state, &flags).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_micros(random.random_range(0..120_000)));
         kill_process(Pid::from_child(&next), Signal::KILL).unwrap();
         next.wait().unwrap();
@@ -176,12 +200,17 @@ fn a_successor_that_dies_while_it_moves_leases_costs_none() {
             survived += 1;
         }
         assert_eq!(honoured(&mut session, &leases, round + 1), leases.len(), "round {round}");
-        leases.push(session.register(&instance("s", &format!("more{round}"), 60_000)).unwrap().lease);
+        leases
+            .push(session.register(&instance("s", &format!("more{round}"), 60_000)).unwrap().lease);
         daemon.signal(Signal::KILL);
         daemon.child.wait().unwrap();
         daemon = Daemon::start_on(&state, &[], &listen);
         session = Session::connect(daemon.address).unwrap();
-        assert!(daemon.ready.contains(&format!("{} leases go on", leases.len())), "round {round}: {}", daemon.ready);
+        assert!(
+            daemon.ready.contains(&format!("{} leases go on", leases.len())),
+            "round {round}: {}",
+            daemon.ready
+        );
     }
     println!("the old engine went on {survived} times and had ended {ended} times");
 }
@@ -194,22 +223,34 @@ fn another_layout_is_moved_into() {
     let flags = ["--snapshot", snapshot.to_str().unwrap(), "--capacity"];
     let mut first = Daemon::start(&state, &[&flags[..], &["1000"]].concat());
     let mut session = Session::connect(first.address).unwrap();
-    let leases: Vec<Lease> = (0..500).map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease).collect();
+    let leases: Vec<Lease> = (0..500)
+        .map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease)
+        .collect();
     assert_eq!(honoured(&mut session, &leases, 7), 500);
-    let second = Daemon::start(&state, &[&flags[..], &["3000", "--attributes", "200", "--replace"]].concat());
+    let second = Daemon::start(
+        &state,
+        &[&flags[..], &["3000", "--attributes", "200", "--replace"]].concat(),
+    );
     assert_eq!(first.child.wait().unwrap().code(), Some(0));
-    assert!(second.ready.contains("capacity 3000") && second.ready.contains("500 leases"), "{}", second.ready);
+    assert!(
+        second.ready.contains("capacity 3000") && second.ready.contains("500 leases"),
+        "{}",
+        second.ready
+    );
     assert_eq!(honoured(&mut session, &leases, 7), 0, "sequences go on");
     assert_eq!(honoured(&mut session, &leases, 8), 500);
     assert_eq!(session.discover_all("s", 3).unwrap().unwrap().endpoints.len(), 500);
     // And into one that is too small they do not.
-    let refused = command(&state, &["--capacity", "100", "--listen", "127.0.0.1:0", "--replace"]).output().unwrap();
+    let refused = command(&state, &["--capacity", "100", "--listen", "127.0.0.1:0", "--replace"])
+        .output()
+        .unwrap();
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(said.contains("a lease in slot 499"), "{said}");
     assert_eq!(honoured(&mut session, &leases, 9), 500, "the one before goes on");
 }
 
-/// Makes memory look as if another version of the program had written it: the format, at offset 8 of both files.
+/// Makes memory look as if another version of the program had written it: the format, at offset 8
+/// of both files.
 fn make_foreign(state: &Scratch) {
     for name in ["heart", "public"] {
         let file = File::options().write(true).open(state.0.join(name)).unwrap();
@@ -217,19 +258,32 @@ fn make_foreign(state: &Scratch) {
     }
 }
 
-/// Memory that this version can't read: a snapshot leads from there to here, and it is said; without one nothing is touched.
+/// Memory that this version can't read: a snapshot leads from there to here, and it is said;
+/// without one nothing is touched.
 #[test]
 fn memory_of_another_version_is_left_by_way_of_a_snapshot() {
     let (state, disk) = (Scratch::new(), Scratch::new());
     let snapshot = disk.0.join("snapshot");
-    let flags = ["--snapshot", snapshot.to_str().unwrap(), "--snapshot-interval", "20ms", "--listen", "127.0.0.1:0"];
+    let flags = [
+        "--snapshot",
+        snapshot.to_str().unwrap(),
+        "--snapshot-interval",
+        "20ms",
+        "--listen",
+        "127.0.0.1:0",
+    ];
     // Each has a file for what it says: two that write to one overwrite one another.
     let start = |said: &str, more: &[&str]| {
-        Daemon::spawn(command(&state, &[&flags[..], more].concat()).stderr(File::create(disk.0.join(said)).unwrap()))
+        Daemon::spawn(
+            command(&state, &[&flags[..], more].concat())
+                .stderr(File::create(disk.0.join(said)).unwrap()),
+        )
     };
     let mut daemon = start("first", &[]);
     let mut session = Session::connect(daemon.address).unwrap();
-    let leases: Vec<Lease> = (0..300).map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease).collect();
+    let leases: Vec<Lease> = (0..300)
+        .map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease)
+        .collect();
     // It is said after the engine is ready.
     let tells = |said: &str, texts: [&str; 2]| {
         let told = || std::fs::read_to_string(disk.0.join(said)).unwrap();
@@ -257,10 +311,14 @@ fn memory_of_another_version_is_left_by_way_of_a_snapshot() {
     let before = files();
     let refused = command(&state, &["--listen", "127.0.0.1:0"]).output().unwrap();
     assert_eq!(refused.status.code(), Some(1));
-    assert!(!refused.stderr.is_empty() && files() == before, "refused, and the files are as they were");
+    assert!(
+        !refused.stderr.is_empty() && files() == before,
+        "refused, and the files are as they were"
+    );
 }
 
-/// The worst moment: the old engine has stopped, and the new one can't start its threads. The old one goes on, with all that has arrived.
+/// The worst moment: the old engine has stopped, and the new one can't start its threads. The old
+/// one goes on, with all that has arrived.
 #[test]
 fn a_successor_that_fails_after_the_old_one_stopped_is_survived() {
     if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
@@ -270,7 +328,9 @@ fn a_successor_that_fails_after_the_old_one_stopped_is_survived() {
     let state = Scratch::new();
     let daemon = Daemon::start(&state, &["--cores", "0"]);
     let mut session = Session::connect(daemon.address).unwrap();
-    let leases: Vec<Lease> = (0..200).map(|n| session.register(&instance("s", &format!("i{n}"), 20_000)).unwrap().lease).collect();
+    let leases: Vec<Lease> = (0..200)
+        .map(|n| session.register(&instance("s", &format!("i{n}"), 20_000)).unwrap().lease)
+        .collect();
     let stop = AtomicBool::new(false);
     let seen = std::thread::scope(|scope| {
         let beating = scope.spawn(|| beat_and_listen(daemon.address, &leases, &stop));
@@ -279,11 +339,36 @@ fn a_successor_that_fails_after_the_old_one_stopped_is_survived() {
             // The first thread it makes is a loop, the second the registrar.
             let inject = format!("inject=clone3,clone:error=EAGAIN:when={fails}");
             let mut traced = Command::new("strace");
-            traced.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=clone3,clone", "-e", &inject, PROGRAM]).arg("--state").arg(&state.0);
-            traced.args(["--listen", "127.0.0.1:0", "--cores", "0", "--replace", "--snapshot", "off"]);
+            traced
+                .args([
+                    "-f",
+                    "-qq",
+                    "-o",
+                    "/dev/null",
+                    "-e",
+                    "trace=clone3,clone",
+                    "-e",
+                    &inject,
+                    PROGRAM,
+                ])
+                .arg("--state")
+                .arg(&state.0);
+            traced.args([
+                "--listen",
+                "127.0.0.1:0",
+                "--cores",
+                "0",
+                "--replace",
+                "--snapshot",
+                "off",
+            ]);
             let output = traced.output().unwrap();
             let said = String::from_utf8(output.stderr).unwrap();
-            assert!(output.status.code() == Some(1) && said.contains("Resource temporarily unavailable"), "{said}");
+            assert!(
+                output.status.code() == Some(1)
+                    && said.contains("Resource temporarily unavailable"),
+                "{said}"
+            );
         }
         drop(ending);
         beating.join().unwrap()
@@ -294,7 +379,8 @@ fn a_successor_that_fails_after_the_old_one_stopped_is_survived() {
     session.register(&instance("s", "another", 20_000)).unwrap();
 }
 
-/// An engine that has the state but does not listen for successors yet, since it starts or goes on after a hand-over that failed, is waited for.
+/// An engine that has the state but does not listen for successors yet, since it starts or goes on
+/// after a hand-over that failed, is waited for.
 #[test]
 fn a_successor_waits_for_an_engine_that_does_not_listen_yet() {
     let state = Scratch::new();

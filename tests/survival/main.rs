@@ -1,4 +1,5 @@
-//! What an engine survives, with real processes, files and disks: death, upgrades, reboots, power loss, failing and full disks.
+//! What an engine survives, with real processes, files and disks: death, upgrades, reboots, power
+//! loss, failing and full disks.
 //!
 //! How often things are done can be raised; `.ci/run` does:
 //!
@@ -22,7 +23,9 @@ use std::time::{Duration, Instant};
 
 /// How often, unless the environment says otherwise.
 fn times(variable: &str, default: usize) -> usize {
-    std::env::var(variable).map_or(default, |times| times.parse().unwrap_or_else(|_| panic!("{variable}: {times:?} is no number")))
+    std::env::var(variable).map_or(default, |times| {
+        times.parse().unwrap_or_else(|_| panic!("{variable}: {times:?} is no number"))
+    })
 }
 
 /// Whether the process is root; else says what is not tested.
@@ -36,7 +39,9 @@ fn is_root(what: &str) -> bool {
 
 /// How many of these leases the engine still honours: each beats once more.
 fn honoured(session: &mut Session, leases: &[Lease], sequence: u32) -> usize {
-    let frames = leases.chunks(50).map(|chunk| chunk.iter().map(|lease| common::beat(*lease, sequence)).collect::<Vec<_>>());
+    let frames = leases
+        .chunks(50)
+        .map(|chunk| chunk.iter().map(|lease| common::beat(*lease, sequence)).collect::<Vec<_>>());
     let accepted = frames.map(|beats| match session.beat(&beats).unwrap() {
         Beats::Acked(ack) => usize::from(ack.accepted.get()),
         Beats::Refused(naks) => beats.len() - naks.len(),

@@ -16,11 +16,13 @@ use std::time::Duration;
 /// The engine looks at its timers this often.
 const TICK_US: f64 = 1e3;
 
-/// The dead of G9 fall silent over a quarter of it, and had beaten up to a quarter before: the bare timer runs for both.
+/// The dead of G9 fall silent over a quarter of it, and had beaten up to a quarter before: the bare
+/// timer runs for both.
 const LATENESS_TTL: Duration = Duration::from_secs(8);
 /// Runs of each population.
 const ROUNDS: usize = 3;
-/// A run in which the engine itself stood still or lost datagrams is done again; at most this often in all.
+/// A run in which the engine itself stood still or lost datagrams is done again; at most this often
+/// in all.
 const TRIES: usize = 2;
 
 /// G9: how late verdicts come.
@@ -35,17 +37,28 @@ pub(super) fn lateness(lab: &mut Lab) -> Result<Vec<Goal>, String> {
         }
         timers.push(timer_lateness(lab.engine_cpu, LATENESS_TTL / 2)?);
     }
-    let note = format!("in {deaf} of {} runs the machine stood still for 20 ms or more, and verdicts were put off", 2 * ROUNDS);
+    let note = format!(
+        "in {deaf} of {} runs the machine stood still for 20 ms or more, and verdicts were put off",
+        2 * ROUNDS
+    );
     let p99 = |histogram: &Histogram<u64>| histogram.value_at_quantile(0.99) as f64 / 1e3;
     let tick = |histogram: &Histogram<u64>| p99(histogram) + TICK_US;
-    let pairs = |ours: &[Histogram<u64>], floor: &[Histogram<u64>], of: &dyn Fn(&Histogram<u64>) -> f64| {
-        ours.iter().zip(floor).map(|(ours, floor)| (p99(ours), of(floor))).collect::<Vec<_>>()
-    };
+    let pairs =
+        |ours: &[Histogram<u64>], floor: &[Histogram<u64>], of: &dyn Fn(&Histogram<u64>) -> f64| {
+            ours.iter().zip(floor).map(|(ours, floor)| (p99(ours), of(floor))).collect::<Vec<_>>()
+        };
     let what = "lateness of verdicts p99, a million leases";
     let goals = [
-        Goal::ratio("G9", "lateness of verdicts p99, 10,000 leases", "µs", &pairs(&few, &timers, &tick), 1.5)
+        Goal::ratio(
+            "G9",
+            "lateness of verdicts p99, 10,000 leases",
+            "µs",
+            &pairs(&few, &timers, &tick),
+            1.5,
+        )
+        .against("bare timer p99 + 1 tick"),
+        Goal::ratio("G9", what, "µs", &pairs(&many, &timers, &tick), 1.5)
             .against("bare timer p99 + 1 tick"),
-        Goal::ratio("G9", what, "µs", &pairs(&many, &timers, &tick), 1.5).against("bare timer p99 + 1 tick"),
         Goal::ratio("G9", what, "µs", &pairs(&many, &few, &p99), 1.5).against("10,000 leases"),
     ]
     .map(|goal| goal.note(note.clone()))
@@ -56,19 +69,29 @@ pub(super) fn lateness(lab: &mut Lab) -> Result<Vec<Goal>, String> {
         Series::percentiles(name, &all)
     };
     lab.charts.push(Chart::Percentiles {
-        title: format!("Of a million, the dead are found {} ms after their deadline at p99", digits(goals[1].ours / 1e3)),
+        title: format!(
+            "Of a million, the dead are found {} ms after their deadline at p99",
+            digits(goals[1].ours / 1e3)
+        ),
         unit: "µs",
-        series: vec![merged("10,000 leases", &few), merged("a million leases", &many), merged("bare timer", &timers)],
+        series: vec![
+            merged("10,000 leases", &few),
+            merged("a million leases", &many),
+            merged("bare timer", &timers),
+        ],
     });
     Ok(goals)
 }
 
-/// Nanoseconds from deadline to verdict, as a client sees them. Whether the engine was deaf meanwhile in each try.
+/// Nanoseconds from deadline to verdict, as a client sees them. Whether the engine was deaf
+/// meanwhile in each try.
 fn of_population(lab: &Lab, instances: u32) -> Result<(Histogram<u64>, bool), String> {
     let mut tries = 1;
     loop {
         let mut bed = Bed::start(instances, lab.engine_cpu, &[])?;
-        let (late, deafness) = machine::pinned(lab.generator_cpu, || live::lateness(&mut bed, instances, LATENESS_TTL))?;
+        let (late, deafness) = machine::pinned(lab.generator_cpu, || {
+            live::lateness(&mut bed, instances, LATENESS_TTL)
+        })?;
         if deafness == 0 || tries == TRIES {
             return Ok((late, deafness > 0));
         }
@@ -79,11 +102,20 @@ fn of_population(lab: &Lab, instances: u32) -> Result<(Histogram<u64>, bool), St
 /// G10: a million fall silent at once.
 pub(super) fn massacre(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     let mut bed = Bed::start(1_000_000, lab.engine_cpu, &["--hold", "off"])?;
-    let outcome = machine::pinned(lab.generator_cpu, || massacre::measure(&mut bed, 1_000_000, Duration::from_secs(15)))?;
+    let outcome = machine::pinned(lab.generator_cpu, || {
+        massacre::measure(&mut bed, 1_000_000, Duration::from_secs(15))
+    })?;
     Ok(vec![
-        Goal::bound("G10", "990,000 of a million fall silent: first deadline to last verdict", "s", outcome.took.as_secs_f64(), 2.0)
-            .note(format!("{} declared down", outcome.downs)),
-        Goal::bound("G10", "beats of the survivors lost meanwhile", "", outcome.lost as f64, 0.0).note(format!("{} sent", outcome.beats)),
+        Goal::bound(
+            "G10",
+            "990,000 of a million fall silent: first deadline to last verdict",
+            "s",
+            outcome.took.as_secs_f64(),
+            2.0,
+        )
+        .note(format!("{} declared down", outcome.downs)),
+        Goal::bound("G10", "beats of the survivors lost meanwhile", "", outcome.lost as f64, 0.0)
+            .note(format!("{} sent", outcome.beats)),
     ])
 }
 
@@ -102,7 +134,8 @@ fn after_a_stop(lab: &Lab) -> Result<Goal, String> {
     let ttl = Duration::from_millis(500);
     let pid = Pid::from_raw(bed.pid()? as i32).ok_or("no process")?;
     machine::pinned(lab.generator_cpu, || {
-        let leases = register(&mut bed, &Wanted { instances: 10_000, services: 100, ttl, prefix: "g11" })?;
+        let leases =
+            register(&mut bed, &Wanted { instances: 10_000, services: 100, ttl, prefix: "g11" })?;
         let mut beats = Beats::new(bed.target, leases, 50)?;
         let rate = beats.rate(ttl / 4);
         beats.run(Duration::from_secs(1), Some(rate))?;
@@ -112,7 +145,13 @@ fn after_a_stop(lab: &Lab) -> Result<Goal, String> {
         signal(Signal::CONT)?;
         beats.run(Duration::from_secs(2), Some(rate))?;
         let downs = bed.counters()?.get(Stat::Downs) as f64;
-        Ok(Goal::bound("G11", "false downs of 10,000 in a 2 s stop of the engine, TTL 500 ms", "", downs, 0.0))
+        Ok(Goal::bound(
+            "G11",
+            "false downs of 10,000 in a 2 s stop of the engine, TTL 500 ms",
+            "",
+            downs,
+            0.0,
+        ))
     })
 }
 
@@ -123,7 +162,10 @@ fn under_loss(lab: &Lab, percent: u32, instances: u32, count: u32) -> Result<Goa
     let loss = f64::from(percent) / 100.0;
     let (downs, count, deaf) = machine::pinned(lab.generator_cpu, || {
         // Three intervals fit into a TTL and a half of one is left.
-        let leases = register(&mut bed, &Wanted { instances, services: 1000, ttl: interval * 7 / 2, prefix: "g11" })?;
+        let leases = register(
+            &mut bed,
+            &Wanted { instances, services: 1000, ttl: interval * 7 / 2, prefix: "g11" },
+        )?;
         let mut beats = Beats::new(bed.target, leases, 50)?;
         let rate = beats.rate(interval);
         beats.run(interval * 5, Some(rate))?;
@@ -136,14 +178,20 @@ fn under_loss(lab: &Lab, percent: u32, instances: u32, count: u32) -> Result<Goa
         let count = ((beats.sent - sent) as f64 * 50.0 / f64::from(instances)).max(3.0);
         beats.run(interval * 5, Some(rate))?;
         let after = bed.counters()?;
-        Ok::<_, String>((after.since(&before, Stat::Downs), count, after.since(&before, Stat::Deafness)))
+        Ok::<_, String>((
+            after.since(&before, Stat::Downs),
+            count,
+            after.since(&before, Stat::Deafness),
+        ))
     })?;
-    // A run of at least three losses begins at a beat that is lost, and is followed by two more, after one that was not.
+    // A run of at least three losses begins at a beat that is lost, and is followed by two more,
+    // after one that was not.
     let expected = f64::from(instances) * loss.powi(3) * (1.0 + (count - 3.0) * (1.0 - loss));
     // What chance adds to few events: two standard deviations of a Poisson distribution.
     let chance = 2.0 / expected.sqrt();
     let what = format!("downs under {percent} % loss, TTL of 3.5 beats");
-    let goal = Goal::ratio("G11", what, "", &[(downs as f64, expected)], 1.2).against("binomial expectation");
+    let goal = Goal::ratio("G11", what, "", &[(downs as f64, expected)], 1.2)
+        .against("binomial expectation");
     // Too few say that the engine was deaf, and that nothing was measured.
     let goal = Goal { met: goal.met && goal.ratio >= 1.0 - chance.max(0.2), ..goal };
     Ok(goal.note(format!(

@@ -21,7 +21,8 @@ const ENDPOINTS: u16 = 25;
 /// The percentiles that have goals.
 const QUANTILES: [(f64, &str); 3] = [(0.5, "p50"), (0.99, "p99"), (0.999, "p99.9")];
 
-/// Shares of the highest rate of beats. Where that is what the generator can send, the first is taken at which it can also ask.
+/// Shares of the highest rate of beats. Where that is what the generator can send, the first is
+/// taken at which it can also ask.
 const SHARES: [f64; 3] = [0.8, 0.7, 0.6];
 
 /// Why there is no figure.
@@ -57,12 +58,16 @@ struct Measured {
 
 impl Measured {
     fn goal(&self, id: &'static str, what: &str, quantile: usize, bound: f64) -> Goal {
-        let pairs: Vec<(f64, f64)> = self.pairs.iter().map(|[ours, floor]| (ours[quantile], floor[quantile])).collect();
+        let pairs: Vec<(f64, f64)> =
+            self.pairs.iter().map(|[ours, floor]| (ours[quantile], floor[quantile])).collect();
         Goal::ratio(id, format!("{what} {}", QUANTILES[quantile].1), "µs", &pairs, bound)
     }
 
     fn chart(&self, title: String, floor: &str) -> Chart {
-        let series = vec![Series::percentiles("heartline", &self.ours), Series::percentiles(floor, &self.floor)];
+        let series = vec![
+            Series::percentiles("heartline", &self.ours),
+            Series::percentiles(floor, &self.floor),
+        ];
         Chart::Percentiles { title, unit: "µs", series }
     }
 }
@@ -71,11 +76,22 @@ fn quantiles(histogram: &Histogram<u64>) -> [f64; 3] {
     QUANTILES.map(|(quantile, _)| histogram.value_at_quantile(quantile) as f64 / 1e3)
 }
 
-/// Round trips of an engine and of an echo in turns, while beats come at a rate to either. A run that lost an answer, or in which the generator
-/// did not keep its rate, says nothing.
-fn measure(lab: &mut Lab, bed: &mut Bed, beats: &RefCell<Beats>, beat_rate: f64) -> Result<Measured, Missed> {
+/// Round trips of an engine and of an echo in turns, while beats come at a rate to either. A run
+/// that lost an answer, or in which the generator did not keep its rate, says nothing.
+fn measure(
+    lab: &mut Lab,
+    bed: &mut Bed,
+    beats: &RefCell<Beats>,
+    beat_rate: f64,
+) -> Result<Measured, Missed> {
     let echo = Responder::start(lab.engine_cpu, Floor::Echo(FRAME_BYTES_MAX))?;
-    let drive = RefCell::new(Drive::new(bed.target, cookie(bed)?, "svc-0", ENDPOINTS, Duration::from_secs(3600))?);
+    let drive = RefCell::new(Drive::new(
+        bed.target,
+        cookie(bed)?,
+        "svc-0",
+        ENDPOINTS,
+        Duration::from_secs(3600),
+    )?);
     let (target, cpu) = (bed.target, lab.generator_cpu);
     let rates = Rates { beats: beat_rate, discovers: RATE, churn: 0.0 };
     let slow = Cell::new(false);
@@ -85,7 +101,8 @@ fn measure(lab: &mut Lab, bed: &mut Bed, beats: &RefCell<Beats>, beat_rate: f64)
         beats.aim(target)?;
         let before = (drive.asked, drive.answered, beats.sent);
         machine::pinned(cpu, || drive.run(RUN, rates, Some(beats)))?;
-        let (asked, answered, sent) = (drive.asked - before.0, drive.answered - before.1, beats.sent - before.2);
+        let (asked, answered, sent) =
+            (drive.asked - before.0, drive.answered - before.1, beats.sent - before.2);
         if drive.refused > 0 || answered != asked {
             return Err(format!("{answered} of {asked} answers came, {} refused", drive.refused));
         }
@@ -111,7 +128,8 @@ fn measure(lab: &mut Lab, bed: &mut Bed, beats: &RefCell<Beats>, beat_rate: f64)
 
 fn population(lab: &Lab) -> Result<(Bed, Beats), String> {
     let mut bed = Bed::start(131_072, lab.engine_cpu, &[])?;
-    let wanted = Wanted { instances: 100_000, services: 1000, ttl: Duration::from_secs(3600), prefix: "g6" };
+    let wanted =
+        Wanted { instances: 100_000, services: 1000, ttl: Duration::from_secs(3600), prefix: "g6" };
     let leases = machine::pinned(lab.generator_cpu, || register(&mut bed, &wanted))?;
     let beats = Beats::new(bed.target, leases, 50)?;
     Ok((bed, beats))
@@ -124,9 +142,17 @@ pub(super) fn alone(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     let goals: Vec<Goal> = [1.05, 1.10, 1.25]
         .iter()
         .enumerate()
-        .map(|(at, &bound)| measured.goal("G6", "discovery of 25 endpoints", at, bound).against("echo of as many bytes"))
+        .map(|(at, &bound)| {
+            measured
+                .goal("G6", "discovery of 25 endpoints", at, bound)
+                .against("echo of as many bytes")
+        })
         .collect();
-    let title = format!("Discovery takes {} times an echo at the median, {} times at p99", digits(goals[0].ratio), digits(goals[1].ratio));
+    let title = format!(
+        "Discovery takes {} times an echo at the median, {} times at p99",
+        digits(goals[0].ratio),
+        digits(goals[1].ratio)
+    );
     lab.charts.push(measured.chart(title, "echo"));
     Ok(goals)
 }
@@ -134,7 +160,9 @@ pub(super) fn alone(lab: &mut Lab) -> Result<Vec<Goal>, String> {
 /// G7: beats at 80 % of the highest rate without loss.
 pub(super) fn under_load(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     let (mut bed, mut beats) = population(lab)?;
-    let found = machine::pinned(lab.generator_cpu, || flood::search(&mut bed, &mut beats, Duration::from_secs(1)))?;
+    let found = machine::pinned(lab.generator_cpu, || {
+        flood::search(&mut bed, &mut beats, Duration::from_secs(1))
+    })?;
     let beats = RefCell::new(beats);
     let mut shares = SHARES.into_iter();
     let (share, rate, measured) = loop {
@@ -145,14 +173,18 @@ pub(super) fn under_load(lab: &mut Lab) -> Result<Vec<Goal>, String> {
             measured => break (share, rate, measured?),
         }
     };
-    let limit = if found.by_generator { "what one CPU can send" } else { "the highest rate without loss" };
+    let limit =
+        if found.by_generator { "what one CPU can send" } else { "the highest rate without loss" };
     let goal = measured.goal("G7", "discovery under beats", 1, 1.25).against("echo beside a sink").note(format!(
         "{rate:.0} datagrams of 50 beats a second, {:.0} % of {limit}, at which the engine uses {:.0} % of a core",
         share * 100.0,
         found.share * 100.0
     ));
-    let title =
-        format!("Under {:.1} M beats a second, discovery p99 is {} times an echo beside a sink", rate * 50.0 / 1e6, digits(goal.ratio));
+    let title = format!(
+        "Under {:.1} M beats a second, discovery p99 is {} times an echo beside a sink",
+        rate * 50.0 / 1e6,
+        digits(goal.ratio)
+    );
     lab.charts.push(measured.chart(title, "echo beside a sink"));
     Ok(vec![goal])
 }

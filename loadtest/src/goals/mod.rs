@@ -46,7 +46,8 @@ const STEAL_MAX: f64 = 1.0;
 const TRIES: u32 = 3;
 
 impl Lab {
-    /// Measures ours and a floor in turns: A B, B A, A B ... Pairs in which the machine was taken away are measured again.
+    /// Measures ours and a floor in turns: A B, B A, A B ... Pairs in which the machine was taken
+    /// away are measured again.
     pub(crate) fn pairs<T>(
         &mut self,
         mut ours: impl FnMut() -> Result<T, String>,
@@ -76,14 +77,26 @@ impl Lab {
 
 /// Beats a CPU second of ours and the peers', if there are any.
 fn throughput(goals: &[Goal]) -> Option<Chart> {
-    let peers =
-        goals.iter().filter_map(|goal| Some((goal, goal.peer.as_ref()?, goal.floor?))).filter(|(goal, ..)| goal.id.starts_with('P'));
+    let peers = goals
+        .iter()
+        .filter_map(|goal| Some((goal, goal.peer.as_ref()?, goal.floor?)))
+        .filter(|(goal, ..)| goal.id.starts_with('P'));
     let mut bars: Vec<(String, f64)> = peers
-        .map(|(goal, peer, theirs)| (format!("{peer}: {}", goal.what.rsplit(" / ").next().unwrap_or_default()), theirs / 1e6))
+        .map(|(goal, peer, theirs)| {
+            (
+                format!("{peer}: {}", goal.what.rsplit(" / ").next().unwrap_or_default()),
+                theirs / 1e6,
+            )
+        })
         .collect();
     let fastest = bars.iter().map(|bar| bar.1).fold(0.0, f64::max);
-    let ours =
-        |batch: bool| goals.iter().filter(move |goal| goal.peer.is_some() && (goal.ours > 5e6) == batch).map(|goal| goal.ours / 1e6).next();
+    let ours = |batch: bool| {
+        goals
+            .iter()
+            .filter(move |goal| goal.peer.is_some() && (goal.ours > 5e6) == batch)
+            .map(|goal| goal.ours / 1e6)
+            .next()
+    };
     let (batched, single) = (ours(true)?, ours(false)?);
     bars.insert(0, ("heartline, 50 a datagram".into(), batched));
     bars.insert(1, ("heartline, one a datagram".into(), single));
@@ -120,7 +133,10 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     options.outputs.check()?;
     let known: Vec<&str> = LIST.iter().flat_map(|(ids, _)| ids.iter().copied()).collect();
     if let Some(unknown) = options.only.iter().find(|id| !known.contains(&id.as_str())) {
-        return Err(format!("--only {unknown}: there are {}; G8 and G12 wait for the clients that they speak of", known.join(" ")));
+        return Err(format!(
+            "--only {unknown}: there are {}; G8 and G12 wait for the clients that they speak of",
+            known.join(" ")
+        ));
     }
     let wanted = |id: &str| options.only.is_empty() || options.only.iter().any(|only| only == id);
     let (engine_cpu, generator_cpu) = machine::two_cpus()?;
@@ -128,7 +144,10 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     let (steal, begin) = (Steal::read(), Instant::now());
     let groups: Vec<_> = LIST.iter().filter(|(ids, _)| ids.iter().any(|id| wanted(id))).collect();
     let bar = ProgressBar::new(groups.len() as u64);
-    bar.set_style(ProgressStyle::with_template("{msg:24} [{bar:40}] {pos}/{len} {elapsed}").map_err(|error| error.to_string())?);
+    bar.set_style(
+        ProgressStyle::with_template("{msg:24} [{bar:40}] {pos}/{len} {elapsed}")
+            .map_err(|error| error.to_string())?,
+    );
     bar.enable_steady_tick(Duration::from_secs(1));
     let (mut goals, mut failed) = (Vec::new(), Vec::new());
     for (ids, measure) in groups {
@@ -142,7 +161,9 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     }
     bar.finish_and_clear();
     // Peers come last, the others by number; those of one number stay as they are.
-    goals.sort_by_key(|goal| (goal.peer.is_some() && goal.id.starts_with('P'), goal.id[1..].parse::<u32>().unwrap_or(0)));
+    goals.sort_by_key(|goal| {
+        (goal.peer.is_some() && goal.id.starts_with('P'), goal.id[1..].parse::<u32>().unwrap_or(0))
+    });
     lab.charts.extend(throughput(&goals));
     eprintln!("\nmeasured in {} s", begin.elapsed().as_secs());
     Report {

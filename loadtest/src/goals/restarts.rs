@@ -17,20 +17,34 @@ const RUN: Duration = Duration::from_secs(2);
 /// G15: a million leases, attached to and loaded.
 pub(super) fn restart(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     let times = restart::measure(lab.pairs.min(3))?;
-    let attach = Goal::bound("G15", "start after a kill to ready, a million leases", "ms", times.ready_ms, 250.0);
+    let attach = Goal::bound(
+        "G15",
+        "start after a kill to ready, a million leases",
+        "ms",
+        times.ready_ms,
+        250.0,
+    );
     let silence = "hand-over of a million leases: longest time without an answer";
     Ok(vec![
         attach,
         Goal::bound("G15", silence, "ms", times.silence_ms, 50.0),
-        Goal::ratio("G15", "snapshot of a million leases loaded", "ms", &times.loads_ms, 2.0).against("read() of as many bytes"),
-        Goal::ratio("G15", "snapshot of a million leases loaded, on one CPU", "ms", &times.loads_on_one_ms, 2.0)
+        Goal::ratio("G15", "snapshot of a million leases loaded", "ms", &times.loads_ms, 2.0)
             .against("read() of as many bytes"),
+        Goal::ratio(
+            "G15",
+            "snapshot of a million leases loaded, on one CPU",
+            "ms",
+            &times.loads_on_one_ms,
+            2.0,
+        )
+        .against("read() of as many bytes"),
     ])
 }
 
 /// G16: beats, questions and registrations with a snapshot every second, and without.
 pub(super) fn snapshots(lab: &mut Lab) -> Result<Vec<Goal>, String> {
-    let file = std::env::temp_dir().join(format!("heartline-goals-{}.snapshot", std::process::id()));
+    let file =
+        std::env::temp_dir().join(format!("heartline-goals-{}.snapshot", std::process::id()));
     let path = file.to_str().ok_or("the temporary directory has a strange name")?.to_owned();
     let result = compare_snapshots(lab, &path);
     let _ = std::fs::remove_file(file);
@@ -51,7 +65,8 @@ fn compare_snapshots(lab: &mut Lab, path: &str) -> Result<Vec<Goal>, String> {
             machine::pinned(cpu, || side.run())
         },
     )?;
-    let of = |at: usize| pairs.iter().map(|(with, without)| (with[at], without[at])).collect::<Vec<_>>();
+    let of =
+        |at: usize| pairs.iter().map(|(with, without)| (with[at], without[at])).collect::<Vec<_>>();
     let side = with.into_inner();
     if side.snapshots == 0 {
         return Err("no snapshot was written".into());
@@ -62,7 +77,9 @@ fn compare_snapshots(lab: &mut Lab, path: &str) -> Result<Vec<Goal>, String> {
         side.snapshots
     );
     Ok(vec![
-        Goal::ratio("G16", "CPU a beat with snapshots", "ns", &of(0), 1.05).against("without").note(written),
+        Goal::ratio("G16", "CPU a beat with snapshots", "ns", &of(0), 1.05)
+            .against("without")
+            .note(written),
         Goal::ratio("G16", "discovery p99 with snapshots", "µs", &of(1), 1.1).against("without"),
         Goal::bound("G16", "page faults of the loops under snapshots", "", side.faults as f64, 0.0),
     ])
@@ -83,19 +100,39 @@ struct Side {
 impl Side {
     fn new(lab: &Lab, flags: &[&str]) -> Result<Self, String> {
         let mut bed = Bed::start(1_048_576, lab.engine_cpu, flags)?;
-        let wanted = Wanted { instances: 1_000_000, services: 1000, ttl: Duration::from_secs(3600), prefix: "g16" };
+        let wanted = Wanted {
+            instances: 1_000_000,
+            services: 1000,
+            ttl: Duration::from_secs(3600),
+            prefix: "g16",
+        };
         let leases = machine::pinned(lab.generator_cpu, || register(&mut bed, &wanted))?;
         let beats = Beats::new(bed.target, leases, 50)?;
-        let drive = Drive::new(bed.target, cookie(&mut bed)?, "svc-0", 10, Duration::from_secs(3600))?;
+        let drive =
+            Drive::new(bed.target, cookie(&mut bed)?, "svc-0", 10, Duration::from_secs(3600))?;
         Ok(Self { bed, beats, drive, faults: 0, snapshots: 0, writing_ns: 0, runs: 0 })
     }
 
-    /// Nanoseconds of the CPU time of all the engine's threads for each beat, and discovery p99 in microseconds.
+    /// Nanoseconds of the CPU time of all the engine's threads for each beat, and discovery p99 in
+    /// microseconds.
     fn run(&mut self) -> Result<[f64; 2], String> {
         let pid = self.bed.pid()?;
-        let faults = || machine::tasks(pid).iter().filter(|task| task.is_loop()).map(|task| task.faults).sum::<u64>();
-        let writing = || machine::tasks(pid).iter().filter(|task| task.name == "heartline-snap").map(|task| task.cpu_ns).sum::<u64>();
-        let (before, faults_before, cpu_before, writing_before) = (self.bed.counters()?, faults(), machine::process_cpu_ns(pid), writing());
+        let faults = || {
+            machine::tasks(pid)
+                .iter()
+                .filter(|task| task.is_loop())
+                .map(|task| task.faults)
+                .sum::<u64>()
+        };
+        let writing = || {
+            machine::tasks(pid)
+                .iter()
+                .filter(|task| task.name == "heartline-snap")
+                .map(|task| task.cpu_ns)
+                .sum::<u64>()
+        };
+        let (before, faults_before, cpu_before, writing_before) =
+            (self.bed.counters()?, faults(), machine::process_cpu_ns(pid), writing());
         let unanswered = self.drive.asked - self.drive.answered;
         let rates = Rates { beats: 50_000.0, discovers: 1000.0, churn: 1000.0 };
         self.drive.run(RUN, rates, Some(&mut self.beats))?;

@@ -1,4 +1,5 @@
-//! A million leases: what beats cost, what memory they take, what idling costs, how fast they are registered.
+//! A million leases: what beats cost, what memory they take, what idling costs, how fast they are
+//! registered.
 
 use super::Lab;
 use super::beats::{RUN, beside_sinks, engine_cost};
@@ -12,7 +13,8 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 const MILLION: u32 = 1_000_000;
-/// How long idling is watched: a whole TTL, as timers of leases that were registered together are looked at together.
+/// How long idling is watched: a whole TTL, as timers of leases that were registered together are
+/// looked at together.
 const IDLE: Duration = Duration::from_secs(30);
 /// How long an engine without anybody is.
 const EMPTY: Duration = Duration::from_secs(5);
@@ -20,7 +22,8 @@ const EMPTY: Duration = Duration::from_secs(5);
 /// G2, G3, G13, G14 with beats, G17: all on one engine with a million leases.
 pub(super) fn million(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     let (cpu, engine_cpu) = (lab.generator_cpu, lab.engine_cpu);
-    let wanted = Wanted { instances: MILLION, services: 1000, ttl: Duration::from_secs(30), prefix: "g2" };
+    let wanted =
+        Wanted { instances: MILLION, services: 1000, ttl: Duration::from_secs(30), prefix: "g2" };
     let fill = || {
         let mut bed = Bed::start(MILLION, engine_cpu, &[])?;
         let begin = Instant::now();
@@ -30,7 +33,11 @@ pub(super) fn million(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     let mut rates = vec![fill()?.0, fill()?.0];
     let (rate, mut bed, leases) = fill()?;
     rates.push(rate);
-    let spread = format!("from {:.0} to {:.0}", rates.iter().copied().fold(f64::MAX, f64::min), rates.iter().copied().fold(0.0, f64::max));
+    let spread = format!(
+        "from {:.0} to {:.0}",
+        rates.iter().copied().fold(f64::MAX, f64::min),
+        rates.iter().copied().fold(0.0, f64::max)
+    );
     let mut goals = vec![
         Goal::bound("G17", "registrations a second, acknowledged and distinct", "", median(&mut rates), 200_000.0)
             .at_least()
@@ -41,8 +48,14 @@ pub(super) fn million(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     let stores = || 50.0 * machine::pinned(engine_cpu, || walk.walk(true));
     for (name, pairs) in beside_sinks(lab, &mut bed, &beats, stores)? {
         goals.push(
-            Goal::ratio("G2", "CPU a datagram with 50 beats for random ones of a million leases", "ns", &pairs, 1.25)
-                .against(format!("{name} + 50 prefetched line stores")),
+            Goal::ratio(
+                "G2",
+                "CPU a datagram with 50 beats for random ones of a million leases",
+                "ns",
+                &pairs,
+                1.25,
+            )
+            .against(format!("{name} + 50 prefetched line stores")),
         );
     }
     let bed_cell = RefCell::new(&mut bed);
@@ -53,12 +66,17 @@ pub(super) fn million(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     };
     let gains = lab.pairs(|| per_second(50), || per_second(1))?;
     beats.borrow_mut().set_batch(50);
-    goals.push(Goal::ratio("G3", "beats a CPU second, 50 a datagram", "", &gains, 20.0).at_least().against("one a datagram"));
+    goals.push(
+        Goal::ratio("G3", "beats a CPU second, 50 a datagram", "", &gains, 20.0)
+            .at_least()
+            .against("one a datagram"),
+    );
     let resident = machine::resident_bytes(bed.pid()?) as f64 / f64::from(MILLION);
     let counted = bed.counters()?.get(Stat::MemoryBytes) as f64 / f64::from(MILLION);
     goals.push(
-        Goal::bound("G13", "memory a lease, all of the process", "B", resident, 512.0)
-            .note(format!("resident memory of the process; its tables and buffers alone: {counted:.1} B")),
+        Goal::bound("G13", "memory a lease, all of the process", "B", resident, 512.0).note(
+            format!("resident memory of the process; its tables and buffers alone: {counted:.1} B"),
+        ),
     );
     goals.push(idle_million(lab, &mut bed, &mut beats.borrow_mut())?);
     Ok(goals)
@@ -67,7 +85,13 @@ pub(super) fn million(lab: &mut Lab) -> Result<Vec<Goal>, String> {
 /// CPU time of the threads that are no loops, while a million leases beat four times in 30 s.
 fn idle_million(lab: &Lab, bed: &mut Bed, beats: &mut Beats) -> Result<Goal, String> {
     let pid = bed.pid()?;
-    let others = |pid| machine::tasks(pid).iter().filter(|task| !task.is_loop()).map(|task| task.cpu_ns).sum::<u64>();
+    let others = |pid| {
+        machine::tasks(pid)
+            .iter()
+            .filter(|task| !task.is_loop())
+            .map(|task| task.cpu_ns)
+            .sum::<u64>()
+    };
     beats.aim(bed.target)?;
     let rate = beats.rate(Duration::from_millis(7500));
     let downs = bed.counters()?.get(Stat::Downs);
@@ -77,8 +101,16 @@ fn idle_million(lab: &Lab, bed: &mut Bed, beats: &mut Beats) -> Result<Goal, Str
     let percent = |ns: u64| 100.0 * ns as f64 / IDLE.as_nanos() as f64;
     let all = percent(after.1 - before.1);
     let lost = bed.counters()?.get(Stat::Downs) - downs;
-    Ok(Goal::bound("G14", "CPU beside the loops, a million leases at TTL 30 s", "% of a core", percent(after.0 - before.0), 3.0)
-        .note(format!("all threads: {all:.2} % for 133,333 beats a second in batches of 50; {lost} declared down")))
+    Ok(Goal::bound(
+        "G14",
+        "CPU beside the loops, a million leases at TTL 30 s",
+        "% of a core",
+        percent(after.0 - before.0),
+        3.0,
+    )
+    .note(format!(
+        "all threads: {all:.2} % for 133,333 beats a second in batches of 50; {lost} declared down"
+    )))
 }
 
 /// G14 for an engine without anybody.
@@ -88,7 +120,10 @@ pub(super) fn empty(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     for _ in 0..2 {
         let before = machine::process_cpu_ns(bed.pid()?);
         std::thread::sleep(EMPTY);
-        shares.push(100.0 * (machine::process_cpu_ns(bed.pid()?) - before) as f64 / (EMPTY).as_nanos() as f64);
+        shares.push(
+            100.0 * (machine::process_cpu_ns(bed.pid()?) - before) as f64
+                / (EMPTY).as_nanos() as f64,
+        );
     }
     Ok(vec![Goal::bound("G14", "CPU of an empty engine", "% of a core", median(&mut shares), 0.1)])
 }

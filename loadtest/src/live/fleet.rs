@@ -73,7 +73,11 @@ impl Fleet {
             nonce: u64::from(self.run) << 32 | (instance as u64 + 1),
             attributes: vec![format!("rack=r{}", instance % 40)],
             zone: format!("zone-{}", instance % 3),
-            ..Registration::new(&Self::service_name(service), &format!("i-{:08x}-{instance}", self.run), (instance % 60_000) as u16 + 1)
+            ..Registration::new(
+                &Self::service_name(service),
+                &format!("i-{:08x}-{instance}", self.run),
+                (instance % 60_000) as u16 + 1,
+            )
         }
     }
 
@@ -103,7 +107,8 @@ impl Fleet {
         self.dead[instance].then_some(sent_at)
     }
 
-    /// Writes the next frame of a batch; returns its length and its beats. No beats: all of them are dead.
+    /// Writes the next frame of a batch; returns its length and its beats. No beats: all of them
+    /// are dead.
     pub(super) fn frame(&mut self, batch: usize, frame: &mut [u8]) -> (usize, usize) {
         const HEADER: usize = size_of::<Header>();
         let Batch { first, last, .. } = self.batches[batch];
@@ -120,7 +125,8 @@ impl Fleet {
             frame[at..at + size_of::<Beat>()].copy_from_slice(beat.as_bytes());
             count += 1;
         }
-        let header = Header { count: U16::new(count as u16), ..Header::request(Kind::Beat, batch as u64) };
+        let header =
+            Header { count: U16::new(count as u16), ..Header::request(Kind::Beat, batch as u64) };
         frame[..HEADER].copy_from_slice(header.as_bytes());
         (HEADER + count * size_of::<Beat>(), count)
     }

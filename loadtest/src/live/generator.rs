@@ -56,17 +56,30 @@ pub(super) struct Generator<'a> {
 }
 
 impl<'a> Generator<'a> {
-    pub(super) fn new(options: &'a Options, target: SocketAddr, now: Nanos) -> Result<Self, Box<dyn std::error::Error>> {
+    pub(super) fn new(
+        options: &'a Options,
+        target: SocketAddr,
+        now: Nanos,
+    ) -> Result<Self, Box<dyn std::error::Error>> {
         let mut session = Session::connect(target)?;
         let welcome = session.hello()?;
         let capacity = welcome.capacity.get();
         if capacity < options.instances {
-            return Err(format!("the engine has room for {capacity} leases; start it with --capacity {}", options.instances).into());
+            return Err(format!(
+                "the engine has room for {capacity} leases; start it with --capacity {}",
+                options.instances
+            )
+            .into());
         }
         let cookie = welcome.cookie.get();
         Ok(Self {
             session,
-            fleet: Fleet::new(options.instances, options.services, options.ttl, options.batch.into()),
+            fleet: Fleet::new(
+                options.instances,
+                options.services,
+                options.ttl,
+                options.batch.into(),
+            ),
             watch: Watch::new(target, cookie, options.services, options.discover_rate)?,
             sockets: (0..options.sockets).map(|_| open_socket(target)).collect::<Result<_, _>>()?,
             register: open_socket(target)?,
@@ -92,7 +105,9 @@ impl<'a> Generator<'a> {
     pub(super) fn run(mut self) -> Result<(Report, Histogram<u64>), String> {
         self.run_all().map(|report| (report, self.watch.lateness)).map_err(|error| {
             match error.downcast_ref::<io::Error>().map(io::Error::kind) {
-                Some(io::ErrorKind::ConnectionRefused) => "the engine has gone away: its port refuses datagrams".to_owned(),
+                Some(io::ErrorKind::ConnectionRefused) => {
+                    "the engine has gone away: its port refuses datagrams".to_owned()
+                }
                 _ => error.to_string(),
             }
         })
@@ -127,7 +142,10 @@ impl<'a> Generator<'a> {
             if elapsed / NANOS_PER_SECOND > shown {
                 shown = elapsed / NANOS_PER_SECOND;
                 bar.set_position(shown);
-                bar.set_message(format!("{} beats, {} killed, {} found", self.sent_beats, self.killed, self.watch.detected));
+                bar.set_message(format!(
+                    "{} beats, {} killed, {} found",
+                    self.sent_beats, self.killed, self.watch.detected
+                ));
             }
         }
         bar.finish();
@@ -135,11 +153,19 @@ impl<'a> Generator<'a> {
         std::thread::sleep(Duration::from_millis(50));
         let after = self.snapshot()?;
         let listed = self.count_listed()?;
-        if after.engine[Stat::BeatsAccepted as usize] == before.engine[Stat::BeatsAccepted as usize] {
+        if after.engine[Stat::BeatsAccepted as usize] == before.engine[Stat::BeatsAccepted as usize]
+        {
             return Err("the engine has accepted no beat of this run".into());
         }
         self.give_back()?;
-        Ok(Report::new(self.options, registered_ns, &Window { before, after }, &self.watch, &self.lag, listed))
+        Ok(Report::new(
+            self.options,
+            registered_ns,
+            &Window { before, after },
+            &self.watch,
+            &self.lag,
+            listed,
+        ))
     }
 
     /// The engine's counters and ours at one moment.
@@ -161,7 +187,8 @@ impl<'a> Generator<'a> {
         })
     }
 
-    /// Ends the leases of the run, so that the next one finds the engine as this one did. Replies that are lost are not waited for.
+    /// Ends the leases of the run, so that the next one finds the engine as this one did. Replies
+    /// that are lost are not waited for.
     fn give_back(&mut self) -> io::Result<()> {
         let mut frame = [0; FRAME_BYTES_MAX];
         for instance in 0..self.fleet.len() {
@@ -182,7 +209,8 @@ impl<'a> Generator<'a> {
         Ok(self.session.services()?.iter().map(|service| u64::from(service.listed.get())).sum())
     }
 
-    /// One turn: frames that are due, the work of the phase, questions and answers, a nap until the next thing.
+    /// One turn: frames that are due, the work of the phase, questions and answers, a nap until the
+    /// next thing.
     fn turn(&mut self, work: impl FnOnce(&mut Self, Nanos) -> io::Result<Nanos>) -> io::Result<()> {
         let now = clock::now();
         if now > self.cookie_at + COOKIE_NS {
@@ -190,7 +218,11 @@ impl<'a> Generator<'a> {
         }
         let next_frame = self.beat(now)?;
         let next_work = work(self, now)?;
-        let next_question = if self.registered == self.fleet.len() { self.watch.ask(clock::now())? } else { Nanos::MAX };
+        let next_question = if self.registered == self.fleet.len() {
+            self.watch.ask(clock::now())?
+        } else {
+            Nanos::MAX
+        };
         self.watch.listen(clock::now)?;
         let next = next_frame.min(next_work).min(next_question);
         let now = clock::now();
@@ -203,7 +235,8 @@ impl<'a> Generator<'a> {
     /// Says hello again; the answer comes among the grants.
     fn ask_cookie(&mut self, now: Nanos) -> io::Result<()> {
         self.cookie_at = now;
-        let frame = [Header::request(Kind::Hello, 0).as_bytes(), Hello::new_zeroed().as_bytes()].concat();
+        let frame =
+            [Header::request(Kind::Hello, 0).as_bytes(), Hello::new_zeroed().as_bytes()].concat();
         match self.register.send(&frame) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             other => other.map(drop),
@@ -230,7 +263,9 @@ impl<'a> Generator<'a> {
                         self.sent_frames += 1;
                         self.sent_beats += beats as u64;
                     }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.unsent_frames += 1,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        self.unsent_frames += 1
+                    }
                     Err(error) => return Err(error),
                 }
                 let _ = self.lag.record(clock::now() - due);
@@ -241,7 +276,8 @@ impl<'a> Generator<'a> {
         Ok(now)
     }
 
-    /// Puts the batches, which began to beat as they were registered, into the order of their times, evenly spread.
+    /// Puts the batches, which began to beat as they were registered, into the order of their
+    /// times, evenly spread.
     fn schedule_all_known(&mut self) {
         self.schedule.make_contiguous().sort_by_key(|&batch| self.fleet.batches[batch].due);
     }
@@ -257,7 +293,8 @@ impl<'a> Generator<'a> {
                 break;
             }
         }
-        while self.next_register < self.fleet.len() && self.next_register - self.registered < WINDOW {
+        while self.next_register < self.fleet.len() && self.next_register - self.registered < WINDOW
+        {
             self.send_registration(self.next_register, now)?;
             self.next_register += 1;
         }
@@ -267,7 +304,8 @@ impl<'a> Generator<'a> {
 
     fn send_registration(&mut self, instance: usize, now: Nanos) -> io::Result<()> {
         self.pending.push_back((instance, now));
-        let (mut body, tail) = self.fleet.registration(instance).encode().map_err(io::Error::other)?;
+        let (mut body, tail) =
+            self.fleet.registration(instance).encode().map_err(io::Error::other)?;
         body.cookie = U64::new(self.cookie);
         let mut frame = Header::request(Kind::Register, instance as u64).as_bytes().to_vec();
         frame.extend_from_slice(body.as_bytes());
@@ -299,7 +337,11 @@ impl<'a> Generator<'a> {
                     self.watch.cookie = self.cookie;
                 }
                 (Kind::Register, Status::Busy, _) => {}
-                (Kind::Register, status, _) => return Err(io::Error::other(format!("a registration was refused: {status:?}"))),
+                (Kind::Register, status, _) => {
+                    return Err(io::Error::other(format!(
+                        "a registration was refused: {status:?}"
+                    )));
+                }
                 _ => {}
             }
         }
@@ -319,8 +361,9 @@ impl<'a> Generator<'a> {
         self.schedule.insert(at, batch);
     }
 
-    /// Kills the instances whose time has come: evenly over one interval, after a quarter of the run and after an interval in which all should
-    /// have beaten. Who has not is waited for: when a lease was granted is not known here as exactly as when a beat was sent.
+    /// Kills the instances whose time has come: evenly over one interval, after a quarter of the
+    /// run and after an interval in which all should have beaten. Who has not is waited for: when a
+    /// lease was granted is not known here as exactly as when a beat was sent.
     fn kill_due(&mut self, now: Nanos, start: Nanos) -> io::Result<Nanos> {
         self.take_grants(now)?;
         let kills = self.options.kill as usize;
@@ -332,7 +375,11 @@ impl<'a> Generator<'a> {
             }
             let instance = self.killed * self.fleet.len() / kills;
             let Some(last_beat) = self.fleet.kill(instance) else { return Ok(now) };
-            self.watch.died(self.fleet.lease(instance), last_beat, self.options.ttl.as_nanos() as Nanos);
+            self.watch.died(
+                self.fleet.lease(instance),
+                last_beat,
+                self.options.ttl.as_nanos() as Nanos,
+            );
             self.killed += 1;
         }
         Ok(Nanos::MAX)

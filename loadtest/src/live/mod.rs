@@ -58,36 +58,61 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     check(options)?;
     // Before the run: a report that can't be written is no surprise to come at its end.
     let json = match &options.json {
-        Some(path) => Some((path, std::fs::File::create(path).map_err(|error| format!("{}: {error}", path.display()))?)),
+        Some(path) => Some((
+            path,
+            std::fs::File::create(path).map_err(|error| format!("{}: {error}", path.display()))?,
+        )),
         None => None,
     };
     let steal = Steal::read();
     let bed = options.target.bed(options.instances, &[])?;
     machine::pin(options.target.generator_cpu()?);
-    let (report, _) = Generator::new(options, bed.target, clock::now()).map_err(|error| error.to_string())?.run()?;
+    let (report, _) = Generator::new(options, bed.target, clock::now())
+        .map_err(|error| error.to_string())?
+        .run()?;
     drop(bed);
     let report = report.on(Machine::read(&steal).line());
     report.print();
     if let Some((path, file)) = json {
-        serde_json::to_writer_pretty(file, &report).map_err(|error| format!("{}: {error}", path.display()))?;
+        serde_json::to_writer_pretty(file, &report)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
     }
     Ok(())
 }
 
-/// Nanoseconds from the deadline to being found down, for some of a population that beats, and how often the engine counted itself deaf
-/// meanwhile. Pin the calling thread.
-pub(crate) fn lateness(bed: &mut Bed, instances: u32, ttl: Duration) -> Result<(Histogram<u64>, u64), String> {
+/// Nanoseconds from the deadline to being found down, for some of a population that beats, and how
+/// often the engine counted itself deaf meanwhile. Pin the calling thread.
+pub(crate) fn lateness(
+    bed: &mut Bed,
+    instances: u32,
+    ttl: Duration,
+) -> Result<(Histogram<u64>, u64), String> {
     let target = Target { address: Some(bed.target), cpu: None, engine_cpu: None };
-    let options =
-        Options { target, instances, services: 1000, ttl, batch: 50, kill: DEATHS, seconds: 1, sockets: 8, discover_rate: 0, json: None };
-    let (report, lateness) = Generator::new(&options, bed.target, clock::now()).map_err(|error| error.to_string())?.run()?;
+    let options = Options {
+        target,
+        instances,
+        services: 1000,
+        ttl,
+        batch: 50,
+        kill: DEATHS,
+        seconds: 1,
+        sockets: 8,
+        discover_rate: 0,
+        json: None,
+    };
+    let (report, lateness) = Generator::new(&options, bed.target, clock::now())
+        .map_err(|error| error.to_string())?
+        .run()?;
     report.expect_all()?;
     Ok((lateness, report.deafness()))
 }
 
 fn check(options: &Options) -> Result<(), String> {
     if options.kill > options.instances {
-        return Err(format!("--kill {} is more than --instances {}", options.kill, options.instances));
+        return Err(format!(
+            "--kill {} is more than --instances {}",
+            options.kill, options.instances
+        ));
     }
     if options.ttl < Duration::from_millis(4) {
         return Err("--ttl is at least 4ms here: the generator can't beat more often than once a millisecond".into());

@@ -28,7 +28,8 @@ pub(super) struct Window {
 impl Window {
     /// Whether the engine was started again under way; then its counters began anew.
     fn restarted(&self) -> bool {
-        u128::from(self.after.engine[Stat::UptimeNs as usize]) < (self.after.asked - self.before.answered).as_nanos()
+        u128::from(self.after.engine[Stat::UptimeNs as usize])
+            < (self.after.asked - self.before.answered).as_nanos()
     }
 
     fn engine(&self, stat: Stat) -> u64 {
@@ -64,7 +65,11 @@ struct Percentiles {
 impl Percentiles {
     fn ms(histogram: &Histogram<u64>) -> Self {
         let ms = |ns: u64| ns as f64 / 1e6;
-        Self { p50: ms(histogram.value_at_quantile(0.5)), p99: ms(histogram.value_at_quantile(0.99)), max: ms(histogram.max()) }
+        Self {
+            p50: ms(histogram.value_at_quantile(0.5)),
+            p99: ms(histogram.value_at_quantile(0.99)),
+            max: ms(histogram.max()),
+        }
     }
 }
 
@@ -110,11 +115,19 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn new(options: &Options, registered_ns: u64, window: &Window, watch: &Watch, lag: &Histogram<u64>, listed: u64) -> Self {
+    pub(super) fn new(
+        options: &Options,
+        registered_ns: u64,
+        window: &Window,
+        watch: &Watch,
+        lag: &Histogram<u64>,
+        listed: u64,
+    ) -> Self {
         let sent = window.after.beats - window.before.beats;
         let frames = window.after.frames - window.before.frames;
         let (accepted, old) = (window.engine(Stat::BeatsAccepted), window.engine(Stat::BeatsOld));
-        let (refused, drops) = (window.engine(Stat::BeatsRefused), window.engine(Stat::KernelDrops));
+        let (refused, drops) =
+            (window.engine(Stat::BeatsRefused), window.engine(Stat::KernelDrops));
         let known = !window.restarted();
         let cpu = window.engine(Stat::CpuNs) as f64;
         let uptime = window.engine(Stat::UptimeNs).max(1) as f64;
@@ -137,7 +150,10 @@ impl Report {
                 refused,
                 lost: known.then(|| sent.saturating_sub(accepted + old + refused)),
                 kernel_drops: drops,
-                unaccounted: known.then(|| sent as i64 - (accepted + old + refused + drops * u64::from(options.batch)) as i64),
+                unaccounted: known.then(|| {
+                    sent as i64
+                        - (accepted + old + refused + drops * u64::from(options.batch)) as i64
+                }),
                 frames,
                 unsent_frames,
                 naks: window.after.naks - window.before.naks,
@@ -158,7 +174,8 @@ impl Report {
                 cpu_ns_per_beat: cpu / accepted.max(1) as f64,
                 cpu_ns_per_datagram: cpu / window.engine(Stat::Datagrams).max(1) as f64,
                 cpu_share: cpu / uptime,
-                bytes_per_lease: memory_bytes as f64 / window.after.engine[Stat::Capacity as usize].max(1) as f64,
+                bytes_per_lease: memory_bytes as f64
+                    / window.after.engine[Stat::Capacity as usize].max(1) as f64,
                 memory_bytes,
                 up: window.after.engine[Stat::Up as usize],
                 deafness: window.engine(Stat::Deafness),
@@ -172,7 +189,8 @@ impl Report {
         Self { machine, ..self }
     }
 
-    /// Times that the engine counted itself deaf: it stood still or lost datagrams, and put verdicts off.
+    /// Times that the engine counted itself deaf: it stood still or lost datagrams, and put
+    /// verdicts off.
     pub(super) fn deafness(&self) -> u64 {
         self.engine.deafness
     }
@@ -180,15 +198,19 @@ impl Report {
     /// Refuses a run whose deaths were not all found, or in which others were.
     pub(super) fn expect_all(&self) -> Result<(), String> {
         if self.detected != self.killed || self.early + self.false_downs > 0 {
-            let (detected, killed, early, false_downs) = (self.detected, self.killed, self.early, self.false_downs);
-            return Err(format!("{detected} of {killed} deaths were found, {early} early, and {false_downs} others were declared down"));
+            let (detected, killed, early, false_downs) =
+                (self.detected, self.killed, self.early, self.false_downs);
+            return Err(format!(
+                "{detected} of {killed} deaths were found, {early} early, and {false_downs} others were declared down"
+            ));
         }
         Ok(())
     }
 
     pub(super) fn print(&self) {
         let row = |name: &str, value: String| println!("{name:<28} {value}");
-        let times = |p: &Percentiles| format!("p50 {:.3}  p99 {:.3}  max {:.3} ms", p.p50, p.p99, p.max);
+        let times =
+            |p: &Percentiles| format!("p50 {:.3}  p99 {:.3}  max {:.3} ms", p.p50, p.p99, p.max);
         row("machine", self.machine.clone());
         row("instances / services", format!("{} / {}", self.instances, self.services));
         row("TTL, beats a datagram", format!("{} ms, {}", self.ttl_ms, self.batch));
@@ -197,8 +219,13 @@ impl Report {
         row("beats accepted", self.beats.accepted.to_string());
         row("beats old / refused", format!("{} / {}", self.beats.old, self.beats.refused));
         match (self.beats.lost, self.beats.unaccounted) {
-            (Some(lost), Some(unaccounted)) => row("beats lost", format!("{lost} ({unaccounted} unaccounted)")),
-            _ => row("beats lost", "not known: the engine was started again under way, and counts from there".into()),
+            (Some(lost), Some(unaccounted)) => {
+                row("beats lost", format!("{lost} ({unaccounted} unaccounted)"))
+            }
+            _ => row(
+                "beats lost",
+                "not known: the engine was started again under way, and counts from there".into(),
+            ),
         }
         row("kernel drops", format!("{} datagrams", self.beats.kernel_drops));
         row("killed / found", format!("{} / {}", self.killed, self.detected));
@@ -211,11 +238,17 @@ impl Report {
         row("engine CPU a beat", format!("{:.1} ns", self.engine.cpu_ns_per_beat));
         row("engine CPU a datagram", format!("{:.1} ns", self.engine.cpu_ns_per_datagram));
         row("engine CPU share", format!("{:.2} % of a core", self.engine.cpu_share * 100.0));
-        row("engine memory", format!("{:.1} bytes for each lease of its capacity", self.engine.bytes_per_lease));
+        row(
+            "engine memory",
+            format!("{:.1} bytes for each lease of its capacity", self.engine.bytes_per_lease),
+        );
         row("holds / deafness", format!("{} / {}", self.engine.holds, self.engine.deafness));
         row("generator lag", times(&self.generator_lag_ms));
         if self.generator_limited {
-            row("limit", "the GENERATOR, not the engine: figures above speak of this program".into());
+            row(
+                "limit",
+                "the GENERATOR, not the engine: figures above speak of this program".into(),
+            );
         }
     }
 }

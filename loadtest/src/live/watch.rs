@@ -1,22 +1,28 @@
-//! Watching the engine: each dead instance is asked for, most often from its deadline on, and every service is read again and again.
+//! Watching the engine: each dead instance is asked for, most often from its deadline on, and every
+//! service is read again and again.
 
 use super::fleet::Fleet;
 use crate::population::receive;
 use hdrhistogram::Histogram;
 use heartline::clock::Nanos;
 use heartline::limits::FRAME_BYTES_MAX;
-use heartline::wire::{Describe, Discover, Header, Kind, Lease, Reply, ReplyBody, State, Status, service_id};
+use heartline::wire::{
+    Describe, Discover, Header, Kind, Lease, Reply, ReplyBody, State, Status, service_id,
+};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
-/// Time between two questions for one dead instance before its deadline: a verdict that comes early is to be seen.
+/// Time between two questions for one dead instance before its deadline: a verdict that comes early
+/// is to be seen.
 const EARLY_POLL_NS: Nanos = 100_000_000;
-/// The same from its deadline on, for the one that is open longest, and for all when somebody was found since: verdicts come together.
+/// The same from its deadline on, for the one that is open longest, and for all when somebody was
+/// found since: verdicts come together.
 const POLL_NS: Nanos = 50_000;
-/// Others wait for this part of the time that they are late. Were all asked for as often as the first, then after one stop of a CPU the questions
-/// would be more than the engine can answer and keep it from its verdicts, and more and more be late.
+/// Others wait for this part of the time that they are late. Were all asked for as often as the
+/// first, then after one stop of a CPU the questions would be more than the engine can answer and
+/// keep it from its verdicts, and more and more be late.
 const LATE_SHARE: Nanos = 2;
 /// Questions sent in one turn.
 const POLLS_PER_TURN: usize = 64;
@@ -56,7 +62,12 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(target: SocketAddr, cookie: u64, services: u32, discover_rate: u32) -> io::Result<Self> {
+    pub(super) fn new(
+        target: SocketAddr,
+        cookie: u64,
+        services: u32,
+        discover_rate: u32,
+    ) -> io::Result<Self> {
         Ok(Self {
             socket: crate::population::open_socket(target)?,
             cookie,
@@ -70,14 +81,25 @@ impl Watch {
             services,
             cursor: 0,
             next_discover: 0,
-            discover_gap: if discover_rate == 0 { Nanos::MAX / 2 } else { 1_000_000_000 / u64::from(discover_rate) },
+            discover_gap: if discover_rate == 0 {
+                Nanos::MAX / 2
+            } else {
+                1_000_000_000 / u64::from(discover_rate)
+            },
             discovers: 0,
             endpoints: 0,
         })
     }
 
     pub(super) fn died(&mut self, lease: Lease, last_beat: Nanos, ttl: Nanos) {
-        self.dead.push(Dead { lease, last_beat, deadline: last_beat + ttl, asked_at: 0, asked_after: 0, found: false });
+        self.dead.push(Dead {
+            lease,
+            last_beat,
+            deadline: last_beat + ttl,
+            asked_at: 0,
+            asked_after: 0,
+            found: false,
+        });
     }
 
     pub(super) fn all_found(&self) -> bool {
@@ -89,15 +111,24 @@ impl Watch {
         let mut next = Nanos::MAX;
         let mut asked = 0;
         let open = self.first_open..self.dead.len();
-        let oldest = open.clone().filter(|&at| !self.dead[at].found).min_by_key(|&at| self.dead[at].deadline);
+        let oldest = open
+            .clone()
+            .filter(|&at| !self.dead[at].found)
+            .min_by_key(|&at| self.dead[at].deadline);
         for at in open {
             let dead = &mut self.dead[at];
             if dead.found {
                 continue;
             }
             let is_due_often = Some(at) == oldest || dead.asked_after < self.detected;
-            let gap = if is_due_often { POLL_NS } else { POLL_NS.max(now.saturating_sub(dead.deadline) / LATE_SHARE) };
-            let due = (dead.deadline.saturating_sub(2 * POLL_NS)).min(dead.asked_at + EARLY_POLL_NS).max(dead.asked_at + gap);
+            let gap = if is_due_often {
+                POLL_NS
+            } else {
+                POLL_NS.max(now.saturating_sub(dead.deadline) / LATE_SHARE)
+            };
+            let due = (dead.deadline.saturating_sub(2 * POLL_NS))
+                .min(dead.asked_at + EARLY_POLL_NS)
+                .max(dead.asked_at + gap);
             if due <= now && (asked < POLLS_PER_TURN || Some(at) == oldest) {
                 (dead.asked_at, dead.asked_after) = (now, self.detected);
                 asked += 1;
@@ -130,7 +161,9 @@ impl Watch {
             match (reply.kind, reply.body) {
                 (Kind::Describe, body) => {
                     let down = match body {
-                        ReplyBody::Description(facts, _) => facts.endpoint.state() == Some(State::Down),
+                        ReplyBody::Description(facts, _) => {
+                            facts.endpoint.state() == Some(State::Down)
+                        }
                         _ => reply.status == Status::NoInstance,
                     };
                     if down {

@@ -1,4 +1,5 @@
-//! etcd: leases kept alive over one gRPC stream (etcd.io/docs, `Lease.LeaseKeepAlive`), on tmpfs, where `fsync` costs nothing.
+//! etcd: leases kept alive over one gRPC stream (etcd.io/docs, `Lease.LeaseKeepAlive`), on tmpfs,
+//! where `fsync` costs nothing.
 
 use super::{Process, Server, connect, free_port, start, version};
 use prost::Message;
@@ -80,7 +81,10 @@ impl Etcd {
             &cluster,
         ];
         let process = start(cpu, "etcd", &arguments, INSTALL)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| error.to_string())?;
         let mut etcd = Self { process, version, data, runtime, stream: None, at: 0 };
         connect(port)?;
         etcd.open(client)?;
@@ -98,7 +102,14 @@ impl Etcd {
                     client.ready().await?;
                     let path = PathAndQuery::from_static("/etcdserverpb.Lease/LeaseGrant");
                     let grant = Request::new(Grant { ttl: 600, id });
-                    match client.unary::<_, Granted, _>(grant, path, ProstCodec::<Grant, Granted>::default()).await {
+                    match client
+                        .unary::<_, Granted, _>(
+                            grant,
+                            path,
+                            ProstCodec::<Grant, Granted>::default(),
+                        )
+                        .await
+                    {
                         Ok(_) => break,
                         Err(status) if Instant::now() > deadline => return Err(status.into()),
                         Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -111,7 +122,10 @@ impl Etcd {
             let requests = Request::new(ReceiverStream::new(receiver));
             // The answer's head comes with the first message.
             sender.send(KeepAlive { id: 1 }).await?;
-            let mut answers = client.streaming(requests, path, ProstCodec::<KeepAlive, KeptAlive>::default()).await?.into_inner();
+            let mut answers = client
+                .streaming(requests, path, ProstCodec::<KeepAlive, KeptAlive>::default())
+                .await?
+                .into_inner();
             answers.message().await?;
             Ok::<_, Box<dyn std::error::Error>>((sender, answers))
         });

@@ -1,4 +1,5 @@
-//! Other servers at the same work: accept a beat, know who is silent. Each on the engine's CPU, with its persistence off, per second of its CPU time.
+//! Other servers at the same work: accept a beat, know who is silent. Each on the engine's CPU,
+//! with its persistence off, per second of its CPU time.
 
 mod etcd;
 mod node_json;
@@ -33,7 +34,8 @@ pub(crate) struct Options {
 
 /// A server under load. It ends with this value.
 trait Server {
-    /// Beats for a time, in batches of so many; returns how many the server said it took, or is known to have taken.
+    /// Beats for a time, in batches of so many; returns how many the server said it took, or is
+    /// known to have taken.
     fn load(&mut self, time: Duration, batch: usize) -> Result<u64, String>;
     /// Its process.
     fn pid(&self) -> u32;
@@ -76,11 +78,19 @@ pub(crate) fn run(name: &str, options: &Options) -> Result<(), String> {
         _ => tokio_map(&mut lab)?,
     };
     let (machine, command) = (Machine::read(&steal), crate::command_line());
-    Report { title: format!("heartline beside {name}"), machine, command, rows: Vec::new(), goals, charts: Vec::new() }
-        .finish(&options.outputs)
+    Report {
+        title: format!("heartline beside {name}"),
+        machine,
+        command,
+        rows: Vec::new(),
+        goals,
+        charts: Vec::new(),
+    }
+    .finish(&options.outputs)
 }
 
-/// P1, P2, P3: stores with expiry. Those that are not installed are left out, and it is said how to install them.
+/// P1, P2, P3: stores with expiry. Those that are not installed are left out, and it is said how to
+/// install them.
 pub(crate) fn stores(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     Ok([redis(lab), memcached(lab), etcd(lab)].into_iter().flat_map(or_say).collect())
 }
@@ -100,16 +110,34 @@ fn or_say(goals: Result<Vec<Goal>, String>) -> Vec<Goal> {
 fn redis(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     let server = stores::Redis::start(lab.engine_cpu)?;
     let gives = "replication, persistence (off here), any data, authentication";
-    let with = |what, batch, goal| Match { id: "P1", name: server.version.clone(), what, batch, ours: batch.min(50), goal, gives };
-    let matches = [with("SET PX, 64 in a pipeline", 64, 50.0), with("SET PX, 50 connections with one command each", 1, 10.0)];
+    let with = |what, batch, goal| Match {
+        id: "P1",
+        name: server.version.clone(),
+        what,
+        batch,
+        ours: batch.min(50),
+        goal,
+        gives,
+    };
+    let matches = [
+        with("SET PX, 64 in a pipeline", 64, 50.0),
+        with("SET PX, 50 connections with one command each", 1, 10.0),
+    ];
     compete(lab, server, &matches)
 }
 
 fn memcached(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     let server = stores::Memcached::start(lab.engine_cpu)?;
     let gives = "any data, eviction; expiry is noticed when a key is read";
-    let matches =
-        [Match { id: "P2", name: server.version.clone(), what: "touch, 50 in a pipeline", batch: 50, ours: 50, goal: 20.0, gives }];
+    let matches = [Match {
+        id: "P2",
+        name: server.version.clone(),
+        what: "touch, 50 in a pipeline",
+        batch: 50,
+        ours: 50,
+        goal: 20.0,
+        gives,
+    }];
     compete(lab, server, &matches)
 }
 
@@ -117,18 +145,38 @@ fn etcd(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     let server = etcd::Etcd::start(lab.engine_cpu)?;
     let gives = "consensus, durability, transactions, watches, authentication";
     let name = server.version.clone();
-    let matches = [Match { id: "P3", name, what: "lease keep-alive, 50 under way", batch: 50, ours: 50, goal: 500.0, gives }];
+    let matches = [Match {
+        id: "P3",
+        name,
+        what: "lease keep-alive, 50 under way",
+        batch: 50,
+        ours: 50,
+        goal: 500.0,
+        gives,
+    }];
     compete(lab, server, &matches)
 }
 
 fn node_json(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     let server = node_json::Node::start(lab.engine_cpu)?;
     let gives = "beats that a person can read";
-    let with = |what, batch, goal| Match { id: "P4", name: server.version.clone(), what, batch, ours: batch, goal, gives };
-    // As for tokio: the second goal is ours with 50 beats a datagram beside theirs with one, as such registries speak.
+    let with = |what, batch, goal| Match {
+        id: "P4",
+        name: server.version.clone(),
+        what,
+        batch,
+        ours: batch,
+        goal,
+        gives,
+    };
+    // As for tokio: the second goal is ours with 50 beats a datagram beside theirs with one, as
+    // such registries speak.
     let matches = [
         with("JSON beats into a Map, one a datagram", 1, 2.0),
-        Match { ours: 50, ..with("JSON beats into a Map, one a datagram, beside ours with 50", 1, 50.0) },
+        Match {
+            ours: 50,
+            ..with("JSON beats into a Map, one a datagram, beside ours with 50", 1, 50.0)
+        },
     ];
     compete(lab, server, &matches)
 }
@@ -136,11 +184,23 @@ fn node_json(lab: &mut Lab) -> Result<Vec<Goal>, String> {
 fn tokio_map(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     let server = tokio_map::Tokio::start(lab.engine_cpu)?;
     let gives = "nothing more; a hundred lines to write";
-    let with = |what, batch, goal| Match { id: "P5", name: "tokio 1".into(), what, batch, ours: batch, goal, gives };
-    // The second goal is ours with 50 beats a datagram beside theirs with one, as such a server is written.
+    let with = |what, batch, goal| Match {
+        id: "P5",
+        name: "tokio 1".into(),
+        what,
+        batch,
+        ours: batch,
+        goal,
+        gives,
+    };
+    // The second goal is ours with 50 beats a datagram beside theirs with one, as such a server is
+    // written.
     let matches = [
         with("beats into a Mutex<HashMap>, one a datagram", 1, 1.3),
-        Match { ours: 50, ..with("beats into a Mutex<HashMap>, one a datagram, beside ours with 50", 1, 20.0) },
+        Match {
+            ours: 50,
+            ..with("beats into a Mutex<HashMap>, one a datagram, beside ours with 50", 1, 20.0)
+        },
     ];
     compete(lab, server, &matches)
 }
@@ -150,9 +210,18 @@ pub(crate) fn tokio_server() -> Result<(), String> {
 }
 
 /// Ours and a peer in turns.
-fn compete(lab: &mut Lab, server: impl Server + Send, matches: &[Match]) -> Result<Vec<Goal>, String> {
+fn compete(
+    lab: &mut Lab,
+    server: impl Server + Send,
+    matches: &[Match],
+) -> Result<Vec<Goal>, String> {
     let mut bed = Bed::start(16_384, lab.engine_cpu, &[])?;
-    let wanted = Wanted { instances: INSTANCES, services: 100, ttl: Duration::from_secs(3600), prefix: "peer" };
+    let wanted = Wanted {
+        instances: INSTANCES,
+        services: 100,
+        ttl: Duration::from_secs(3600),
+        prefix: "peer",
+    };
     let leases = register(&mut bed, &wanted)?;
     let beats = RefCell::new(Beats::new(bed.target, leases, 1)?);
     let (server, cpu) = (RefCell::new(server), lab.generator_cpu);
@@ -162,7 +231,8 @@ fn compete(lab: &mut Lab, server: impl Server + Send, matches: &[Match]) -> Resu
         let pairs = lab.pairs(
             || {
                 let beats = &mut *beats.borrow_mut();
-                machine::pinned(cpu, || engine_cost(&mut bed, beats, RUN)).map(|cost| cost.beats_per_second)
+                machine::pinned(cpu, || engine_cost(&mut bed, beats, RUN))
+                    .map(|cost| cost.beats_per_second)
             },
             || {
                 let server = &mut *server.borrow_mut();
@@ -170,8 +240,12 @@ fn compete(lab: &mut Lab, server: impl Server + Send, matches: &[Match]) -> Resu
             },
         )?;
         let what = format!("beats a CPU second / {}", one.what);
-        let goal = Goal::ratio(one.id, what, "", &pairs, one.goal).at_least().against(one.name.clone());
-        goals.push(Goal { peer: Some(one.name.clone()), ..goal }.note(format!("gives what heartline does not: {}", one.gives)));
+        let goal =
+            Goal::ratio(one.id, what, "", &pairs, one.goal).at_least().against(one.name.clone());
+        goals.push(
+            Goal { peer: Some(one.name.clone()), ..goal }
+                .note(format!("gives what heartline does not: {}", one.gives)),
+        );
     }
     Ok(goals)
 }
@@ -189,7 +263,9 @@ fn start(cpu: usize, program: &str, arguments: &[&str], install: &str) -> Result
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     match machine::pinned(cpu, || command.spawn()) {
         Ok(child) => Ok(Process(child)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(format!("{program} is not installed; {install}")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(format!("{program} is not installed; {install}"))
+        }
         Err(error) => Err(format!("{program}: {error}")),
     }
 }
@@ -197,7 +273,12 @@ fn start(cpu: usize, program: &str, arguments: &[&str], install: &str) -> Result
 /// What a program says of its version, on one line.
 fn version(program: &str, argument: &str, install: &str) -> Result<String, String> {
     match Command::new(program).arg(argument).output() {
-        Ok(output) => Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().trim().to_owned()),
+        Ok(output) => Ok(String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_owned()),
         Err(_) => Err(format!("{program} is not installed; {install}")),
     }
 }
@@ -227,7 +308,9 @@ fn connect(port: u16) -> Result<TcpStream, String> {
                 stream.set_nodelay(true).map_err(|error| error.to_string())?;
                 return Ok(stream);
             }
-            Err(error) if begin.elapsed() > Duration::from_secs(10) => return Err(error.to_string()),
+            Err(error) if begin.elapsed() > Duration::from_secs(10) => {
+                return Err(error.to_string());
+            }
             Err(_) => std::thread::sleep(Duration::from_millis(20)),
         }
     }

@@ -5,7 +5,8 @@ use crate::population::{DEPTH, open_socket, send_all};
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
-/// One beat or an array of beats in a datagram; how many it has taken is answered to whatever is no JSON.
+/// One beat or an array of beats in a datagram; how many it has taken is answered to whatever is no
+/// JSON.
 const PROGRAM: &str = r#"
 const seen = new Map();
 let taken = 0;
@@ -34,14 +35,21 @@ impl Node {
         const INSTALL: &str = "apt-get install nodejs";
         let version = format!("Node.js {}", version("node", "--version", INSTALL)?);
         let mut process = start(cpu, "node", &["-e", PROGRAM], INSTALL)?;
-        let port: u16 = first_line(&mut process)?.parse().map_err(|_| "node did not say its port")?;
-        let socket = open_socket(([127, 0, 0, 1], port).into()).map_err(|error| error.to_string())?;
-        let beat =
-            |number| format!(r#"{{"service":"svc-{}","instance":"i-{number}","ttl":30000,"load":7,"sequence":12345}}"#, number % 100);
+        let port: u16 =
+            first_line(&mut process)?.parse().map_err(|_| "node did not say its port")?;
+        let socket =
+            open_socket(([127, 0, 0, 1], port).into()).map_err(|error| error.to_string())?;
+        let beat = |number| {
+            format!(
+                r#"{{"service":"svc-{}","instance":"i-{number}","ttl":30000,"load":7,"sequence":12345}}"#,
+                number % 100
+            )
+        };
         Ok(Self { process, version, socket, beats: (0..INSTANCES).map(beat).collect(), at: 0 })
     }
 
-    /// What it has taken so far; asked again until it answers, since questions wait behind beats and may be lost with them.
+    /// What it has taken so far; asked again until it answers, since questions wait behind beats
+    /// and may be lost with them.
     fn taken(&self) -> Result<u64, String> {
         let mut buffer = [0; 64];
         while self.socket.recv(&mut buffer).is_ok() {}
@@ -50,7 +58,9 @@ impl Node {
             let asked = Instant::now();
             while asked.elapsed() < Duration::from_millis(100) {
                 if let Ok(length) = self.socket.recv(&mut buffer) {
-                    return String::from_utf8_lossy(&buffer[..length]).parse().map_err(|_| "node answered no number".into());
+                    return String::from_utf8_lossy(&buffer[..length])
+                        .parse()
+                        .map_err(|_| "node answered no number".into());
                 }
             }
         }

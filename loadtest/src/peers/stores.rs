@@ -19,7 +19,8 @@ pub(super) struct Memcached {
     pipeline: Pipeline,
 }
 
-/// Connections that have one command under way each, when commands go one at a time: as many as redis-benchmark has by default.
+/// Connections that have one command under way each, when commands go one at a time: as many as
+/// redis-benchmark has by default.
 const CONNECTIONS: usize = 50;
 
 /// Connections, the commands in turn, and what one answer is.
@@ -33,16 +34,40 @@ struct Pipeline {
 impl Redis {
     pub(super) fn start(cpu: usize) -> Result<Self, String> {
         const INSTALL: &str = "apt-get install redis-server";
-        let version = version("redis-server", "--version", INSTALL)?.split(" sha").next().unwrap_or_default().replace("server v=", "");
+        let version = version("redis-server", "--version", INSTALL)?
+            .split(" sha")
+            .next()
+            .unwrap_or_default()
+            .replace("server v=", "");
         let port = free_port()?;
-        let arguments = ["--port", &port.to_string(), "--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--dir", "/tmp"];
+        let arguments = [
+            "--port",
+            &port.to_string(),
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            "/tmp",
+        ];
         let process = start(cpu, "redis-server", &arguments, INSTALL)?;
         let command = |number| {
             let key = format!("svc-{}/i-{number}", number % 100);
-            format!("*5\r\n$3\r\nSET\r\n${}\r\n{key}\r\n$1\r\n1\r\n$2\r\nPX\r\n$5\r\n30000\r\n", key.len()).into_bytes()
+            format!(
+                "*5\r\n$3\r\nSET\r\n${}\r\n{key}\r\n$1\r\n1\r\n$2\r\nPX\r\n$5\r\n30000\r\n",
+                key.len()
+            )
+            .into_bytes()
         };
         let streams = (0..CONNECTIONS).map(|_| connect(port)).collect::<Result<_, _>>()?;
-        let pipeline = Pipeline { streams, commands: (0..INSTANCES).map(command).collect(), answer: b"+OK\r\n", at: 0 };
+        let pipeline = Pipeline {
+            streams,
+            commands: (0..INSTANCES).map(command).collect(),
+            answer: b"+OK\r\n",
+            at: 0,
+        };
         Ok(Self { process, version, pipeline })
     }
 }
@@ -53,7 +78,12 @@ impl Memcached {
         let version = version("memcached", "-V", INSTALL)?;
         let port = free_port()?;
         // One thread, as there is one CPU; as root it wants to be told that root is meant.
-        let process = start(cpu, "memcached", &["-p", &port.to_string(), "-l", "127.0.0.1", "-t", "1", "-u", "root"], INSTALL)?;
+        let process = start(
+            cpu,
+            "memcached",
+            &["-p", &port.to_string(), "-l", "127.0.0.1", "-t", "1", "-u", "root"],
+            INSTALL,
+        )?;
         let key = |number| format!("svc-{}/i-{number}", number % 100);
         let mut stream = connect(port)?;
         for number in 0..INSTANCES {
@@ -61,8 +91,14 @@ impl Memcached {
             stream.write_all(set.as_bytes()).map_err(|error| error.to_string())?;
             expect(&mut stream, b"STORED\r\n", 1)?;
         }
-        let commands = (0..INSTANCES).map(|number| format!("touch {} 30\r\n", key(number)).into_bytes()).collect();
-        Ok(Self { process, version, pipeline: Pipeline { streams: vec![stream], commands, answer: b"TOUCHED\r\n", at: 0 } })
+        let commands = (0..INSTANCES)
+            .map(|number| format!("touch {} 30\r\n", key(number)).into_bytes())
+            .collect();
+        Ok(Self {
+            process,
+            version,
+            pipeline: Pipeline { streams: vec![stream], commands, answer: b"TOUCHED\r\n", at: 0 },
+        })
     }
 }
 
@@ -87,7 +123,8 @@ impl Server for Memcached {
 }
 
 impl Pipeline {
-    /// One batch after the other, each written at once and its answers awaited; single commands on all connections at once.
+    /// One batch after the other, each written at once and its answers awaited; single commands on
+    /// all connections at once.
     fn load(&mut self, time: Duration, batch: usize) -> Result<u64, String> {
         let connections = if batch == 1 { self.streams.len() } else { 1 };
         let (begin, mut done, mut buffer) = (Instant::now(), 0, Vec::new());

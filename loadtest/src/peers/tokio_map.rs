@@ -1,4 +1,5 @@
-//! A server as one writes it with tokio: `UdpSocket`, `recv_from`, a `Mutex<HashMap>`, and a task that looks for the silent.
+//! A server as one writes it with tokio: `UdpSocket`, `recv_from`, a `Mutex<HashMap>`, and a task
+//! that looks for the silent.
 
 use super::{INSTANCES, Process, Server};
 use crate::bed::spawn;
@@ -19,11 +20,16 @@ pub(super) fn serve() -> io::Result<()> {
         let _ = io::stdin().read_line(&mut String::new());
         std::process::exit(0);
     });
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?.block_on(receive())
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?
+        .block_on(receive())
 }
 
 async fn receive() -> io::Result<()> {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM.nonblocking(), None)?;
+    let socket =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM.nonblocking(), None)?;
     socket.set_recv_buffer_size(16 << 20)?;
     socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
     let socket = tokio::net::UdpSocket::from_std(socket.into())?;
@@ -33,7 +39,10 @@ async fn receive() -> io::Result<()> {
     tokio::spawn(async move {
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            silent.lock().expect("nobody panics with it").retain(|_, (at, _)| at.elapsed() < Duration::from_secs(30));
+            silent
+                .lock()
+                .expect("nobody panics with it")
+                .retain(|_, (at, _)| at.elapsed() < Duration::from_secs(30));
         }
     });
     tokio::spawn(async move {
@@ -44,7 +53,10 @@ async fn receive() -> io::Result<()> {
                 Ok(Request::Beat(_, beats)) => {
                     let mut seen = seen.lock().expect("nobody panics with it");
                     for beat in beats {
-                        seen.insert(u64::from(beat.lease.slot.get()), (Instant::now(), beat.sequence.get()));
+                        seen.insert(
+                            u64::from(beat.lease.slot.get()),
+                            (Instant::now(), beat.sequence.get()),
+                        );
                     }
                     taken += beats.len() as u64;
                 }
@@ -71,9 +83,18 @@ impl Tokio {
             let mut beat = Beat { sequence: U32::new(1), ..Beat::new_zeroed() };
             beat.lease.slot = U32::new(slot);
             beat.lease.generation = U32::new(1);
-            [Header { count: U16::new(1), ..Header::request(Kind::Beat, 0) }.as_bytes(), beat.as_bytes()].concat()
+            [
+                Header { count: U16::new(1), ..Header::request(Kind::Beat, 0) }.as_bytes(),
+                beat.as_bytes(),
+            ]
+            .concat()
         };
-        Ok(Self { process: Process(child), socket, frames: (0..INSTANCES).map(frame).collect(), at: 0 })
+        Ok(Self {
+            process: Process(child),
+            socket,
+            frames: (0..INSTANCES).map(frame).collect(),
+            at: 0,
+        })
     }
 
     fn taken(&self) -> Result<u64, String> {
@@ -98,7 +119,8 @@ impl Server for Tokio {
         let begin = Instant::now();
         while begin.elapsed() < time {
             let end = (self.at + DEPTH).min(self.frames.len());
-            send_all(&self.socket, &self.frames[self.at..end]).map_err(|error| error.to_string())?;
+            send_all(&self.socket, &self.frames[self.at..end])
+                .map_err(|error| error.to_string())?;
             self.at = end % self.frames.len();
         }
         Ok(self.taken()? - before)

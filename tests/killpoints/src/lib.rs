@@ -1,5 +1,6 @@
-//! The rooms of the engine that write shared memory, compiled once more with atomics that can fail to survive a store: whoever arms them
-//! ends, by unwinding, in place of the store that was chosen, as a process does that is killed there. What was stored before stays.
+//! The rooms of the engine that write shared memory, compiled once more with atomics that can fail
+//! to survive a store: whoever arms them ends, by unwinding, in place of the store that was chosen,
+//! as a process does that is killed there. What was stored before stays.
 
 #![allow(
     dead_code,

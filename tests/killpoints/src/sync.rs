@@ -18,8 +18,8 @@ thread_local! {
 #[derive(Debug)]
 pub struct Killed;
 
-/// Runs something that is killed in place of its store number `stores`, counted from 0. Returns whether it ended before, and how many
-/// stores there were.
+/// Runs something that is killed in place of its store number `stores`, counted from 0. Returns
+/// whether it ended before, and how many stores there were.
 pub fn kill_at(stores: u64, run: impl FnOnce()) -> (bool, u64) {
     LEFT.set(stores);
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
@@ -71,7 +71,13 @@ macro_rules! counted {
                 self.0.fetch_or(value, order)
             }
 
-            pub fn compare_exchange_weak(&self, old: $integer, new: $integer, good: Ordering, bad: Ordering) -> Result<$integer, $integer> {
+            pub fn compare_exchange_weak(
+                &self,
+                old: $integer,
+                new: $integer,
+                good: Ordering,
+                bad: Ordering,
+            ) -> Result<$integer, $integer> {
                 count_a_store();
                 self.0.compare_exchange_weak(old, new, good, bad)
             }

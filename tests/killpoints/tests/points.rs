@@ -1,8 +1,10 @@
-//! An engine that is killed between two stores of one step leaves half of it behind. Whoever goes on with its memory must end the step or undo it:
-//! a version that grew without an event, a member that is listed and not found, new attributes of half the length would be there for good.
+//! An engine that is killed between two stores of one step leaves half of it behind. Whoever goes
+//! on with its memory must end the step or undo it: a version that grew without an event, a member
+//! that is listed and not found, new attributes of half the length would be there for good.
 //!
-//! Each action is done once to count its stores, then killed at every one of them; what is resumed then must agree with itself, and each
-//! member must be as before the action or as after it. The resumption is killed, too.
+//! Each action is done once to count its stores, then killed at every one of them; what is resumed
+//! then must agree with itself, and each member must be as before the action or as after it. The
+//! resumption is killed, too.
 
 mod world;
 
@@ -17,17 +19,49 @@ type Action = (&'static str, fn(&mut World), fn(&mut World));
 /// What is there, and what is done to it.
 const ACTIONS: [Action; 23] = [
     ("the first of a service", |_| {}, |world| world.register("s", "a", 1)),
-    ("one more of a service", |world| world.register("s", "a", 1), |world| world.register("s", "b", 1)),
-    ("a list that grows", |world| world.register_all("s", 4), |world| world.register("s", "more", 1)),
-    ("a list that shrinks", |world| world.register_all("s", 9), |world| (3..9).for_each(|n| world.deregister("s", &format!("i{n}")))),
+    (
+        "one more of a service",
+        |world| world.register("s", "a", 1),
+        |world| world.register("s", "b", 1),
+    ),
+    (
+        "a list that grows",
+        |world| world.register_all("s", 4),
+        |world| world.register("s", "more", 1),
+    ),
+    (
+        "a list that shrinks",
+        |world| world.register_all("s", 9),
+        |world| (3..9).for_each(|n| world.deregister("s", &format!("i{n}"))),
+    ),
     ("a replacement", |world| world.register_all("s", 3), |world| world.register("s", "i1", 2)),
-    ("a replacement of the only one", |world| world.register("s", "a", 1), |world| world.register("s", "a", 2)),
-    ("an update", |world| world.register_all("s", 2), |world| world.update("s", "i0", !update_fields::LOAD, &[7; 60])),
-    ("attributes", |world| world.register_all("s", 2), |world| world.update("s", "i1", update_fields::ATTRIBUTES, &[9; 3])),
+    (
+        "a replacement of the only one",
+        |world| world.register("s", "a", 1),
+        |world| world.register("s", "a", 2),
+    ),
+    (
+        "an update",
+        |world| world.register_all("s", 2),
+        |world| world.update("s", "i0", !update_fields::LOAD, &[7; 60]),
+    ),
+    (
+        "attributes",
+        |world| world.register_all("s", 2),
+        |world| world.update("s", "i1", update_fields::ATTRIBUTES, &[9; 3]),
+    ),
     ("a farewell", |world| world.register_all("s", 3), |world| world.deregister("s", "i0")),
-    ("the last one's farewell", |world| world.register("s", "a", 1), |world| world.deregister("s", "a")),
+    (
+        "the last one's farewell",
+        |world| world.register("s", "a", 1),
+        |world| world.deregister("s", "a"),
+    ),
     ("a farewell by beat", |world| world.register_all("s", 2), |world| world.beat("s", "i0", 3)),
-    ("draining", |world| world.register_all("s", 2), |world| world.beat("s", "i0", Declared::Draining as u16)),
+    (
+        "draining",
+        |world| world.register_all("s", 2),
+        |world| world.beat("s", "i0", Declared::Draining as u16),
+    ),
     ("suspicion", |world| world.register_all("s", 2), |world| world.pass(70)),
     (
         "up again",
@@ -70,7 +104,11 @@ const ACTIONS: [Action; 23] = [
         |world| world.pass(310),
     ),
     ("deafness after drops", |world| world.register_all("s", 2), |world| world.look(1, 0)),
-    ("deafness after a stall", |world| world.register_all("s", 2), |world| world.look(0, 30 * NANOS_PER_MS)),
+    (
+        "deafness after a stall",
+        |world| world.register_all("s", 2),
+        |world| world.look(0, 30 * NANOS_PER_MS),
+    ),
     (
         "a revival",
         |world| {
@@ -109,8 +147,12 @@ fn compare(what: &str, before: &View, after: &View, found: &View) {
     let mut identities: Vec<_> = before.keys().chain(after.keys()).chain(found.keys()).collect();
     identities.dedup();
     for identity in identities {
-        let (old, new, is) = (stands(before, identity), stands(after, identity), stands(found, identity));
-        assert!(is == old || is == new, "{what}: {identity:?} is {is:?}, was {old:?}, should become {new:?}");
+        let (old, new, is) =
+            (stands(before, identity), stands(after, identity), stands(found, identity));
+        assert!(
+            is == old || is == new,
+            "{what}: {identity:?} is {is:?}, was {old:?}, should become {new:?}"
+        );
     }
 }
 
@@ -134,7 +176,11 @@ fn killed_at_every_store_a_step_is_whole_or_not_there() {
             resumed.register("another", "one", 1);
             resumed.check(&what);
             // The capacity is 16.
-            assert_eq!(resumed.killed_and_resumed().check(&what).len(), (found.len() + 1).min(16), "{what}");
+            assert_eq!(
+                resumed.killed_and_resumed().check(&what).len(),
+                (found.len() + 1).min(16),
+                "{what}"
+            );
         }
         points.insert(name, stores);
     }
@@ -159,7 +205,8 @@ fn killed_while_going_on_nothing_more_is_lost() {
             };
             let mut second = 0;
             loop {
-                let what = format!("{name}, killed at store {point} and at store {second} of going on");
+                let what =
+                    format!("{name}, killed at store {point} and at store {second} of going on");
                 let mut world = halfway();
                 let ended = world.killed_in_resumption(second);
                 let found = world.killed_and_resumed().check(&what);
@@ -168,7 +215,8 @@ fn killed_while_going_on_nothing_more_is_lost() {
                 if ended {
                     break;
                 }
-                // All of the first hundred, where the step is ended and indexes are made; of the others, one in seven.
+                // All of the first hundred, where the step is ended and indexes are made; of the
+                // others, one in seven.
                 second += if second < 100 { 1 } else { 7 };
             }
         }

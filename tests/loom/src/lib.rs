@@ -1,10 +1,16 @@
-//! The lock-free files of the engine, compiled once more with the atomics of the model checker [loom](https://docs.rs/loom) in place of
-//! those of `std`, and models that drive them: every order in which threads can act, and every value that a relaxed load can return.
+//! The lock-free files of the engine, compiled once more with the atomics of the model checker
+//! [loom](https://docs.rs/loom) in place of those of `std`, and models that drive them: every order
+//! in which threads can act, and every value that a relaxed load can return.
 //!
-//! What loom leaves out: it treats sequentially consistent loads and stores as acquire and release (their fences it knows), so the engine uses
-//! fences where that matters; and load buffering, which no processor shows for code of this kind.
+//! What loom leaves out: it treats sequentially consistent loads and stores as acquire and release
+//! (their fences it knows), so the engine uses fences where that matters; and load buffering, which
+//! no processor shows for code of this kind.
 
-#![allow(dead_code, unreachable_pub, reason = "the models use a part of what the files of the engine offer")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "the models use a part of what the files of the engine offer"
+)]
 
 pub use heartline::{clock, wire};
 
@@ -17,7 +23,8 @@ pub mod sync {
     pub const IS_MEMORY: bool = false;
 }
 
-/// The limits of the engine, but with few retries: every one of them multiplies the orders to be tried.
+/// The limits of the engine, but with few retries: every one of them multiplies the orders to be
+/// tried.
 pub mod limits {
     pub use heartline::limits::*;
 

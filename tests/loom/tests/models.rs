@@ -1,10 +1,11 @@
-//! Every model, in every order that loom finds. What could go wrong: a torn read, a beat on the wrong lease, a key that is there and not found,
-//! a wake-up that gets lost, a verdict without a beat that was applied.
+//! Every model, in every order that loom finds. What could go wrong: a torn read, a beat on the
+//! wrong lease, a key that is there and not found, a wake-up that gets lost, a verdict without a
+//! beat that was applied.
 
 use heartline_loom::{engine, region};
 
-/// Explores a model with so many preemptions at most. Musuvathi and Qadeer (PLDI 2007) found every bug of theirs with two;
-/// `LOOM_MAX_PREEMPTIONS` sets another bound.
+/// Explores a model with so many preemptions at most. Musuvathi and Qadeer (PLDI 2007) found every
+/// bug of theirs with two; `LOOM_MAX_PREEMPTIONS` sets another bound.
 fn explore(model: fn(), preemptions: usize) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound.get_or_insert(preemptions);

@@ -7,9 +7,9 @@ use heartline::clock::Nanos;
 /// Slot, generation, secret and sequence of the beats of a frame.
 fn beats(frame: &[u8]) -> impl Iterator<Item = (u32, u32, u64, u32)> {
     let count = usize::from(u16_at(frame, 4));
-    (0..count)
-        .map(move |beat| 16 + 24 * beat)
-        .map(|at| (u32_at(frame, at), u32_at(frame, at + 4), u64_at(frame, at + 8), u32_at(frame, at + 16)))
+    (0..count).map(move |beat| 16 + 24 * beat).map(|at| {
+        (u32_at(frame, at), u32_at(frame, at + 4), u64_at(frame, at + 8), u32_at(frame, at + 16))
+    })
 }
 
 impl Oracle {
@@ -25,10 +25,12 @@ impl Oracle {
         self.waiting.remove(&number);
     }
 
-    /// The earliest time from which the silence of a lease may be counted: its last beat, or one that waits and arrived before `deadline`.
+    /// The earliest time from which the silence of a lease may be counted: its last beat, or one
+    /// that waits and arrived before `deadline`.
     pub(super) fn last_heard(&self, key: Key, deadline: Nanos) -> Nanos {
         let lease = &self.leases[&key];
-        // Of several that wait only the newest is sure to count, whatever the order in which loops apply them.
+        // Of several that wait only the newest is sure to count, whatever the order in which loops
+        // apply them.
         let newest = self
             .waiting
             .values()
@@ -43,7 +45,13 @@ impl Oracle {
     }
 
     /// A loop has applied a frame of beats that it received at `now`.
-    pub(super) fn beats(&mut self, now: Nanos, frame: &[u8], queue_full: bool, reply: Option<&[u8]>) -> Verdict {
+    pub(super) fn beats(
+        &mut self,
+        now: Nanos,
+        frame: &[u8],
+        queue_full: bool,
+        reply: Option<&[u8]>,
+    ) -> Verdict {
         let (mut accepted, mut old, mut lost, mut refused) = (0_u16, 0_u16, 0_u16, Vec::new());
         let mut unsure = Vec::new();
         for (number, (slot, generation, secret, sequence)) in beats(frame).enumerate() {
@@ -64,8 +72,10 @@ impl Oracle {
                         lost += u16::from(queue_full && said == 3);
                     }
                     lease.history = lease.history << 1 | on_time;
-                    // Loops are not in step: one may have received it before another received the last one.
-                    (lease.last, lease.sequence, lease.load) = (now.max(lease.last), sequence, u16_at(frame, at + 20));
+                    // Loops are not in step: one may have received it before another received the
+                    // last one.
+                    (lease.last, lease.sequence, lease.load) =
+                        (now.max(lease.last), sequence, u16_at(frame, at + 20));
                     lease.said = Some(said);
                     accepted += 1;
                 }
@@ -84,7 +94,8 @@ impl Oracle {
         let interval_us = (lease.ttl / 4000).clamp(1, 3_600_000_000);
         let (interval, phase) = (u64::from(u32_at(reply, 24)), u64::from(u32_at(reply, 28)));
         must!("beats", interval == interval_us, "interval {interval} us for {lease:?}");
-        let right = (interval_us / 2..=interval_us + interval_us.div_ceil(2)).contains(&phase) && phase <= 3_600_000_000;
+        let right = (interval_us / 2..=interval_us + interval_us.div_ceil(2)).contains(&phase)
+            && phase <= 3_600_000_000;
         must!("beats", right, "phase {phase} us with interval {interval} us");
         Ok(())
     }
@@ -100,28 +111,49 @@ impl Oracle {
         let Some(reply) = reply else {
             self.naks.retain(|&at| at + 1_000_000_000 > now);
             let silent = if refused.is_empty() { frame[6] == 0 } else { self.naks.len() >= 1000 };
-            must!("beats", silent, "no answer to a frame with {} refused beats, flags {}", refused.len(), frame[6]);
+            must!(
+                "beats",
+                silent,
+                "no answer to a frame with {} refused beats, flags {}",
+                refused.len(),
+                frame[6]
+            );
             return Ok(());
         };
         must!("beats", reply[3] == 0x83, "answered with kind {}", reply[3]);
         if refused.is_empty() {
             must!("beats", frame[6] == 1, "an answer that nobody asked for: {reply:?}");
-            must!("beats", reply[7] == 0 && reply.len() == 40, "standing leases got status {}", reply[7]);
+            must!(
+                "beats",
+                reply[7] == 0 && reply.len() == 40,
+                "standing leases got status {}",
+                reply[7]
+            );
             let counted = u16_at(reply, 32);
-            must!("beats", (accepted - lost..=accepted).contains(&counted), "{counted} accepted, not {accepted} (less {lost})");
+            must!(
+                "beats",
+                (accepted - lost..=accepted).contains(&counted),
+                "{counted} accepted, not {accepted} (less {lost})"
+            );
             must!("beats", u16_at(reply, 4) == counted, "two counts");
             must!("beats", u16_at(reply, 34) == old, "{} old, not {old}", u16_at(reply, 34));
             must!("beats", u64_at(reply, 16) == self.epoch, "the epoch of another engine");
             return self.cadence(frame, reply);
         }
-        // At once at most a thousand, and ten thousand a second, on each loop; the few that two loops interleave do not matter.
+        // At once at most a thousand, and ten thousand a second, on each loop; the few that two
+        // loops interleave do not matter.
         self.naks.retain(|&at| at + 1_000_000_000 > now);
         self.naks.push_back(now);
         let most = 11_001 * self.plan.loops;
         must!("beats", self.naks.len() <= most, "{} naks within a second", self.naks.len());
         must!("beats", u64_at(reply, 16) == self.epoch, "the epoch of another engine");
         let named = u16_at(reply, 4);
-        must!("old-leases", reply[7] == 13 && usize::from(named) == refused.len(), "{named} refused, not {}: {refused:?}", refused.len());
+        must!(
+            "old-leases",
+            reply[7] == 13 && usize::from(named) == refused.len(),
+            "{named} refused, not {}: {refused:?}",
+            refused.len()
+        );
         must!("beats", reply.len() == 24 + 16 * refused.len(), "a nak of {} bytes", reply.len());
         for (number, beat) in refused.iter().enumerate() {
             let at = 24 + 16 * number;

@@ -1,4 +1,5 @@
-//! Life and death: every event against section 7, and after every look of the registrar what should have happened.
+//! Life and death: every event against section 7, and after every look of the registrar what should
+//! have happened.
 
 use super::{Ended, Key, Lease, Oracle, Seen, Spell, State, Verdict, Violation, must};
 use crate::frames::service_id;
@@ -42,7 +43,8 @@ impl Oracle {
     fn deadline(&self, last: Nanos, ttl: Nanos) -> (Nanos, Nanos) {
         let plain = last + ttl;
         let (mut grace, mut certain, mut still) = (0, 0, 0);
-        // The engine remembers 64 stalls; with more of them it is not certain which, and where their time counts.
+        // The engine remembers 64 stalls; with more of them it is not certain which, and where
+        // their time counts.
         let forgets = self.stalls > 64;
         let mut counted_from = Nanos::MAX;
         for spell in self.spells.iter().rev().filter(|spell| spell.end >= last) {
@@ -79,7 +81,13 @@ impl Oracle {
     }
 
     /// One event. `declared` is what the endpoint of its slot says now.
-    pub(crate) fn event(&mut self, now: Nanos, words: &Words, doing: &Doing, declared: u8) -> Verdict {
+    pub(crate) fn event(
+        &mut self,
+        now: Nanos,
+        words: &Words,
+        doing: &Doing,
+        declared: u8,
+    ) -> Verdict {
         let [number, at, kind_cause, service, version, instance, shares, _] = *words;
         let (kind, cause) = (kind_cause & 0xFF, kind_cause >> 8);
         self.events += 1;
@@ -100,14 +108,24 @@ impl Oracle {
         }
         let key = (instance as u32, (instance >> 32) as u32);
         if kind == 1 {
-            let Some(lease) = doing.granted.clone().filter(|lease| (lease.slot, lease.generation) == key && cause == 1) else {
-                return Err(Violation { invariant: "transitions", what: format!("a registration that nobody asked for: {words:?}") });
+            let Some(lease) = doing
+                .granted
+                .clone()
+                .filter(|lease| (lease.slot, lease.generation) == key && cause == 1)
+            else {
+                return Err(Violation {
+                    invariant: "transitions",
+                    what: format!("a registration that nobody asked for: {words:?}"),
+                });
             };
             self.join(service, version, lease)?;
             return Ok(());
         }
         let Some(lease) = self.leases.get(&key).cloned() else {
-            return Err(Violation { invariant: "old-leases", what: format!("an event about a lease that does not stand: {words:?}") });
+            return Err(Violation {
+                invariant: "old-leases",
+                what: format!("an event about a lease that does not stand: {words:?}"),
+            });
         };
         must!("versions", service == service_id(&lease.service), "the event names another service");
         let step = self.services.get_mut(&lease.service).unwrap();
@@ -122,49 +140,98 @@ impl Oracle {
                 self.silent(now, lease, kind, cause)
             }
             7 => {
-                let updated = doing.updated.clone().filter(|updated| (updated.slot, updated.generation) == key && cause == 1);
+                let updated = doing
+                    .updated
+                    .clone()
+                    .filter(|updated| (updated.slot, updated.generation) == key && cause == 1);
                 must!("transitions", updated.is_some(), "an update that nobody asked for");
                 self.leases.insert(key, updated.unwrap());
                 Ok(())
             }
             8 => {
-                must!("transitions", cause == 2 && declared != lease.declared && declared != 3, "declared {declared} again");
-                must!("transitions", lease.said.is_none_or(|said| said == declared), "declared {declared}, said {:?}", lease.said);
+                must!(
+                    "transitions",
+                    cause == 2 && declared != lease.declared && declared != 3,
+                    "declared {declared} again"
+                );
+                must!(
+                    "transitions",
+                    lease.said.is_none_or(|said| said == declared),
+                    "declared {declared}, said {:?}",
+                    lease.said
+                );
                 self.leases.get_mut(&key).unwrap().declared = declared;
                 Ok(())
             }
             9 => self.gone(now, lease, cause, doing),
-            _ => Err(Violation { invariant: "transitions", what: format!("no such event: {words:?}") }),
+            _ => Err(Violation {
+                invariant: "transitions",
+                what: format!("no such event: {words:?}"),
+            }),
         }
     }
 
     fn engine_event(&mut self, now: Nanos, kind: u64, cause: u64, shares: (u32, u32)) -> Verdict {
         match (kind, cause) {
             (10, 4) => {
-                must!("hold", self.hold.is_none() && self.is_evidence(), "a hold began with {:?} silent of live", self.shares());
-                must!("hold", shares == self.shares(), "the hold began with {shares:?}, not {:?}", self.shares());
+                must!(
+                    "hold",
+                    self.hold.is_none() && self.is_evidence(),
+                    "a hold began with {:?} silent of live",
+                    self.shares()
+                );
+                must!(
+                    "hold",
+                    shares == self.shares(),
+                    "the hold began with {shares:?}, not {:?}",
+                    self.shares()
+                );
                 self.hold = Some((now, shares.0, shares.1));
             }
             (11, 5) => {
-                must!("hold", shares == self.shares(), "the hold ended with {shares:?}, not {:?}", self.shares());
-                must!("hold", self.hold.is_some() && !self.is_evidence(), "a hold ended with {:?} silent of live", self.shares());
+                must!(
+                    "hold",
+                    shares == self.shares(),
+                    "the hold ended with {shares:?}, not {:?}",
+                    self.shares()
+                );
+                must!(
+                    "hold",
+                    self.hold.is_some() && !self.is_evidence(),
+                    "a hold ended with {:?} silent of live",
+                    self.shares()
+                );
                 (self.hold, self.hold_ended) = (None, now);
             }
-            (12, 9 | 10) => must!("transitions", self.spells.iter().any(|spell| spell.end == now), "deaf for no reason"),
+            (12, 9 | 10) => must!(
+                "transitions",
+                self.spells.iter().any(|spell| spell.end == now),
+                "deaf for no reason"
+            ),
             _ => must!("transitions", false, "no such event: kind {kind}, cause {cause}"),
         }
         Ok(())
     }
 
     fn join(&mut self, service: u64, version: u64, lease: Lease) -> Verdict {
-        must!("versions", service == service_id(&lease.service), "the registration is another service's");
+        must!(
+            "versions",
+            service == service_id(&lease.service),
+            "the registration is another service's"
+        );
         let is_empty = self.members(&lease.service).next().is_none();
         let before = self.services.insert(lease.service.clone(), version);
         // An empty service may be forgotten; then its versions jump, but never back.
-        let right = before.is_none_or(|before| version == before + 1 || is_empty && version > before);
+        let right =
+            before.is_none_or(|before| version == before + 1 || is_empty && version > before);
         must!("versions", right, "version {version} after {before:?}");
         let generation = self.slots.insert(lease.slot, lease.generation).unwrap_or(0);
-        must!("old-leases", lease.generation == generation + 1, "generation {} after {generation}", lease.generation);
+        must!(
+            "old-leases",
+            lease.generation == generation + 1,
+            "generation {} after {generation}",
+            lease.generation
+        );
         self.granted += 1;
         self.directory_changed |= is_empty;
         self.leases.insert((lease.slot, lease.generation), lease);
@@ -173,8 +240,16 @@ impl Oracle {
 
     /// Up again, or revived.
     fn returned(&mut self, now: Nanos, lease: Lease, kind: u64, cause: u64) -> Verdict {
-        let (from, silence) = if kind == 2 { (State::Suspect, lease.ttl - lease.ttl / 3) } else { (State::Down, lease.ttl) };
-        must!("transitions", cause == 2 && lease.state == from, "kind {kind}, cause {cause}: {lease:?}");
+        let (from, silence) = if kind == 2 {
+            (State::Suspect, lease.ttl - lease.ttl / 3)
+        } else {
+            (State::Down, lease.ttl)
+        };
+        must!(
+            "transitions",
+            cause == 2 && lease.state == from,
+            "kind {kind}, cause {cause}: {lease:?}"
+        );
         must!("transitions", now < lease.last + silence, "back without a beat: {lease:?}");
         let lease = self.leases.get_mut(&(lease.slot, lease.generation)).unwrap();
         (lease.state, lease.held_at) = (State::Up, None);
@@ -203,20 +278,38 @@ impl Oracle {
             }
             (4, 4, State::Suspect, None) => {
                 must!("never-early", now >= earliest, "held {}", early(earliest));
-                must!("hold", self.hold.is_some() && evidence && lease.declared == 0, "held without reason: {lease:?}");
+                must!(
+                    "hold",
+                    self.hold.is_some() && evidence && lease.declared == 0,
+                    "held without reason: {lease:?}"
+                );
                 self.leases.get_mut(&key).unwrap().held_at = Some(now);
             }
             (5, 3, State::Suspect, None) => {
                 must!("never-early", now >= earliest, "down {}", early(earliest));
-                must!("hold", !(evidence && lease.declared == 0), "down, not held, with {:?} silent of live", self.shares());
+                must!(
+                    "hold",
+                    !(evidence && lease.declared == 0),
+                    "down, not held, with {:?} silent of live",
+                    self.shares()
+                );
                 let calm = self.disturbed + 5 * NANOS_PER_MS < latest.min(lease.last + lease.ttl);
-                must!("never-late", !calm || now <= tick_from(latest) + PROMPT, "down {} ns late: {lease:?}", now - latest);
+                must!(
+                    "never-late",
+                    !calm || now <= tick_from(latest) + PROMPT,
+                    "down {} ns late: {lease:?}",
+                    now - latest
+                );
                 self.bury(key, now);
             }
             (5, 5, State::Suspect, Some(held_at)) => {
                 let time = self.release(held_at, lease.ttl).max(earliest);
                 must!("hold", now >= time, "let go {}", early(time));
-                must!("never-early", self.last_heard(key, judged_at) == lease.last, "a beat of somebody held waits: {lease:?}");
+                must!(
+                    "never-early",
+                    self.last_heard(key, judged_at) == lease.last,
+                    "a beat of somebody held waits: {lease:?}"
+                );
                 self.bury(key, now);
             }
             _ => must!("transitions", false, "kind {kind}, cause {cause}: {lease:?}"),
@@ -242,7 +335,9 @@ impl Oracle {
             6 => doing.leaves.contains(&key),
             7 => {
                 let heard = self.last_heard(key, self.tombstone(&lease));
-                lease.state == State::Down && now >= self.tombstone(&lease) && now >= heard + lease.ttl
+                lease.state == State::Down
+                    && now >= self.tombstone(&lease)
+                    && now >= heard + lease.ttl
             }
             8 => doing.replaced == Some(key),
             _ => false,
@@ -251,7 +346,8 @@ impl Oracle {
         self.leases.remove(&key);
         let was_last = self.members(&lease.service).next().is_none();
         self.directory_changed |= was_last;
-        self.ended.insert(key, (lease.secret, if cause == 8 { Ended::Replaced } else { Ended::Removed }));
+        self.ended
+            .insert(key, (lease.secret, if cause == 8 { Ended::Replaced } else { Ended::Removed }));
         Ok(())
     }
 
@@ -259,10 +355,16 @@ impl Oracle {
         lease.down_at + lease.ttl.max(self.plan.tombstone)
     }
 
-    /// After a look and its events: whoever is due was judged, or the loops are asked to drain; whoever is not has a timer.
+    /// After a look and its events: whoever is due was judged, or the loops are asked to drain;
+    /// whoever is not has a timer.
     pub(crate) fn looked(&mut self, look: &Look) -> Verdict {
         self.expected_look = look.wake_at.map_or(Nanos::MAX, |at| at.max(look.now));
-        must!("hold", self.hold.is_none() || self.is_evidence(), "a hold without evidence: {:?} silent of live", self.shares());
+        must!(
+            "hold",
+            self.hold.is_none() || self.is_evidence(),
+            "a hold without evidence: {:?} silent of live",
+            self.shares()
+        );
         let backlog = look.wake_at == Some(look.now);
         let (mut timer, mut first) = (Nanos::MAX, None);
         let mut dues = Vec::new();
@@ -276,30 +378,55 @@ impl Oracle {
                 continue;
             }
             let Some((_, seen, again)) = lease.due.filter(|(time, ..)| *time == due) else {
-                must!("never-late", backlog || look.drain.is_some(), "due at {due}, and nobody is asked to drain: {lease:?}");
+                must!(
+                    "never-late",
+                    backlog || look.drain.is_some(),
+                    "due at {due}, and nobody is asked to drain: {lease:?}"
+                );
                 dues.push((*key, Some((due, look.now, false))));
                 continue;
             };
-            // Limbo counts microseconds. Who waited for an earlier drain when its time came waits for a second one.
+            // Limbo counts microseconds. Who waited for an earlier drain when its time came waits
+            // for a second one.
             let proved = look.drained >= seen;
-            must!("never-late", backlog || !proved || !again, "due at {due}, all drained, not judged: {look:?}: {lease:?}");
+            must!(
+                "never-late",
+                backlog || !proved || !again,
+                "due at {due}, all drained, not judged: {look:?}: {lease:?}"
+            );
             let seen = if proved { look.now } else { seen };
-            must!("never-late", backlog || look.drain.is_some(), "due at {due}, and nobody is asked to drain: {lease:?}");
+            must!(
+                "never-late",
+                backlog || look.drain.is_some(),
+                "due at {due}, and nobody is asked to drain: {lease:?}"
+            );
             dues.push((*key, Some((due, seen, again || proved))));
         }
         for (key, due) in dues {
             self.leases.get_mut(&key).unwrap().due = due;
         }
         // Who waits for a drain already is woken by that.
-        let asks = backlog || timer == Nanos::MAX || look.drain.is_some() || look.wake_at.is_some_and(|at| at <= timer);
-        must!("never-late", asks, "next is due at {timer}, to be woken at {:?}: {first:?}", look.wake_at);
+        let asks = backlog
+            || timer == Nanos::MAX
+            || look.drain.is_some()
+            || look.wake_at.is_some_and(|at| at <= timer);
+        must!(
+            "never-late",
+            asks,
+            "next is due at {timer}, to be woken at {:?}: {first:?}",
+            look.wake_at
+        );
         Ok(())
     }
 
     /// No command waits: what beats said, and could be passed on, is taken over.
     pub(crate) fn caught_up(&self) -> Verdict {
         for lease in self.leases.values() {
-            must!("beats", lease.said.is_none_or(|said| said == lease.declared), "what it said was never taken over: {lease:?}");
+            must!(
+                "beats",
+                lease.said.is_none_or(|said| said == lease.declared),
+                "what it said was never taken over: {lease:?}"
+            );
         }
         Ok(())
     }
@@ -315,7 +442,8 @@ impl Oracle {
         }
     }
 
-    /// Another engine goes on where the last one died. It stood still all the time; cookies are void, and what waited in queues is lost.
+    /// Another engine goes on where the last one died. It stood still all the time; cookies are
+    /// void, and what waited in queues is lost.
     pub(crate) fn resumes(&mut self, now: Nanos, epoch: u64) {
         self.epoch = epoch;
         self.cookies.clear();
@@ -335,15 +463,27 @@ impl Oracle {
     /// What it may do at once: end the leases of those who said that they leave.
     pub(crate) fn resuming(&self) -> Doing {
         let leaves = self.leases.values().filter(|lease| lease.said.is_none_or(|said| said == 3));
-        Doing { leaves: leaves.map(|lease| (lease.slot, lease.generation)).collect(), ..Doing::default() }
+        Doing {
+            leaves: leaves.map(|lease| (lease.slot, lease.generation)).collect(),
+            ..Doing::default()
+        }
     }
 
     /// What it must have done: nothing that was acknowledged is lost, and nothing that a beat said.
     pub(crate) fn resumed(&self) -> Verdict {
         for lease in self.leases.values() {
-            must!("restart", lease.said.is_none_or(|said| said == lease.declared), "not declared: {lease:?}");
+            must!(
+                "restart",
+                lease.said.is_none_or(|said| said == lease.declared),
+                "not declared: {lease:?}"
+            );
         }
-        must!("hold", self.hold.is_none() || self.is_evidence(), "a hold without evidence: {:?} silent of live", self.shares());
+        must!(
+            "hold",
+            self.hold.is_none() || self.is_evidence(),
+            "a hold without evidence: {:?} silent of live",
+            self.shares()
+        );
         Ok(())
     }
 

@@ -1,7 +1,9 @@
-//! The oracle: what may be true, from `docs/PROTOCOL.md` alone and with maps of the standard library alone.
+//! The oracle: what may be true, from `docs/PROTOCOL.md` alone and with maps of the standard
+//! library alone.
 //!
-//! It stands at the borders of the engine: it sees every datagram that reaches a receive queue, every batch that a loop applies, every
-//! command and every look of the registrar, the replies and the events that come of them; and it refuses what the protocol does not allow.
+//! It stands at the borders of the engine: it sees every datagram that reaches a receive queue,
+//! every batch that a loop applies, every command and every look of the registrar, the replies and
+//! the events that come of them; and it refuses what the protocol does not allow.
 
 mod beats;
 mod life;
@@ -34,18 +36,42 @@ pub(crate) type Verdict = Result<(), Violation>;
 
 /// The invariants, by name.
 pub(crate) const INVARIANTS: [(&str, &str); 13] = [
-    ("never-early", "no instance is declared suspect or down before its time, counted from the last beat that arrived"),
-    ("never-late", "every silent instance is declared down within a tick of its deadline, of observed time; grace and hold are bounded"),
-    ("hold", "instances are held if and only if there is evidence, and let go when the protocol says"),
+    (
+        "never-early",
+        "no instance is declared suspect or down before its time, counted from the last beat that arrived",
+    ),
+    (
+        "never-late",
+        "every silent instance is declared down within a tick of its deadline, of observed time; grace and hold are bounded",
+    ),
+    (
+        "hold",
+        "instances are held if and only if there is evidence, and let go when the protocol says",
+    ),
     ("old-leases", "a lease that has ended changes nothing, and is told why"),
     ("beats", "every beat is judged as the protocol's table says, and the answer tells it"),
     ("transitions", "every event is a step of the state diagram, with its cause"),
-    ("versions", "every step of a service is one event with the next version; event numbers have no gap"),
-    ("tables", "index, records, directory, lists, endpoints, heart lines and counters agree with one another and with the oracle"),
-    ("answers", "every query is answered with what stands: whole entries, the right ones, the right status"),
+    (
+        "versions",
+        "every step of a service is one event with the next version; event numbers have no gap",
+    ),
+    (
+        "tables",
+        "index, records, directory, lists, endpoints, heart lines and counters agree with one another and with the oracle",
+    ),
+    (
+        "answers",
+        "every query is answered with what stands: whole entries, the right ones, the right status",
+    ),
     ("requests", "every request is done or refused as the protocol's order of checks says"),
-    ("no-amplification", "no reply is longer than its request unless the source address is proved; frames that are no requests get none"),
-    ("restart", "an engine that goes on where another one died has lost nothing that was acknowledged, and no word of a beat"),
+    (
+        "no-amplification",
+        "no reply is longer than its request unless the source address is proved; frames that are no requests get none",
+    ),
+    (
+        "restart",
+        "an engine that goes on where another one died has lost nothing that was acknowledged, and no word of a beat",
+    ),
     ("recovery", "once faults end, every instance that lives is up and found, and nobody else is"),
 ];
 
@@ -88,14 +114,16 @@ pub(crate) struct Lease {
     pub(crate) sequence: u32,
     pub(crate) load: u16,
     pub(crate) history: u64,
-    /// What the last beat that counted said of its instance; `None`: the queue was full, so the engine may have forgotten it.
+    /// What the last beat that counted said of its instance; `None`: the queue was full, so the
+    /// engine may have forgotten it.
     pub(crate) said: Option<u8>,
     /// What the engine says of it.
     pub(crate) declared: u8,
     pub(crate) state: State,
     pub(crate) held_at: Option<Nanos>,
     pub(crate) down_at: Nanos,
-    /// The time at which it is due, the time of the look at which it was seen to be, and whether the loops have drained since.
+    /// The time at which it is due, the time of the look at which it was seen to be, and whether
+    /// the loops have drained since.
     due: Option<(Nanos, Nanos, bool)>,
 }
 
@@ -144,7 +172,8 @@ pub(crate) struct Oracle {
     hold: Option<(Nanos, u32, u32)>,
     hold_ended: Nanos,
     events: u64,
-    /// Version of the services that was told last, and the services that it stood for; whether one came or went since.
+    /// Version of the services that was told last, and the services that it stood for; whether one
+    /// came or went since.
     directory: Option<(u64, BTreeSet<Vec<u8>>)>,
     directory_changed: bool,
     /// Listings under way: question to cursor, version and the slots so far.

@@ -1,4 +1,5 @@
-//! What changes membership: the order of checks of sections 5.2, 5.4 and 5.5, first at a loop, then at the registrar.
+//! What changes membership: the order of checks of sections 5.2, 5.4 and 5.5, first at a loop, then
+//! at the registrar.
 
 use super::life::Doing;
 use super::{Lease, Oracle, State, Verdict, Violation, must};
@@ -22,7 +23,14 @@ type AtLoop = Result<(), (u8, u16)>;
 
 impl Oracle {
     /// A loop has handled a request to register, update, deregister, or for stats.
-    pub(super) fn handed(&mut self, now: Nanos, source: [u8; 16], frame: &[u8], queue_full: bool, reply: Option<&[u8]>) -> Verdict {
+    pub(super) fn handed(
+        &mut self,
+        now: Nanos,
+        source: [u8; 16],
+        frame: &[u8],
+        queue_full: bool,
+        reply: Option<&[u8]>,
+    ) -> Verdict {
         let proof = |oracle: &Self| oracle.proof(&source, u64_at(frame, 16), now);
         let expected = match frame[3] {
             2 => match proof(self) {
@@ -31,7 +39,10 @@ impl Oracle {
                 _ => check_register(frame),
             },
             4 => self.check_update(frame),
-            5 => self.standing(u32_at(frame, 16), u32_at(frame, 20), u64_at(frame, 24)).map(drop).map_err(|status| (status, 0)),
+            5 => self
+                .standing(u32_at(frame, 16), u32_at(frame, 20), u64_at(frame, 24))
+                .map(drop)
+                .map_err(|status| (status, 0)),
             _ => match proof(self) {
                 Some(false) => Err((1, 0)),
                 None if reply.is_some_and(|reply| reply[7] == 1) => Err((1, 0)),
@@ -41,15 +52,35 @@ impl Oracle {
         match (expected, reply) {
             (Ok(()), None) => Ok(()),
             (Ok(()), Some(reply)) => {
-                must!("requests", reply[7] == 9 && queue_full, "a good request got status {} at once", reply[7]);
+                must!(
+                    "requests",
+                    reply[7] == 9 && queue_full,
+                    "a good request got status {} at once",
+                    reply[7]
+                );
                 Ok(())
             }
             (Err((status, count)), Some(reply)) => {
-                must!("requests", reply[7] == status, "kind {}: status {}, not {status}", frame[3], reply[7]);
-                must!("requests", u16_at(reply, 4) == count, "kind {}: field {}, not {count}", frame[3], u16_at(reply, 4));
+                must!(
+                    "requests",
+                    reply[7] == status,
+                    "kind {}: status {}, not {status}",
+                    frame[3],
+                    reply[7]
+                );
+                must!(
+                    "requests",
+                    u16_at(reply, 4) == count,
+                    "kind {}: field {}, not {count}",
+                    frame[3],
+                    u16_at(reply, 4)
+                );
                 Ok(())
             }
-            (Err(status), None) => Err(Violation { invariant: "requests", what: format!("kind {}: {status:?} was not told", frame[3]) }),
+            (Err(status), None) => Err(Violation {
+                invariant: "requests",
+                what: format!("kind {}: {status:?} was not told", frame[3]),
+            }),
         }
     }
 
@@ -64,21 +95,39 @@ impl Oracle {
         if tail.len() > ATTRIBUTES_MAX {
             return Err((8, 0));
         }
-        let key = self.standing(u32_at(frame, 16), u32_at(frame, 20), u64_at(frame, 24)).map_err(|status| (status, 0))?;
+        let key = self
+            .standing(u32_at(frame, 16), u32_at(frame, 20), u64_at(frame, 24))
+            .map_err(|status| (status, 0))?;
         if fields & 2 != 0 {
             self.leases.get_mut(&key).unwrap().load = u16_at(frame, 36);
         }
         Ok(())
     }
 
-    /// The registrar is about to register. `body` is the request from offset 16 on; the reply is known already.
-    pub(crate) fn registers(&mut self, now: Nanos, from: From, body: &[u8], tail: &[u8], reply: Option<&[u8]>) -> Result<Doing, Violation> {
+    /// The registrar is about to register. `body` is the request from offset 16 on; the reply is
+    /// known already.
+    pub(crate) fn registers(
+        &mut self,
+        now: Nanos,
+        from: From,
+        body: &[u8],
+        tail: &[u8],
+        reply: Option<&[u8]>,
+    ) -> Result<Doing, Violation> {
         let request = [&[0; 16], body].concat();
-        let (nonce, service, instance) = (u64_at(&request, 24), text_at(&request, 104), text_at(&request, 168));
+        let (nonce, service, instance) =
+            (u64_at(&request, 24), text_at(&request, 104), text_at(&request, 168));
         let Some(reply) = reply else {
-            return Err(Violation { invariant: "requests", what: "a registration without an answer".into() });
+            return Err(Violation {
+                invariant: "requests",
+                what: "a registration without an answer".into(),
+            });
         };
-        must!("requests", reply[3] == 0x82 && u64_at(reply, 8) == from.tag, "another request was answered");
+        must!(
+            "requests",
+            reply[3] == 0x82 && u64_at(reply, 8) == from.tag,
+            "another request was answered"
+        );
         let standing = self.identity(&service, &instance).cloned();
         let same = standing.as_ref().filter(|lease| lease.nonce == nonce);
         let expected = self.check_identity(&from, nonce, &service, standing.as_ref());
@@ -96,14 +145,27 @@ impl Oracle {
         if reply[7] != 0 {
             return Ok(Doing::default());
         }
-        must!("requests", reply.len() == 56 && u64_at(reply, 32) == self.epoch, "a grant of {} bytes", reply.len());
+        must!(
+            "requests",
+            reply.len() == 56 && u64_at(reply, 32) == self.epoch,
+            "a grant of {} bytes",
+            reply.len()
+        );
         let (slot, generation, secret) = (u32_at(reply, 16), u32_at(reply, 20), u64_at(reply, 24));
         if let Some(lease) = same {
             let right = (lease.slot, lease.generation, lease.secret) == (slot, generation, secret);
-            must!("requests", right && from_ms(u32_at(reply, 48).into()) == lease.ttl, "the same nonce got another lease: {lease:?}");
+            must!(
+                "requests",
+                right && from_ms(u32_at(reply, 48).into()) == lease.ttl,
+                "the same nonce got another lease: {lease:?}"
+            );
             return Ok(Doing::default());
         }
-        must!("requests", generation != 0 && secret != 0 && u32_at(reply, 48) == u32_at(&request, 52), "a lease that can't be");
+        must!(
+            "requests",
+            generation != 0 && secret != 0 && u32_at(reply, 48) == u32_at(&request, 52),
+            "a lease that can't be"
+        );
         let address = ip_at(&request, 32);
         let lease = Lease {
             slot,
@@ -132,11 +194,21 @@ impl Oracle {
             down_at: 0,
             due: None,
         };
-        Ok(Doing { granted: Some(lease), replaced: standing.map(|lease| (lease.slot, lease.generation)), ..Doing::default() })
+        Ok(Doing {
+            granted: Some(lease),
+            replaced: standing.map(|lease| (lease.slot, lease.generation)),
+            ..Doing::default()
+        })
     }
 
     /// The status of a registration that is well-formed. Section 5.2.
-    fn check_identity(&self, from: &From, nonce: u64, service: &[u8], standing: Option<&Lease>) -> u8 {
+    fn check_identity(
+        &self,
+        from: &From,
+        nonce: u64,
+        service: &[u8],
+        standing: Option<&Lease>,
+    ) -> u8 {
         if service == DENIED.as_bytes() {
             return 6;
         }
@@ -153,11 +225,19 @@ impl Oracle {
     }
 
     /// The registrar is about to update; `body` is the request from offset 16 on.
-    pub(crate) fn updates(&mut self, body: &[u8], tail: &[u8], reply: Option<&[u8]>) -> Result<Doing, Violation> {
+    pub(crate) fn updates(
+        &mut self,
+        body: &[u8],
+        tail: &[u8],
+        reply: Option<&[u8]>,
+    ) -> Result<Doing, Violation> {
         let request = [&[0; 16], body].concat();
-        let standing = self.standing(u32_at(&request, 16), u32_at(&request, 20), u64_at(&request, 24));
+        let standing =
+            self.standing(u32_at(&request, 16), u32_at(&request, 20), u64_at(&request, 24));
         confirmed(standing.map(drop), 0x84, self.epoch, reply)?;
-        let (Ok(key), fields) = (standing, u16_at(&request, 32)) else { return Ok(Doing::default()) };
+        let (Ok(key), fields) = (standing, u16_at(&request, 32)) else {
+            return Ok(Doing::default());
+        };
         let mut lease = self.leases[&key].clone();
         if fields & 1 != 0 {
             lease.weight = u16_at(&request, 34);
@@ -172,7 +252,13 @@ impl Oracle {
     }
 
     /// The registrar is about to end a lease.
-    pub(crate) fn deregisters(&mut self, slot: u32, generation: u32, secret: u64, reply: Option<&[u8]>) -> Result<Doing, Violation> {
+    pub(crate) fn deregisters(
+        &mut self,
+        slot: u32,
+        generation: u32,
+        secret: u64,
+        reply: Option<&[u8]>,
+    ) -> Result<Doing, Violation> {
         let standing = self.standing(slot, generation, secret);
         confirmed(standing.map(drop), 0x85, self.epoch, reply)?;
         Ok(Doing { ended: standing.ok(), ..Doing::default() })
@@ -182,25 +268,45 @@ impl Oracle {
     pub(crate) fn looks(&self, slot: u32, generation: u32, leaving: bool) -> Doing {
         let lease = self.leases.get(&(slot, generation));
         let leaves = lease.filter(|lease| leaving || lease.said.is_none_or(|said| said == 3));
-        Doing { leaves: leaves.map(|lease| (lease.slot, lease.generation)).into_iter().collect(), ..Doing::default() }
+        Doing {
+            leaves: leaves.map(|lease| (lease.slot, lease.generation)).into_iter().collect(),
+            ..Doing::default()
+        }
     }
 
     /// After a command and its events: what it asked for is so.
-    pub(crate) fn done(&self, now: Nanos, doing: &Doing, looked_at: Option<(u32, u32, bool)>) -> Verdict {
+    pub(crate) fn done(
+        &self,
+        now: Nanos,
+        doing: &Doing,
+        looked_at: Option<(u32, u32, bool)>,
+    ) -> Verdict {
         if let Some(lease) = &doing.granted {
-            must!("requests", self.leases.contains_key(&(lease.slot, lease.generation)), "granted, and no event: {lease:?}");
+            must!(
+                "requests",
+                self.leases.contains_key(&(lease.slot, lease.generation)),
+                "granted, and no event: {lease:?}"
+            );
         }
         for key in doing.replaced.iter().chain(&doing.ended) {
             must!("requests", !self.leases.contains_key(key), "ended, and no event: {key:?}");
         }
         if let Some(lease) = &doing.updated {
             let now = &self.leases[&(lease.slot, lease.generation)];
-            must!("requests", (now.weight, now.version) == (lease.weight, lease.version), "updated, and no event");
+            must!(
+                "requests",
+                (now.weight, now.version) == (lease.weight, lease.version),
+                "updated, and no event"
+            );
         }
         let Some((slot, generation, leaving)) = looked_at else { return Ok(()) };
         let Some(lease) = self.leases.get(&(slot, generation)) else { return Ok(()) };
         must!("transitions", !leaving && lease.said != Some(3), "it left, and is there: {lease:?}");
-        must!("transitions", lease.said.is_none_or(|said| said == lease.declared), "not declared: {lease:?}");
+        must!(
+            "transitions",
+            lease.said.is_none_or(|said| said == lease.declared),
+            "not declared: {lease:?}"
+        );
         let back = match lease.state {
             State::Up => true,
             State::Suspect => now >= lease.last + lease.ttl - lease.ttl / 3,
@@ -212,10 +318,26 @@ impl Oracle {
 }
 
 fn confirmed(standing: Result<(), u8>, kind: u8, epoch: u64, reply: Option<&[u8]>) -> Verdict {
-    let Some(reply) = reply else { return Err(Violation { invariant: "requests", what: format!("kind {kind:#x} without an answer") }) };
+    let Some(reply) = reply else {
+        return Err(Violation {
+            invariant: "requests",
+            what: format!("kind {kind:#x} without an answer"),
+        });
+    };
     let expected = standing.err().unwrap_or(0);
-    must!("requests", reply[3] == kind && reply[7] == expected, "kind {:#x}, status {}, not {expected}", reply[3], reply[7]);
-    must!("requests", expected != 0 || reply.len() == 24 && u64_at(reply, 16) == epoch, "a confirmation of {} bytes", reply.len());
+    must!(
+        "requests",
+        reply[3] == kind && reply[7] == expected,
+        "kind {:#x}, status {}, not {expected}",
+        reply[3],
+        reply[7]
+    );
+    must!(
+        "requests",
+        expected != 0 || reply.len() == 24 && u64_at(reply, 16) == epoch,
+        "a confirmation of {} bytes",
+        reply.len()
+    );
     Ok(())
 }
 

@@ -3,8 +3,12 @@
 use heartline::clock::{NANOS_PER_MS, Nanos, from_ms};
 use heartline::exchange::{Attributes, Command, Peer, Replies, Requester};
 use heartline::limits::ATTRIBUTES_BYTES_MAX;
-use heartline::wire::{Beat, Declared, Label, Lease, Name, Register, State, Update, Version, service_id, update_fields};
-use heartline_killpoints::region::{Applied, EventKind, Geometry, HeartState, Place, Region, Writer};
+use heartline::wire::{
+    Beat, Declared, Label, Lease, Name, Register, State, Update, Version, service_id, update_fields,
+};
+use heartline_killpoints::region::{
+    Applied, EventKind, Geometry, HeartState, Place, Region, Writer,
+};
 use heartline_killpoints::registrar::{DenyList, Observed, Registrar, Settings};
 use heartline_killpoints::sync::kill_at;
 use std::collections::BTreeMap;
@@ -52,7 +56,13 @@ impl Drop for World {
 }
 
 fn settings(epoch: u64) -> Settings {
-    Settings { quota: 16, hold: true, tombstone_min: from_ms(100), deny: DenyList::default(), epoch }
+    Settings {
+        quota: 16,
+        hold: true,
+        tombstone_min: from_ms(100),
+        deny: DenyList::default(),
+        epoch,
+    }
 }
 
 fn from() -> Requester {
@@ -64,10 +74,13 @@ impl World {
         let now = from_ms(1_000_000);
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Relaxed);
-        let directory = PathBuf::from(format!("/dev/shm/heartline-killpoints-{}-{number}", std::process::id()));
+        let directory =
+            PathBuf::from(format!("/dev/shm/heartline-killpoints-{}-{number}", std::process::id()));
         std::fs::create_dir(&directory).unwrap();
         let place = Place::Directory(directory.clone());
-        let (region, writer) = Region::create(&place, Geometry::new(16, 64), (1, 2), 3, &AtomicBool::new(false)).unwrap();
+        let (region, writer) =
+            Region::create(&place, Geometry::new(16, 64), (1, 2), 3, &AtomicBool::new(false))
+                .unwrap();
         let region = Arc::new(region);
         let registrar = Some(Registrar::new(Arc::clone(&region), writer, settings(1), now));
         Self { directory, region, registrar, now, secrets: 0, sequence: 0, epoch: 1 }
@@ -94,7 +107,11 @@ impl World {
             instance: Name::new(instance).unwrap(),
             ..Register::new_zeroed()
         };
-        self.handle(&Command::Register { from: from(), request, attributes: Attributes::new(&[nonce as u8; 20]) });
+        self.handle(&Command::Register {
+            from: from(),
+            request,
+            attributes: Attributes::new(&[nonce as u8; 20]),
+        });
     }
 
     pub(crate) fn register_all(&mut self, service: &str, count: usize) {
@@ -104,7 +121,10 @@ impl World {
     fn slot(&self, service: &str, instance: &str) -> u32 {
         let id = service_id(service);
         let number = self.region.find_service(id).unwrap().expect("the service is there");
-        self.region.find_instance(number, id, &Name::new(instance).unwrap()).unwrap().expect("the instance is there")
+        self.region
+            .find_instance(number, id, &Name::new(instance).unwrap())
+            .unwrap()
+            .expect("the instance is there")
     }
 
     fn lease(&self, service: &str, instance: &str) -> Lease {
@@ -122,7 +142,11 @@ impl World {
             version: Version::new(1, 2, 3, 4),
             ..Update::new_zeroed()
         };
-        self.handle(&Command::Update { from: from(), request, attributes: Attributes::new(attributes) });
+        self.handle(&Command::Update {
+            from: from(),
+            request,
+            attributes: Attributes::new(attributes),
+        });
     }
 
     pub(crate) fn deregister(&mut self, service: &str, instance: &str) {
@@ -135,7 +159,12 @@ impl World {
         let slot = self.slot(service, instance);
         let line = &self.region.lines()[slot as usize];
         self.sequence += 1;
-        let beat = Beat { lease: line.lease(slot), sequence: U32::new(self.sequence), load: U16::ZERO, flags: U16::new(flags) };
+        let beat = Beat {
+            lease: line.lease(slot),
+            sequence: U32::new(self.sequence),
+            load: U16::ZERO,
+            flags: U16::new(flags),
+        };
         if line.apply(&beat, self.now) == Applied::Attention {
             let generation = line.head().0;
             self.handle(&Command::Look { slot, generation, leaving: flags == 3 });
@@ -152,7 +181,8 @@ impl World {
         }
     }
 
-    /// One look of the registrar, which is told of so many drops and of a stall of so many nanoseconds.
+    /// One look of the registrar, which is told of so many drops and of a stall of so many
+    /// nanoseconds.
     pub(crate) fn look(&mut self, drops: u64, stall: u64) {
         let observed = Observed { now: self.now, drained: self.now, drops, stall };
         self.registrar.as_mut().unwrap().tick(&observed);
@@ -171,11 +201,17 @@ impl World {
 
     pub(crate) fn killed_and_resumed(&mut self) -> &mut Self {
         let writer = self.kill();
-        self.registrar = Some(Registrar::resume(Arc::clone(&self.region), writer, settings(self.epoch), self.now));
+        self.registrar = Some(Registrar::resume(
+            Arc::clone(&self.region),
+            writer,
+            settings(self.epoch),
+            self.now,
+        ));
         self
     }
 
-    /// Goes on, and is killed again at a store of that; `true`: there are fewer, so that it goes on.
+    /// Goes on, and is killed again at a store of that; `true`: there are fewer, so that it goes
+    /// on.
     pub(crate) fn killed_in_resumption(&mut self, store: u64) -> bool {
         let writer = self.kill();
         let (region, settings) = (Arc::clone(&self.region), settings(self.epoch));
@@ -195,7 +231,12 @@ impl World {
         }
         words[0] = self.region.feed().head() + (seed & 1);
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        File::options().write(true).open(self.directory.join("heart")).unwrap().write_all_at(&bytes, STEP_OFFSET).unwrap();
+        File::options()
+            .write(true)
+            .open(self.directory.join("heart"))
+            .unwrap()
+            .write_all_at(&bytes, STEP_OFFSET)
+            .unwrap();
     }
 
     /// What is there; all tables must tell the same.
@@ -205,7 +246,8 @@ impl World {
         let (mut view, mut slots) = (View::new(), BTreeMap::new());
         let mut buffer = [0; ATTRIBUTES_BYTES_MAX];
         for slot in 0..region.geometry().slots {
-            let (line, endpoint) = (&region.lines()[slot as usize], &region.endpoints()[slot as usize]);
+            let (line, endpoint) =
+                (&region.lines()[slot as usize], &region.endpoints()[slot as usize]);
             let (generation, state) = line.head();
             if !state.is_leased() {
                 continue;
@@ -213,11 +255,18 @@ impl World {
             let entry = endpoint.entry();
             let service = &region.directory()[endpoint.service() as usize];
             assert!(service.is_used(), "{what}: slot {slot} is of no service");
-            let record = region.records().read(slot).unwrap_or_else(|| panic!("{what}: the record of slot {slot} stays locked"));
+            let record = region
+                .records()
+                .read(slot)
+                .unwrap_or_else(|| panic!("{what}: the record of slot {slot} stays locked"));
             let id = service.meta().id;
             assert_eq!((entry.slot.get(), entry.generation.get()), (slot, generation), "{what}");
             assert_eq!(region.find_service(id), Ok(Some(endpoint.service())), "{what}");
-            assert_eq!(region.find_instance(endpoint.service(), id, &record.instance), Ok(Some(slot)), "{what}");
+            assert_eq!(
+                region.find_instance(endpoint.service(), id, &record.instance),
+                Ok(Some(slot)),
+                "{what}"
+            );
             let listed = match state {
                 HeartState::Up => State::Up,
                 HeartState::Suspect => State::Suspect,
@@ -237,7 +286,10 @@ impl World {
             };
             let text = |name: &Name| name.as_str().to_owned();
             slots.insert(slot, (endpoint.service(), state));
-            assert!(view.insert((text(&service.name()), text(&record.instance)), member).is_none(), "{what}: two of one identity");
+            assert!(
+                view.insert((text(&service.name()), text(&record.instance)), member).is_none(),
+                "{what}: two of one identity"
+            );
         }
         self.check_services(what, &slots);
         self.check_feed(what, &slots);
@@ -248,19 +300,31 @@ impl World {
         let region = &self.region;
         let mut peopled = 0;
         for (number, entry) in region.directory().iter().enumerate() {
-            assert!(entry.sequence().read(|| ()).is_some(), "{what}: service {number} stays locked");
+            assert!(
+                entry.sequence().read(|| ()).is_some(),
+                "{what}: service {number} stays locked"
+            );
             let meta = entry.meta();
             let own = || slots.iter().filter(|(_, member)| member.0 as usize == number);
             if !entry.is_used() {
                 continue;
             }
             assert_eq!(meta.total as usize, own().count(), "{what}: members of service {number}");
-            let mut listed: Vec<u32> = (0..meta.listed).map(|at| region.lists()[(meta.list.offset + at) as usize].load(Relaxed)).collect();
+            let mut listed: Vec<u32> = (0..meta.listed)
+                .map(|at| region.lists()[(meta.list.offset + at) as usize].load(Relaxed))
+                .collect();
             for (position, &slot) in listed.iter().enumerate() {
-                assert_eq!(region.endpoints()[slot as usize].position() as usize, position, "{what}");
+                assert_eq!(
+                    region.endpoints()[slot as usize].position() as usize,
+                    position,
+                    "{what}"
+                );
             }
             listed.sort_unstable();
-            let expected: Vec<u32> = own().filter(|(_, member)| member.1 != HeartState::Down).map(|(&slot, _)| slot).collect();
+            let expected: Vec<u32> = own()
+                .filter(|(_, member)| member.1 != HeartState::Down)
+                .map(|(&slot, _)| slot)
+                .collect();
             assert_eq!(listed, expected, "{what}: list of service {number}");
             peopled += u32::from(meta.total > 0);
         }
@@ -281,29 +345,46 @@ impl World {
         let mut hold = false;
         for number in 1..=region.feed().head() {
             let [_, _, kind, service, version, member, ..] =
-                region.feed().raw(number).unwrap_or_else(|| panic!("{what}: event {number} of {} is missing", region.feed().head()));
+                region.feed().raw(number).unwrap_or_else(|| {
+                    panic!("{what}: event {number} of {} is missing", region.feed().head())
+                });
             let kind = kind as u8;
             if service == 0 {
-                hold = if kind == EventKind::Deaf as u8 { hold } else { kind == EventKind::HoldBegan as u8 };
+                hold = if kind == EventKind::Deaf as u8 {
+                    hold
+                } else {
+                    kind == EventKind::HoldBegan as u8
+                };
                 continue;
             }
             let before = versions.insert(service, version);
-            let follows = before.is_none_or(|before| version == before + 1 || (version > before && version <= number));
+            let follows = before.is_none_or(|before| {
+                version == before + 1 || (version > before && version <= number)
+            });
             assert!(follows, "{what}: event {number} has version {version} after {before:?}");
             last.insert((member as u32, (member >> 32) as u32), kind);
         }
         assert_eq!(region.hold().unwrap().is_some(), hold, "{what}: hold and events");
         for (&id, &version) in &versions {
             if let Ok(Some(number)) = region.find_service(id) {
-                assert_eq!(region.directory()[number as usize].meta().version, version, "{what}: version without an event");
+                assert_eq!(
+                    region.directory()[number as usize].meta().version,
+                    version,
+                    "{what}: version without an event"
+                );
             }
         }
         for ((slot, generation), kind) in last {
-            let is = slots.get(&slot).filter(|_| region.lines()[slot as usize].head().0 == generation).map(|member| member.1);
+            let is = slots
+                .get(&slot)
+                .filter(|_| region.lines()[slot as usize].head().0 == generation)
+                .map(|member| member.1);
             let told = match kind {
                 kind if kind == EventKind::Gone as u8 => None,
                 kind if kind == EventKind::Down as u8 => Some(HeartState::Down),
-                kind if kind == EventKind::Suspect as u8 || kind == EventKind::Held as u8 => Some(HeartState::Suspect),
+                kind if kind == EventKind::Suspect as u8 || kind == EventKind::Held as u8 => {
+                    Some(HeartState::Suspect)
+                }
                 kind if kind == EventKind::Declared as u8 || kind == EventKind::Updated as u8 => is,
                 _ => Some(HeartState::Up),
             };

@@ -1,4 +1,5 @@
-//! Threads that sleep and wake one another. A wake-up that is lost shows as a deadlock, which loom reports.
+//! Threads that sleep and wake one another. A wake-up that is lost shows as a deadlock, which loom
+//! reports.
 
 use super::rendezvous::Rendezvous;
 use crate::sync::AtomicU64;
@@ -34,9 +35,11 @@ struct Engine {
     rendezvous: Rendezvous,
     bells: Vec<Bell>,
     registrar: Bell,
-    /// Commands that wait. Stands in for the queue of crossbeam with less order than that has: relaxed on both sides.
+    /// Commands that wait. Stands in for the queue of crossbeam with less order than that has:
+    /// relaxed on both sides.
     commands: AtomicU64,
-    /// Stands for the heart lines: what loops store relaxed before they publish that they have drained.
+    /// Stands for the heart lines: what loops store relaxed before they publish that they have
+    /// drained.
     beat: AtomicU64,
 }
 
@@ -57,7 +60,8 @@ impl Engine {
         }
     }
 
-    /// What a loop does between two batches: publish, report, sleep; until it has drained after `until`.
+    /// What a loop does between two batches: publish, report, sleep; until it has drained after
+    /// `until`.
     fn idle(&self, number: usize, until: u64) {
         let (mut drained, mut reported) = (0, 0);
         loop {
@@ -73,7 +77,8 @@ impl Engine {
             }
             drained = drained.max(self.rendezvous.drain_wanted());
         }
-        // At last it goes to sleep with nothing to do; whoever looks for it then must have been told.
+        // At last it goes to sleep with nothing to do; whoever looks for it then must have been
+        // told.
         if self.rendezvous.may_sleep(number) {
             self.report(&mut reported);
         }
@@ -114,7 +119,8 @@ pub fn command_hand_over() {
     of_loop.join().unwrap();
 }
 
-/// The registrar asks loops to drain and sleeps until they have: loops that sleep are woken, and the last one wakes the registrar.
+/// The registrar asks loops to drain and sleeps until they have: loops that sleep are woken, and
+/// the last one wakes the registrar.
 fn drain(loops: usize) {
     const WANTED: u64 = 5;
     let engine = Engine::new(loops);

@@ -24,22 +24,30 @@ pub fn seqlock() {
         let shared = Arc::clone(&shared);
         thread::spawn(move || {
             for value in 1..=2 {
-                shared.0.write(&WRITER, || shared.1.iter().for_each(|word| word.store(value, Relaxed)));
+                shared
+                    .0
+                    .write(&WRITER, || shared.1.iter().for_each(|word| word.store(value, Relaxed)));
             }
         })
     };
-    if let Some((one, other)) = shared.0.read(|| (shared.1[0].load(Relaxed), shared.1[1].load(Relaxed))) {
+    if let Some((one, other)) =
+        shared.0.read(|| (shared.1[0].load(Relaxed), shared.1[1].load(Relaxed)))
+    {
         assert_eq!(one, other, "a torn read");
     }
     writer.join().unwrap();
     assert_eq!(shared.0.read(|| shared.1[1].load(Relaxed)), Some(2), "undisturbed");
 }
 
-/// The endpoint of a slot under the sequence of its service: a reader sees one whole entry, the old or the new.
+/// The endpoint of a slot under the sequence of its service: a reader sees one whole entry, the old
+/// or the new.
 pub fn endpoint() {
     let shared = Arc::new((Sequence::default(), EndpointLine::default()));
-    let entry =
-        |number: u16| Endpoint { port: number.into(), version: heartline::wire::Version::new(number, 0, 0, 0), ..Endpoint::new_zeroed() };
+    let entry = |number: u16| Endpoint {
+        port: number.into(),
+        version: heartline::wire::Version::new(number, 0, 0, 0),
+        ..Endpoint::new_zeroed()
+    };
     let writer = {
         let shared = Arc::clone(&shared);
         thread::spawn(move || {
@@ -51,18 +59,22 @@ pub fn endpoint() {
     };
     if let Some((seen, place)) = shared.0.read(|| (shared.1.entry(), shared.1.position())) {
         let number = seen.port.get();
-        assert!(seen.version == entry(number).version && place == u32::from(number), "a torn endpoint");
+        assert!(
+            seen.version == entry(number).version && place == u32::from(number),
+            "a torn endpoint"
+        );
     }
     writer.join().unwrap();
 }
 
 fn beat(generation: u32, secret: u64, sequence: u32) -> Beat {
-    let lease = Lease { slot: U32::new(0), generation: U32::new(generation), secret: secret.into() };
+    let lease =
+        Lease { slot: U32::new(0), generation: U32::new(generation), secret: secret.into() };
     Beat { lease, sequence: U32::new(sequence), ..Beat::new_zeroed() }
 }
 
-/// A slot is given to another lease while a loop applies a beat of the old one. The loop says when it is done, as in `engine`; the
-/// registrar waits for that.
+/// A slot is given to another lease while a loop applies a beat of the old one. The loop says when
+/// it is done, as in `engine`; the registrar waits for that.
 pub fn heart_line_reuse() {
     let shared = Arc::new((HeartLine::default(), AtomicU64::new(0)));
     shared.0.lease_to(&WRITER, 10, 100, 7, 1);
@@ -70,7 +82,10 @@ pub fn heart_line_reuse() {
         let shared = Arc::clone(&shared);
         thread::spawn(move || {
             let applied = shared.0.apply(&beat(1, 7, 5), 20);
-            assert!(matches!(applied, Applied::Accepted | Applied::Refused(Status::Removed)), "{applied:?}");
+            assert!(
+                matches!(applied, Applied::Accepted | Applied::Refused(Status::Removed)),
+                "{applied:?}"
+            );
             // A drain time, as `Rendezvous::publish_drained` stores it.
             shared.1.store(30, Release);
         })
@@ -79,14 +94,18 @@ pub fn heart_line_reuse() {
     if shared.1.load(Acquire) >= 30 {
         assert_eq!(shared.0.lease_to(&WRITER, 40, 100, 9, 2), 2);
         of_loop.join().unwrap();
-        assert_eq!((shared.0.last().at, shared.0.history()), (40, 0), "a beat of the old lease landed on the new one");
+        assert_eq!(
+            (shared.0.last().at, shared.0.history()),
+            (40, 0),
+            "a beat of the old lease landed on the new one"
+        );
     } else {
         of_loop.join().unwrap();
     }
 }
 
-/// While a line is given to a new lease, nobody but its holder is accepted: not the old lease, and not a guess that has the new generation and
-/// the old secret.
+/// While a line is given to a new lease, nobody but its holder is accepted: not the old lease, and
+/// not a guess that has the new generation and the old secret.
 pub fn heart_line_secret() {
     let line = Arc::new(HeartLine::default());
     line.lease_to(&WRITER, 10, 100, 7, 1);
@@ -94,7 +113,10 @@ pub fn heart_line_secret() {
     let stranger = {
         let line = Arc::clone(&line);
         thread::spawn(move || {
-            assert!(matches!(line.apply(&beat(2, 7, 1), 20), Applied::Refused(_)), "the new generation with the old secret");
+            assert!(
+                matches!(line.apply(&beat(2, 7, 1), 20), Applied::Refused(_)),
+                "the new generation with the old secret"
+            );
             assert!(matches!(line.apply(&beat(1, 7, 1), 20), Applied::Refused(_)), "the old lease");
         })
     };
@@ -103,7 +125,8 @@ pub fn heart_line_secret() {
     assert_eq!(line.last().at, 40);
 }
 
-/// A beat that counts is for the lease as it was granted: TTL and sequence are those of its generation.
+/// A beat that counts is for the lease as it was granted: TTL and sequence are those of its
+/// generation.
 pub fn heart_line_grant() {
     let line = Arc::new(HeartLine::default());
     let holder = {
@@ -118,7 +141,8 @@ pub fn heart_line_grant() {
     holder.join().unwrap();
 }
 
-/// An index of four buckets, in which keys are their values and what a value stands for is in `facts`.
+/// An index of four buckets, in which keys are their values and what a value stands for is in
+/// `facts`.
 struct Indexed {
     index: HashIndex,
     facts: [AtomicU64; 4],
@@ -138,13 +162,18 @@ impl Indexed {
     fn find(&self, key: u32) -> Option<u32> {
         let found = self.index.find(1, |value| Some(value == key)).ok()?;
         if let Some(value) = found {
-            assert_eq!(self.facts[value as usize].load(Relaxed), u64::from(value) + 100, "found before it was written");
+            assert_eq!(
+                self.facts[value as usize].load(Relaxed),
+                u64::from(value) + 100,
+                "found before it was written"
+            );
         }
         Some(found.map_or(u32::MAX, |value| value))
     }
 }
 
-/// A key is inserted while it is looked up: found with all that it stands for, or not at all; and a key that is there is found.
+/// A key is inserted while it is looked up: found with all that it stands for, or not at all; and a
+/// key that is there is found.
 pub fn index_insert() {
     let indexed = Arc::new(Indexed::new());
     indexed.insert(1);
@@ -160,14 +189,19 @@ pub fn index_insert() {
     assert_eq!(indexed.find(2), Some(2));
 }
 
-/// A neighbour is deleted, which moves a key: a reader finds it at the old or the new place, or says that it was disturbed; never that the
-/// key is not there.
+/// A neighbour is deleted, which moves a key: a reader finds it at the old or the new place, or
+/// says that it was disturbed; never that the key is not there.
 pub fn index_remove() {
     let indexed = Arc::new(Indexed::new());
     (1..=2).for_each(|value| indexed.insert(value));
     let reader = {
         let indexed = Arc::clone(&indexed);
-        thread::spawn(move || assert!(matches!(indexed.find(2), None | Some(2)), "a key that was there all the time was not found"))
+        thread::spawn(move || {
+            assert!(
+                matches!(indexed.find(2), None | Some(2)),
+                "a key that was there all the time was not found"
+            )
+        })
     };
     indexed.index.remove(&WRITER, 1, 1);
     reader.join().unwrap();
@@ -181,8 +215,16 @@ pub fn index_replace() {
     let reader = {
         let indexed = Arc::clone(&indexed);
         thread::spawn(move || {
-            let found = indexed.index.find(1, |value| Some(value == 1 || value == 2)).unwrap().expect("one of them is there");
-            assert_eq!(indexed.facts[found as usize].load(Relaxed), u64::from(found) + 100, "found before it was written");
+            let found = indexed
+                .index
+                .find(1, |value| Some(value == 1 || value == 2))
+                .unwrap()
+                .expect("one of them is there");
+            assert_eq!(
+                indexed.facts[found as usize].load(Relaxed),
+                u64::from(found) + 100,
+                "found before it was written"
+            );
         })
     };
     indexed.facts[2].store(102, Relaxed);
@@ -204,8 +246,8 @@ fn event(number: u64) -> Event {
     }
 }
 
-/// The ring of events is overwritten while it is read: a reader sees whole events under their own numbers, and none that is announced is missing
-/// unless it was overwritten.
+/// The ring of events is overwritten while it is read: a reader sees whole events under their own
+/// numbers, and none that is announced is missing unless it was overwritten.
 pub fn feed() {
     let feed = Arc::new(Feed::new(View::new(1), View::new(1)));
     feed.push(&WRITER, &event(1));
@@ -215,7 +257,11 @@ pub fn feed() {
             let head = feed.head();
             match feed.raw(head) {
                 Some(words) => {
-                    assert_eq!((words[0], words[1], words[4], words[3]), (head, head, head, head), "a mixture of two events");
+                    assert_eq!(
+                        (words[0], words[1], words[4], words[3]),
+                        (head, head, head, head),
+                        "a mixture of two events"
+                    );
                     assert_eq!(words[5], head << 32 | head);
                 }
                 None => assert!(feed.head() >= head),
