@@ -3,8 +3,8 @@
 //!
 //! Start an engine first (`cargo run --release`), then `cargo run --release --example tour`.
 
-use heartline::client::{Beats, ClientError, Query, Registration, Session, Target};
 use heartline::wire::{Beat, State};
+use heartline_client::{Beats, ClientError, Query, Registration, Session, Target};
 use std::time::{Duration, Instant};
 use zerocopy::byteorder::little_endian::{U16, U32};
 

@@ -1,41 +1,14 @@
 //! Time: nanoseconds of the kernel's monotonic clock, which no wall-clock step moves and which
 //! stands still while the machine is suspended.
 
+pub use heartline_wire::time::{NANOS_PER_MS, NANOS_PER_SECOND, Nanos, from_ms};
 use rustix::time::{ClockId, clock_gettime};
-
-/// A reading of `CLOCK_MONOTONIC` in nanoseconds, or a span of it.
-pub type Nanos = u64;
-
-/// Nanoseconds in a millisecond: one tick of the timing wheel.
-pub const NANOS_PER_MS: Nanos = 1_000_000;
-/// Nanoseconds in a second.
-pub const NANOS_PER_SECOND: Nanos = 1_000_000_000;
 
 /// Reads the monotonic clock. Linux answers it in user space (vDSO), without a system call.
 #[inline]
 pub fn now() -> Nanos {
     let time = clock_gettime(ClockId::Monotonic);
     time.tv_sec as u64 * NANOS_PER_SECOND + time.tv_nsec as u64
-}
-
-/// Converts milliseconds to nanoseconds.
-#[inline]
-pub const fn from_ms(ms: u64) -> Nanos {
-    ms * NANOS_PER_MS
-}
-
-/// The kernel's boot id (`/proc/sys/kernel/random/boot_id`), or zeros where it can't be read.
-///
-/// Readings of the monotonic clock mean something only together with the boot they were taken in.
-pub fn boot_id() -> [u8; 16] {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let digits: Vec<u8> =
-        text.bytes().filter_map(|byte| (byte as char).to_digit(16)).map(|d| d as u8).collect();
-    let mut id = [0; 16];
-    for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = pair[0] << 4 | pair[1];
-    }
-    id
 }
 
 #[cfg(test)]
@@ -50,11 +23,5 @@ mod tests {
             assert!(next >= last);
             last = next;
         }
-    }
-
-    #[test]
-    fn boot_id_is_stable_and_not_zero() {
-        assert_eq!(boot_id(), boot_id());
-        assert_ne!(boot_id(), [0; 16]);
     }
 }

@@ -7,9 +7,6 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("heartline runs on Linux only: it is built on recvmmsg, epoll, timerfd and tmpfs");
 
-pub mod balance;
-pub mod cadence;
-pub mod client;
 pub mod clock;
 pub mod config;
 pub mod dataplane;
@@ -18,11 +15,12 @@ pub mod error;
 pub mod exchange;
 pub mod limits;
 pub mod net;
-pub mod region;
 pub mod registrar;
 pub mod snapshot;
 mod sync;
-pub mod wire;
+
+pub use heartline_region as region;
+pub use heartline_wire as wire;
 
 pub use config::{Config, Options};
 pub use engine::Engine;

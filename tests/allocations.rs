@@ -4,8 +4,8 @@ mod common;
 
 use common::*;
 use heartline::Config;
-use heartline::client::{Query, Registration, Target};
 use heartline::wire::*;
+use heartline_client::{Query, Registration, Target};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use zerocopy::byteorder::little_endian::{U16, U32};

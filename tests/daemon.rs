@@ -6,8 +6,8 @@ mod common;
 mod program;
 
 use common::*;
-use heartline::client::{Beats, Query, Session};
 use heartline::wire::*;
+use heartline_client::{Beats, Query, Session};
 use program::*;
 use rustix::process::{Pid, Signal, kill_process};
 use std::process::{Command, Output, Stdio};

@@ -80,7 +80,7 @@ fn frames_of_every_length_and_a_million_at_random() {
     let (engine, mut session) = start(&Config { cores: None, ..config() });
     let lease = session.register(&instance("payments", "a", 86_400_000)).unwrap().lease;
     session.beat(&[beat(lease, 1)]).unwrap();
-    let before = session.describe(heartline::client::Target::Names("payments", "a")).unwrap();
+    let before = session.describe(heartline_client::Target::Names("payments", "a")).unwrap();
     let feed = engine.region().feed().head();
     let start_stats = session.stats().unwrap();
 
@@ -150,7 +150,7 @@ fn frames_of_every_length_and_a_million_at_random() {
         delta(Stat::KernelDrops)
     );
     assert!(delta(Stat::FramesBad) > 500_000, "{} bad ones", delta(Stat::FramesBad));
-    let after = session.describe(heartline::client::Target::Names("payments", "a")).unwrap();
+    let after = session.describe(heartline_client::Target::Names("payments", "a")).unwrap();
     // A loaded machine may make the engine deaf for a moment, and that is an event of its own.
     let kinds = |number| engine.region().feed().raw(number).map(|words| words[2] as u8);
     let others = (feed + 1..=engine.region().feed().head())

@@ -5,8 +5,8 @@ mod common;
 
 use common::*;
 use heartline::Config;
-use heartline::client::{Query, Session, Target};
 use heartline::wire::*;
+use heartline_client::{Query, Session, Target};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 

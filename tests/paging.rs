@@ -5,7 +5,7 @@ mod common;
 
 use common::*;
 use heartline::Config;
-use heartline::client::{Query, Session};
+use heartline_client::{Query, Session};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;

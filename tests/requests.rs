@@ -4,8 +4,8 @@ mod common;
 
 use common::*;
 use heartline::Config;
-use heartline::client::{Beats, ClientError, Query, Registration, Session, Target};
 use heartline::wire::*;
+use heartline_client::{Beats, ClientError, Query, Registration, Session, Target};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

@@ -1,9 +1,9 @@
 //! An engine to measure: one in a process of its own, or one elsewhere.
 
 use crate::machine;
-use heartline::client::{ClientError, Session};
 use heartline::region::Place;
 use heartline::wire::Stat;
+use heartline_client::{ClientError, Session};
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::PathBuf;

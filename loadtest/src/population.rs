@@ -1,10 +1,10 @@
 //! Leases to beat for: registered many at once, beaten in frames at their intended times.
 
 use crate::bed::Bed;
-use heartline::client::Registration;
 use heartline::limits::RECEIVE_BATCH;
 use heartline::net::{Message, ReceiveBatch, Socket};
 use heartline::wire::{Beat, Header, Hello, Kind, Lease, Reply, ReplyBody, Status};
+use heartline_client::Registration;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};

@@ -2,9 +2,9 @@
 //! and datagrams come in, datagrams and outcomes go out. `docs/PROTOCOL.md`, sections 4 and 8, has
 //! the rules that it follows.
 
-use crate::clock::{NANOS_PER_MS, Nanos, from_ms};
-use crate::limits::FRAME_BYTES_MAX;
-use crate::wire::*;
+use heartline_wire::limits::FRAME_BYTES_MAX;
+use heartline_wire::time::{NANOS_PER_MS, Nanos, from_ms};
+use heartline_wire::*;
 use zerocopy::byteorder::little_endian::U16;
 use zerocopy::{FromZeros, IntoBytes};
 

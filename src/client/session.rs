@@ -1,14 +1,12 @@
 //! A blocking session with one engine: one socket, one request at a time, time-outs and retries.
 
 use super::call::{ATTEMPTS, Caller, Failure, Step};
-use crate::clock::{self, Nanos};
-use crate::limits::{BEATS_PER_FRAME_MAX, FRAME_BYTES_MAX};
-use crate::net::map_ip;
-use crate::wire::*;
-use rand::Rng;
+use heartline_wire::limits::{ATTRIBUTES_BYTES_MAX, BEATS_PER_FRAME_MAX, FRAME_BYTES_MAX};
+use heartline_wire::time::Nanos;
+use heartline_wire::*;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -112,7 +110,7 @@ fn encode_attributes(attributes: &[String]) -> Result<Vec<u8>, ClientError> {
         tail.push(length);
         tail.extend_from_slice(attribute.as_bytes());
     }
-    if tail.len() > crate::limits::ATTRIBUTES_BYTES_MAX {
+    if tail.len() > ATTRIBUTES_BYTES_MAX {
         return Err(ClientError::Value("the attributes are longer than 512 bytes together"));
     }
     Ok(tail)
@@ -230,6 +228,8 @@ pub struct Session {
     socket: UdpSocket,
     engine: SocketAddr,
     caller: Caller,
+    /// Times are counted from here.
+    start: Instant,
 }
 
 impl Session {
@@ -246,7 +246,7 @@ impl Session {
     /// Uses a socket that the caller bound.
     pub fn from_socket(socket: UdpSocket, engine: SocketAddr) -> Result<Self, ClientError> {
         socket.connect(engine)?;
-        Ok(Self { socket, engine, caller: Caller::new(rand::rng().next_u64()) })
+        Ok(Self { socket, engine, caller: Caller::new(random()?), start: Instant::now() })
     }
 
     /// Sets the time to the first retry.
@@ -270,7 +270,7 @@ impl Session {
     pub fn register(&mut self, registration: &Registration) -> Result<Grant, ClientError> {
         let (mut body, tail) = registration.encode()?;
         if body.nonce.get() == 0 {
-            body.nonce = U64::new(rand::rng().next_u64() | 1);
+            body.nonce = U64::new(random()? | 1);
         }
         let reply = self.call(Kind::Register, &[body.as_bytes(), &tail])?;
         let ReplyBody::Granted(granted) = accept(reply)? else { return Err(unexpected()) };
@@ -467,7 +467,7 @@ impl Session {
         self.caller.begin(kind, count, flags, parts);
         let mut frame = [0; FRAME_BYTES_MAX];
         loop {
-            match self.caller.step(clock::now()) {
+            match self.caller.step(self.now()) {
                 Step::Send(frame) => match self.socket.send(frame) {
                     // The engine is not there (yet): an ICMP message to an earlier attempt.
                     Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
@@ -475,7 +475,7 @@ impl Session {
                 },
                 Step::Wait(until) => {
                     if let Some(length) = self.receive(until, &mut frame)? {
-                        self.caller.receive(clock::now(), &frame[..length]);
+                        self.caller.receive(self.now(), &frame[..length]);
                     }
                 }
                 Step::Answered => return Ok(self.caller.reply()),
@@ -487,13 +487,17 @@ impl Session {
         }
     }
 
+    fn now(&self) -> Nanos {
+        self.start.elapsed().as_nanos() as Nanos
+    }
+
     /// Waits for a datagram. `None`: none came, but perhaps a signal or an ICMP message did.
     fn receive(
         &mut self,
         until: Nanos,
         frame: &mut [u8; FRAME_BYTES_MAX],
     ) -> Result<Option<usize>, ClientError> {
-        let left = Duration::from_nanos(until.saturating_sub(clock::now()));
+        let left = Duration::from_nanos(until.saturating_sub(self.now()));
         if left.is_zero() {
             return Ok(None);
         }
@@ -526,6 +530,10 @@ fn accept(reply: Reply<'_>) -> Result<ReplyBody<'_>, ClientError> {
     } else {
         Err(ClientError::Refused { status: reply.status, field: reply.header.count.get() })
     }
+}
+
+fn random() -> Result<u64, ClientError> {
+    getrandom::u64().map_err(|error| ClientError::Io(error.into()))
 }
 
 fn check_beats(beats: &[Beat]) -> Result<(), ClientError> {

@@ -1,13 +1,13 @@
 //! Discover: the endpoints of a service, filtered and chosen under its sequence lock.
 
 use super::{Dataplane, refuse_field};
-use crate::balance::{self, Members, Picks, mix};
 use crate::clock::{NANOS_PER_MS, Nanos};
 use crate::exchange::{Replies, Requester};
 use crate::limits::{
     ATTRIBUTES_BYTES_MAX, CAPACITY_MAX, DISCOVER_RETRIES, ENDPOINTS_PER_FRAME_MAX,
 };
 use crate::region::{DirectoryEntry, HeartLine, Region, ServiceMeta};
+use crate::wire::balance::{self, Members, Picks, mix};
 use crate::wire::{
     Declared, Discover, DiscoverHead, Endpoint, Filter, Header, Kind, State, Status, Strategy,
     has_tag, header_flags,

@@ -12,7 +12,6 @@ mod queries;
 
 pub use cookie::Cookies;
 
-use crate::cadence::Cadence;
 use crate::clock::Nanos;
 use crate::exchange::{Attributes, Command, Peer, Replies, Requester};
 use crate::limits::{
@@ -20,6 +19,7 @@ use crate::limits::{
     TTL_MS_MAX, TTL_MS_MIN,
 };
 use crate::region::{Applied, Region, prefetch};
+use crate::wire::Cadence;
 use crate::wire::{
     Ack, Beat, Declared, Header, Kind, Lease, Nak, NakHead, Register, Request, Status, Update,
     check_attributes, header_flags, update_fields,

@@ -10,12 +10,12 @@ use crate::limits::{
     TTL_MS_MIN,
 };
 use crate::region::Disturbed;
-use crate::sync::spin_loop;
 use crate::wire::{
     Describe, Description, Header, Kind, ServiceEntry, Services, ServicesHead, Status, Welcome,
     header_flags, service_id,
 };
 use smallvec::SmallVec;
+use std::hint::spin_loop;
 use std::mem::offset_of;
 use zerocopy::IntoBytes;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};

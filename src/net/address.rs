@@ -1,7 +1,7 @@
 //! Socket addresses as the kernel writes them, read and written without unsafe code.
 
 use crate::exchange::Peer;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
 /// Room for a `sockaddr_in` (16 bytes) or a `sockaddr_in6` (28 bytes).
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,14 +16,6 @@ const _: () = {
     assert!(std::mem::offset_of!(libc::sockaddr_in6, sin6_addr) == 8);
     assert!(std::mem::offset_of!(libc::sockaddr_in6, sin6_scope_id) == 24);
 };
-
-/// An address as IPv6; IPv4 is mapped (RFC 4291, section 2.5.5.2).
-pub fn map_ip(ip: IpAddr) -> [u8; 16] {
-    match ip {
-        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
-        IpAddr::V6(ip) => ip.octets(),
-    }
-}
 
 /// The IPv4 address in a mapped one.
 pub(super) fn unmap(ip: &[u8; 16]) -> Option<[u8; 4]> {

@@ -9,7 +9,6 @@ mod receive;
 mod send;
 mod socket;
 
-pub use address::map_ip;
 pub use inherited::{Inherited, STORE_NAME, close_strays, inherited, loops_possible};
 pub use receive::{Message, ReceiveBatch};
 pub use send::{SendBatch, Sent};

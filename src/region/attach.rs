@@ -5,10 +5,10 @@
 //! the tables is distrusted by whoever reads it, as in any shared memory: numbers are bounds, not
 //! promises.
 
+use super::boot::boot_id;
 use super::layout::{FORMAT, Geometry, MAGIC};
 use super::mapping::{Mapping, Mismatch, RegionError, fresh};
 use super::{Region, Writer};
-use crate::clock;
 use crate::limits::{ATTRIBUTES_BYTES_MAX, CAPACITY_MAX, CAPACITY_MIN};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -124,7 +124,7 @@ fn check(header: &[u8; HEADER]) -> Result<(Geometry, u64), Mismatch> {
         return Err(Mismatch::Unfinished);
     }
     let boot = u128::from(long(40)) << 64 | u128::from(long(48));
-    if boot.to_be_bytes() != clock::boot_id() {
+    if boot.to_be_bytes() != boot_id() {
         return Err(Mismatch::Boot);
     }
     let (capacity, attributes_bytes) = (short(24), short(36) as usize);

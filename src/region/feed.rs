@@ -2,8 +2,8 @@
 
 use super::Writer;
 use super::view::{Shared, View};
-use crate::clock::Nanos;
 use crate::sync::{AtomicU64, IS_MEMORY, fence};
+use crate::wire::time::Nanos;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 /// What happened.

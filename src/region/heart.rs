@@ -12,9 +12,9 @@
 
 use super::Writer;
 use super::view::Shared;
-use crate::clock::{Nanos, from_ms};
 use crate::limits::{TTL_MS_MAX, TTL_MS_MIN};
 use crate::sync::{AtomicU64, IS_MEMORY};
+use crate::wire::time::{Nanos, from_ms};
 use crate::wire::{Beat, Declared, Lease, Status};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use zerocopy::byteorder::little_endian::{U32, U64};

@@ -341,6 +341,6 @@ fn fresh_file(path: &Path, name: &str) -> io::Result<File> {
 }
 
 /// Whether a directory is on tmpfs.
-pub(crate) fn is_tmpfs(directory: &Path) -> io::Result<bool> {
+pub fn is_tmpfs(directory: &Path) -> io::Result<bool> {
     Ok(statfs(directory)?.f_type as u64 == TMPFS_MAGIC)
 }

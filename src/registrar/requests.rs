@@ -2,10 +2,10 @@
 
 use super::tables::{Change, TablesFull, Total, What};
 use super::{Registrar, limbo_floor, wheel};
-use crate::cadence::Cadence;
 use crate::clock::{Nanos, from_ms};
 use crate::exchange::{Replies, Requester};
 use crate::region::{Cause, EventKind, HeartState, Record};
+use crate::wire::Cadence;
 use crate::wire::{
     Changed, Declared, Endpoint, Granted, Header, Kind, Lease, Register, State, Status, Update,
     service_id, update_fields,

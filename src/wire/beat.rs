@@ -19,33 +19,6 @@ pub struct Beat {
     pub flags: U16,
 }
 
-/// What an instance says of itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Declared {
-    /// Takes requests.
-    #[default]
-    Serving = 0,
-    /// Finishes what it has, wants nothing new.
-    Draining = 1,
-    /// Out of service on purpose.
-    Maintenance = 2,
-    /// Says good-bye: the lease ends.
-    Leaving = 3,
-}
-
-impl Declared {
-    /// From the two lowest bits.
-    pub const fn from_bits(bits: u64) -> Self {
-        match bits & 3 {
-            0 => Self::Serving,
-            1 => Self::Draining,
-            2 => Self::Maintenance,
-            _ => Self::Leaving,
-        }
-    }
-}
-
 impl Beat {
     /// Bits of [`Beat::flags`] that have a meaning.
     pub const FLAGS: u16 = 3;
@@ -120,7 +93,7 @@ const _: () = {
 mod tests {
     use super::*;
     use crate::limits::BEATS_PER_FRAME_MAX;
-    use crate::wire::{Header, Kind, Reject, Request};
+    use crate::{Header, Kind, Reject, Request};
 
     fn beat() -> Beat {
         let lease = Lease {

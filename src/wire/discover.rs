@@ -1,7 +1,8 @@
 //! Discovery: which endpoints of a service, chosen how.
 
-use super::{Label, State, Version};
+use crate::address::unmap_ip;
 use crate::limits::{DISCOVER_REPLY_BYTES, ENDPOINT_BYTES};
+use crate::{Declared, Label, State, Version};
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -96,7 +97,7 @@ impl Filter {
 
 /// Bits of [`Endpoint::flags`].
 pub mod endpoint_flags {
-    /// Bits 0 and 1: what the instance says of itself ([`crate::wire::Declared`]).
+    /// Bits 0 and 1: what the instance says of itself ([`Declared`]).
     pub const DECLARED: u8 = 3;
     /// Its deadline has passed, and a hold keeps it from being declared down.
     pub const HELD: u8 = 4;
@@ -140,10 +141,7 @@ impl Endpoint {
 
     /// Address and port; an IPv4 address is given as one.
     pub fn socket_addr(&self) -> std::net::SocketAddr {
-        std::net::SocketAddr::new(
-            std::net::Ipv6Addr::from(self.address).to_canonical(),
-            self.port.get(),
-        )
+        std::net::SocketAddr::new(unmap_ip(self.address), self.port.get())
     }
 
     /// Whether a hold keeps it from being declared down.
@@ -152,8 +150,8 @@ impl Endpoint {
     }
 
     /// What the instance says of itself.
-    pub fn declared(&self) -> super::Declared {
-        super::Declared::from_bits(u64::from(self.flags))
+    pub fn declared(&self) -> Declared {
+        Declared::from_bits(u64::from(self.flags))
     }
 }
 

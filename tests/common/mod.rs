@@ -1,10 +1,10 @@
 //! A real engine on loopback, in scratch memory.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use heartline::client::{Registration, Session};
 use heartline::region::Place;
 use heartline::wire::{Beat, Lease};
 use heartline::{Config, Engine};
+use heartline_client::{Registration, Session};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};

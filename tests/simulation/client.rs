@@ -3,10 +3,10 @@
 
 use crate::plan::ClientPlan;
 use crate::world::{Happening, World};
-use heartline::client::{Caller, Failure, Registration, Step};
 use heartline::clock::{Nanos, from_ms};
 use heartline::exchange::Peer;
 use heartline::wire::*;
+use heartline_client::{Caller, Failure, Registration, Step};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use std::net::SocketAddr;

@@ -3,11 +3,11 @@
 use crate::common::*;
 use crate::program::{Daemon, Scratch, StopOnDrop, command, lasting_address};
 use crate::{honoured, is_root, kill, next_generation, stat, times};
-use heartline::client::Session;
 use heartline::limits::ATTRIBUTES_BYTES_MAX;
 use heartline::region::{HeartLine, Region};
 use heartline::snapshot::Reader;
 use heartline::wire::{Header, Kind, Lease, Stat};
+use heartline_client::Session;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::{Pid, Signal, kill_process};

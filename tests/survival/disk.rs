@@ -3,8 +3,8 @@
 use crate::common::*;
 use crate::program::{Daemon, PROGRAM, Scratch, command};
 use crate::{honoured, is_root, kill, next_generation, stat, times};
-use heartline::client::{Query, Session};
 use heartline::wire::{Lease, Stat};
+use heartline_client::{Query, Session};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use std::fs::File;

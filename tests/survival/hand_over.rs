@@ -3,8 +3,8 @@
 use crate::common::*;
 use crate::program::{Daemon, PROGRAM, Scratch, StopOnDrop, command, lasting_address};
 use crate::{honoured, kill, next_generation, stat, times};
-use heartline::client::Session;
 use heartline::wire::{Header, Kind, Lease, Stat, header_flags};
+use heartline_client::Session;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::{Pid, Signal, kill_process};

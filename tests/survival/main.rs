@@ -16,8 +16,8 @@ mod manager;
 #[path = "../common/daemon.rs"]
 mod program;
 
-use heartline::client::{Beats, Session};
 use heartline::wire::{Lease, Stat};
+use heartline_client::{Beats, Session};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 

@@ -3,10 +3,10 @@
 use crate::common::*;
 use crate::program::{Daemon, PROGRAM, Scratch, command, lasting_address};
 use crate::{is_root, next_generation, stat};
-use heartline::client::{ClientError, Session};
 use heartline::net::Inherited;
 use heartline::wire::{Lease, Stat, Status};
 use heartline::{Config, Engine};
+use heartline_client::{ClientError, Session};
 use rustix::process::Signal;
 use rustix::thread::{Uid, set_thread_res_uid};
 use std::fs::File;

@@ -1,8 +1,8 @@
 //! The instances: their leases, their beats, and which of them are dead.
 
-use heartline::client::Registration;
 use heartline::clock::Nanos;
 use heartline::wire::{Beat, Header, Kind, Lease};
+use heartline_client::Registration;
 use std::time::Duration;
 use zerocopy::byteorder::little_endian::{U16, U32};
 use zerocopy::{FromZeros, IntoBytes};

@@ -10,9 +10,9 @@
     reason = "the tests use a part of what the files of the engine offer"
 )]
 
-pub use heartline::{cadence, clock, exchange, limits, wire};
+pub use heartline::{clock, exchange, limits, wire};
 
-#[path = "../../../src/region/mod.rs"]
+#[path = "../../../src/region/lib.rs"]
 pub mod region;
 #[path = "../../../src/registrar/mod.rs"]
 pub mod registrar;

@@ -8,13 +8,17 @@
 //! Invariant: only the holder of the [`Writer`] changes anything but the loops' words of the heart
 //! lines.
 
+#![warn(missing_docs)]
+
 mod attach;
+mod boot;
 mod directory;
 mod endpoint;
 mod feed;
 mod heart;
 mod index;
 mod layout;
+pub mod limits;
 mod lists;
 mod mapping;
 #[cfg(test)]
@@ -22,8 +26,10 @@ mod models;
 mod record;
 mod redo;
 mod seqlock;
+mod sync;
 mod view;
 
+pub use boot::boot_id;
 pub use directory::{DirectoryEntry, ServiceMeta};
 pub use endpoint::EndpointLine;
 pub use feed::{Cause, Event, EventKind, Feed};
@@ -31,15 +37,14 @@ pub use heart::{Applied, HeartLine, HeartState, LastBeat, RestoredLine, prefetch
 pub use index::{Disturbed, HashIndex, IndexFull};
 pub use layout::Geometry;
 pub use lists::{ListAllocator, ListRef};
-pub(crate) use mapping::is_tmpfs;
-pub use mapping::{Mismatch, Place, RegionError};
+pub use mapping::{Mismatch, Place, RegionError, is_tmpfs};
 pub use record::{Record, Records};
 pub use redo::{MemberAfter, PendingStep};
 pub use seqlock::Sequence;
 
-use crate::clock;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64};
 use crate::wire::Name;
+use heartline_wire as wire;
 use layout::{HeartHeader, PublicHeader};
 use mapping::Mapping;
 use siphasher::sip::SipHasher13;
@@ -171,7 +176,7 @@ impl Region {
     /// Fills in both headers; the word that says "ready" comes last, with release ordering, so that
     /// who reads it sees the rest.
     fn publish(&self, epoch: u64) {
-        let boot = clock::boot_id();
+        let boot = boot_id();
         let header = &self.header[0];
         header.common.fill(&self.geometry, boot, epoch);
         header.key[0].store(self.key.0, Relaxed);

@@ -1,7 +1,7 @@
 //! When clients should beat: the interval and the phase that the engine asks for.
 
-use crate::clock::{NANOS_PER_SECOND, Nanos};
 use crate::limits::{BEATS_PER_TTL, INTERVAL_US_MAX};
+use crate::time::{NANOS_PER_SECOND, Nanos};
 
 /// When to beat, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ const _: () = assert!(INTERVAL_US_MAX == 3600 * (NANOS_PER_SECOND / 1000));
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::from_ms;
+    use crate::time::from_ms;
 
     #[test]
     fn many_leases_are_spread_evenly() {

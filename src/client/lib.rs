@@ -1,6 +1,8 @@
 //! The client's side: requests with their retries, and a small blocking session that drives them
 //! over a socket.
 
+#![warn(missing_docs)]
+
 mod call;
 mod session;
 

@@ -1,0 +1,52 @@
+//! The state of an instance: as the engine sees it, and as the instance declares it.
+
+/// The state of an instance as the engine sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// Beating.
+    Up = 1,
+    /// Silent for two thirds of its TTL; still answered, marked.
+    Suspect = 2,
+    /// Proved silent for its TTL; not answered; a beat with the same lease revives it.
+    Down = 3,
+}
+
+impl State {
+    /// The state with this number.
+    pub fn from_u8(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::Up,
+            2 => Self::Suspect,
+            3 => Self::Down,
+            _ => return None,
+        })
+    }
+}
+
+/// What an instance says of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Declared {
+    /// Takes requests.
+    #[default]
+    Serving = 0,
+    /// Finishes what it has, wants nothing new.
+    Draining = 1,
+    /// Out of service on purpose.
+    Maintenance = 2,
+    /// Says good-bye: the lease ends.
+    Leaving = 3,
+}
+
+impl Declared {
+    /// From the two lowest bits.
+    pub const fn from_bits(bits: u64) -> Self {
+        match bits & 3 {
+            0 => Self::Serving,
+            1 => Self::Draining,
+            2 => Self::Maintenance,
+            _ => Self::Leaving,
+        }
+    }
+}
