@@ -147,7 +147,7 @@ impl Engine {
             None
         };
         if let Some(threads) = &self.threads {
-            threads.shared.leave();
+            threads.shared.stop(true);
         }
         let writer = self
             .threads

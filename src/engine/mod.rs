@@ -4,13 +4,14 @@
 //! another.
 
 mod channel;
-mod doze;
+#[doc(hidden)]
+pub mod duty;
 mod event_loop;
 mod hand_over;
 mod memory;
-mod port;
 mod registrar_thread;
-mod rendezvous;
+#[doc(hidden)]
+pub mod rendezvous;
 mod shared;
 mod snapshot_thread;
 mod threads;
@@ -289,7 +290,7 @@ impl Engine {
     /// Asks the engine to stop: what has arrived is handled, then its threads end.
     pub fn stop(&self) {
         if let Some(threads) = &self.threads {
-            threads.shared.stop();
+            threads.shared.stop(false);
         }
     }
 

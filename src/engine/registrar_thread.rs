@@ -1,6 +1,6 @@
-//! The thread around the registrar: commands in, observations in, replies out, sleep until
-//! something is due.
+//! The registrar on its thread: does the steps that its [`RegistrarDuty`] decides.
 
+use super::duty::{RegistrarDuty, RegistrarStep};
 use super::shared::Shared;
 use super::snapshot_thread::SnapshotStatus;
 use crate::clock::{self, Nanos};
@@ -8,14 +8,14 @@ use crate::exchange::{Command, Replies, Requester};
 use crate::limits::COMMANDS_PER_STEP;
 use crate::net::{SendBatch, Sent};
 use crate::region::Region;
-use crate::registrar::{Counts, Next, Observed, Registrar};
+use crate::registrar::{Counts, Registrar};
 use crate::wire::{Header, Kind, STATS, Stat, Status};
 use rand::{Rng, rngs::StdRng};
 use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::Relaxed;
 use zerocopy::IntoBytes;
 use zerocopy::byteorder::little_endian::U64;
 
@@ -29,6 +29,8 @@ pub(super) struct RegistrarThread {
     pub(super) random: StdRng,
     pub(super) replies: Replies,
     pub(super) send: SendBatch,
+    pub(super) sent: Sent,
+    pub(super) duty: RegistrarDuty,
     pub(super) epoch: u64,
     pub(super) started: Nanos,
     /// When the CPU time was last read, and what it was.
@@ -40,46 +42,36 @@ impl RegistrarThread {
     /// Runs until every loop has ended and every command is done.
     pub(super) fn run(mut self, mut registrar: Registrar) -> Registrar {
         let shared = Arc::clone(&self.shared);
+        let signals = &shared.signals;
         let mut events = mio::Events::with_capacity(4);
-        let mut sent = Sent::default();
-        // Drops as the kernel last told, for each socket; 32 bits that wrap.
-        let sockets = shared.sockets.iter().flat_map(|group| group.iter());
-        // What was dropped under a former engine is no news.
-        let mut drops: Vec<(u32, u64)> =
-            sockets.map(|socket| (socket.drops_at_start(), 0)).collect();
         let mut armed = None;
         loop {
-            let ended = shared.ended.load(SeqCst) as usize == shared.loops.len();
-            let commands = self.commands(&mut registrar, &mut sent, &mut drops);
-            if let Some((quota, deny)) = shared.take_settings() {
-                registrar.reconfigure(quota, deny);
+            match self.duty.next(clock::now(), signals, &shared.commands, &registrar) {
+                RegistrarStep::Commands => {
+                    let commands = self.commands(&mut registrar);
+                    self.duty.commanded(commands);
+                    if let Some((quota, deny)) = shared.take_settings() {
+                        registrar.reconfigure(quota, deny);
+                    }
+                }
+                RegistrarStep::ReadDrops => self.read_drops(),
+                RegistrarStep::Look => {
+                    let observed = self.duty.observe(clock::now(), signals);
+                    self.duty.looked(registrar.tick(&observed));
+                    shared.registrar_lives();
+                }
+                RegistrarStep::WantDrain(time) => shared.want_drain(time),
+                RegistrarStep::Sleep(wake_at) => {
+                    self.sleep(&mut events, wake_at, &mut armed);
+                    self.duty.woken(signals);
+                }
+                RegistrarStep::Stop => return registrar,
             }
-            let observed = self.observe(&registrar, &mut drops);
-            let next = registrar.tick(&observed);
-            shared.registrar_lives();
-            shared.want_drain(next.drain.unwrap_or(0));
-            if ended && commands == 0 && shared.commands.is_empty() {
-                return registrar;
-            }
-            if commands == COMMANDS_PER_STEP || next.wake_at.is_some_and(|at| at <= clock::now()) {
-                continue;
-            }
-            shared.rendezvous.registrar_sleeps();
-            if self.has_work(&next) || shared.ended.load(SeqCst) as usize == shared.loops.len() {
-                shared.rendezvous.registrar_wakes();
-                continue;
-            }
-            self.sleep(&mut events, next.wake_at, &mut armed);
         }
     }
 
-    /// Takes a group of commands and sends what they answer.
-    fn commands(
-        &mut self,
-        registrar: &mut Registrar,
-        sent: &mut Sent,
-        drops: &mut [(u32, u64)],
-    ) -> usize {
+    /// Takes a group of commands and sends what they answer. How many there were.
+    fn commands(&mut self, registrar: &mut Registrar) -> usize {
         let mut count = 0;
         while count < COMMANDS_PER_STEP
             && let Some(command) = self.shared.commands.pop()
@@ -87,49 +79,26 @@ impl RegistrarThread {
             count += 1;
             let now = clock::now();
             if let Command::Stats { from } = &command {
-                self.read_drops(drops);
-                let known = drops.iter().map(|&(_, total)| total).sum();
-                self.stats(now, from, registrar.counts(), sent, known);
+                self.read_drops();
+                self.stats(now, from, registrar.counts());
             } else {
                 let random = &mut self.random;
                 registrar.handle(now, &command, &mut || random.next_u64(), &mut self.replies);
             }
         }
         if !self.replies.is_empty() {
-            self.send.send(&mut self.replies, &self.shared.sockets[0], sent);
+            self.send.send(&mut self.replies, &self.shared.sockets[0], &mut self.sent);
         }
         count
     }
 
-    /// What the engine knows of its hearing: drain times first, drop counts after, so that every
-    /// drop before the drain is in the counts.
-    fn observe(&mut self, registrar: &Registrar, drops: &mut [(u32, u64)]) -> Observed {
-        let drained = self.shared.rendezvous.drained();
-        let known: u64 = drops.iter().map(|&(_, total)| total).sum();
-        if registrar.is_judging() || self.shared.drops_seen() > known {
-            self.read_drops(drops);
-        }
-        Observed {
-            now: clock::now(),
-            drained,
-            drops: drops.iter().map(|&(_, total)| total).sum(),
-            stall: self.shared.take_stall(),
-        }
-    }
-
-    fn read_drops(&self, drops: &mut [(u32, u64)]) {
+    fn read_drops(&mut self) {
         let sockets = self.shared.sockets.iter().flat_map(|group| group.iter());
-        for (socket, (raw, total)) in sockets.zip(drops) {
-            if let Ok(now) = socket.drops() {
-                *total += u64::from(now.wrapping_sub(*raw));
-                *raw = now;
+        for (number, socket) in sockets.enumerate() {
+            if let Ok(raw) = socket.drops() {
+                self.duty.note_drops(number, raw);
             }
         }
-    }
-
-    fn has_work(&self, next: &Next) -> bool {
-        !self.shared.commands.is_empty()
-            || next.drain.is_some_and(|drain| self.shared.rendezvous.drained() >= drain)
     }
 
     fn sleep(
@@ -153,7 +122,6 @@ impl RegistrarThread {
         }
         // An interrupted poll is a wake-up like any other.
         let _ = self.poll.poll(events, None);
-        self.shared.rendezvous.registrar_wakes();
         let mut byte = [0; 8];
         while self.wake.recv(&mut byte).is_ok() {}
         if wake_at.is_some_and(|at| clock::now() >= at) {
@@ -161,7 +129,9 @@ impl RegistrarThread {
         }
     }
 
-    fn stats(&mut self, now: Nanos, from: &Requester, counts: &Counts, own: &Sent, drops: u64) {
+    fn stats(&mut self, now: Nanos, from: &Requester, counts: &Counts) {
+        let own = self.sent;
+        let drops = self.duty.drops();
         let (tally, sent) = self.shared.totals();
         let (snapshot, snapshot_age_ms, snapshot_failures) = self.snapshot.read(now);
         let hold = self.region.hold().expect("nobody disturbs the writer");
@@ -191,7 +161,7 @@ impl RegistrarThread {
         set(Stat::BytesSent, sent.bytes + own.bytes);
         set(Stat::RepliesDropped, sent.dropped + own.dropped);
         set(Stat::NaksSuppressed, tally.naks_suppressed);
-        set(Stat::KernelDrops, drops.max(self.shared.drops_seen()));
+        set(Stat::KernelDrops, drops.max(self.shared.signals.hearing.drops()));
         set(Stat::Registered, counts.registered);
         set(Stat::Downs, counts.downs);
         set(Stat::Revived, counts.revived);

@@ -24,45 +24,48 @@ struct Signal {
 
 /// Shared by the loops and the registrar thread.
 #[derive(Debug, Default)]
-pub(super) struct Rendezvous {
+pub struct Rendezvous {
     loops: Box<[CachePadded<Signal>]>,
     /// The registrar waits until every loop has drained after this time; 0 when it does not wait.
     drain_wanted: CachePadded<AtomicU64>,
     /// When it counted what waits at their sockets, after the time of the drain.
     counted: AtomicU64,
     registrar_sleeping: CachePadded<AtomicBool>,
-    stop: AtomicBool,
+    /// Whether the engine stops, and how: [`RUN`], [`EMPTY`] or [`LEAVE`].
+    stop: AtomicU64,
+    /// Loops that have ended.
+    ended: AtomicU64,
 }
 
 impl Rendezvous {
     /// For this many loops.
-    pub(super) fn new(loops: usize) -> Self {
+    pub fn new(loops: usize) -> Self {
         Self { loops: (0..loops).map(|_| CachePadded::default()).collect(), ..Self::default() }
     }
 
     /// A loop has applied whatever had arrived before this time.
-    pub(super) fn publish_drained(&self, number: usize, at: Nanos) {
+    pub fn publish_drained(&self, number: usize, at: Nanos) {
         // Release: pairs with the acquire load in `drained`; the beats applied before are visible
         // to who sees this time.
         self.loops[number].drained.store(at, Release);
     }
 
     /// The time before which every loop has drained its sockets.
-    pub(super) fn drained(&self) -> Nanos {
+    pub fn drained(&self) -> Nanos {
         // Acquire: pairs with the release store in `publish_drained`.
         self.loops.iter().map(|signal| signal.drained.load(Acquire)).min().unwrap_or(0)
     }
 
     /// The drain that the registrar waits for; 0 for none.
     #[inline]
-    pub(super) fn drain_wanted(&self) -> Nanos {
+    pub fn drain_wanted(&self) -> Nanos {
         // Acquire: pairs with the release store in `want_drain`.
         self.drain_wanted.load(Acquire)
     }
 
     /// A time, not before that of a drain that the loop has seen to be wanted, and how many
     /// messages waited then or later at any one of its sockets at most.
-    pub(super) fn waiting(&self, number: usize) -> (Nanos, u64) {
+    pub fn waiting(&self, number: usize) -> (Nanos, u64) {
         // Acquire: pairs with the release store in `want_drain`. A later number with an earlier
         // time is as true.
         let counted = self.counted.load(Acquire);
@@ -72,7 +75,7 @@ impl Rendezvous {
     /// The registrar asks every loop to drain after `time`. `counted` tells a time that is not
     /// before that one, `waiting` how many messages wait after that at any one socket of a loop at
     /// most, and `wake` wakes those that sleep.
-    pub(super) fn want_drain(
+    pub fn want_drain(
         &self,
         time: Nanos,
         counted: impl FnOnce() -> Nanos,
@@ -107,13 +110,14 @@ impl Rendezvous {
     }
 
     /// A loop is about to sleep. `false`: there is a drain to do first, or the engine stops.
-    pub(super) fn may_sleep(&self, number: usize) -> bool {
+    pub fn may_sleep(&self, number: usize) -> bool {
         let signal = &self.loops[number];
         signal.sleeping.store(true, Relaxed);
         // The announcement, and the drain time published before, above; the wishes below. Pairs
         // with the fences in `want_drain`, `registrar_sleeps` and `stop`.
         fence(SeqCst);
-        let may = self.drain_wanted() <= signal.drained.load(Relaxed) && !self.stop.load(Relaxed);
+        let may =
+            self.drain_wanted() <= signal.drained.load(Relaxed) && self.stop.load(Relaxed) == RUN;
         if !may {
             signal.sleeping.store(false, Relaxed);
         }
@@ -121,28 +125,28 @@ impl Rendezvous {
     }
 
     /// The loop does not sleep any more.
-    pub(super) fn woke_up(&self, number: usize) {
+    pub fn woke_up(&self, number: usize) {
         self.loops[number].sleeping.store(false, Relaxed);
     }
 
     /// The drain that is wanted, if it is complete and was not `reported` yet: then the registrar
     /// must be woken. To be asked after [`Self::may_sleep`] once more: before it, a drain and a
     /// wish can miss one another.
-    pub(super) fn drain_to_report(&self, reported: Nanos) -> Option<Nanos> {
+    pub fn drain_to_report(&self, reported: Nanos) -> Option<Nanos> {
         let wanted = self.drain_wanted();
         (wanted != reported && wanted != 0 && self.drained() >= wanted).then_some(wanted)
     }
 
     /// Whether the registrar sleeps, and the caller is the one to wake it. To be asked after the
     /// work for it was made.
-    pub(super) fn must_wake_registrar(&self) -> bool {
+    pub fn must_wake_registrar(&self) -> bool {
         // The work above, the sleeper below; pairs with the fence in `registrar_sleeps`.
         fence(SeqCst);
         self.registrar_sleeping.load(Relaxed) && self.registrar_sleeping.swap(false, Relaxed)
     }
 
     /// The registrar is about to sleep; it must look for work once more after this.
-    pub(super) fn registrar_sleeps(&self) {
+    pub fn registrar_sleeps(&self) {
         self.registrar_sleeping.store(true, Relaxed);
         // The announcement, and the drain wanted before, above; the work below. Pairs with the
         // fences in `must_wake_registrar` and `may_sleep`.
@@ -150,20 +154,42 @@ impl Rendezvous {
     }
 
     /// The registrar does not sleep any more.
-    pub(super) fn registrar_wakes(&self) {
+    pub fn registrar_wakes(&self) {
         self.registrar_sleeping.store(false, Relaxed);
     }
 
-    /// Tells every thread to end; `wake` wakes a loop, and is called for each.
-    pub(super) fn stop(&self, wake: impl FnMut(usize)) {
-        self.stop.store(true, Relaxed);
+    /// Tells every thread to end; `wake` wakes a loop, and is called for each. `leave`: loops leave
+    /// what waits at their sockets to a successor.
+    pub fn stop(&self, leave: bool, wake: impl FnMut(usize)) {
+        self.stop.store(if leave { LEAVE } else { EMPTY }, Relaxed);
         // The wish above, the sleepers below; pairs with the fence in `may_sleep`.
         fence(SeqCst);
         (0..self.loops.len()).for_each(wake);
     }
 
-    /// Whether the engine stops.
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stop.load(Relaxed)
+    /// Whether the engine stops; and if so, whether loops leave what waits at their sockets.
+    pub fn stopping(&self) -> Option<bool> {
+        match self.stop.load(Relaxed) {
+            RUN => None,
+            stop => Some(stop == LEAVE),
+        }
+    }
+
+    /// A loop has ended: it makes no more commands.
+    pub fn loop_ended(&self) {
+        // Release: pairs with the acquire load in `have_loops_ended`; the commands of the loop are
+        // in the queue.
+        self.ended.fetch_add(1, Release);
+    }
+
+    /// Whether all loops have ended.
+    pub fn have_loops_ended(&self) -> bool {
+        // Acquire: pairs with the release in `loop_ended`.
+        self.ended.load(Acquire) == self.loops.len() as u64
     }
 }
+
+/// Values of the word `stop`.
+const RUN: u64 = 0;
+const EMPTY: u64 = 1;
+const LEAVE: u64 = 2;

@@ -1,10 +1,10 @@
-//! What the threads of one engine share beside the region: the rendezvous, sockets, the command
-//! queue, and counters.
+//! What the threads of one engine share beside the region: signals, sockets, the command queue,
+//! and counters.
 //!
 //! Each loop has a line of counters of its own that only it writes.
 
 use super::SocketTable;
-use super::rendezvous::Rendezvous;
+use super::duty::Signals;
 use crate::clock::{self, Nanos};
 use crate::dataplane::Tally;
 use crate::exchange::Command;
@@ -18,13 +18,9 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What one loop tells the others.
+/// Counters of one loop, which only it writes.
 #[derive(Debug, Default)]
 pub(super) struct LoopStatus {
-    /// Longest time it stood still since the registrar last took it.
-    stall: AtomicU64,
-    /// Datagrams dropped at its sockets, as far as received ones told.
-    drops: AtomicU64,
     tally: [AtomicU64; 7],
     sent: [AtomicU64; 3],
     /// Kernel thread id, for CPU accounting.
@@ -32,14 +28,6 @@ pub(super) struct LoopStatus {
 }
 
 impl LoopStatus {
-    pub(super) fn note_stall(&self, length: Nanos) {
-        self.stall.fetch_max(length, Relaxed);
-    }
-
-    pub(super) fn publish_drops(&self, drops: u64) {
-        self.drops.store(drops, Relaxed);
-    }
-
     pub(super) fn publish_counters(&self, tally: &Tally, sent: &Sent) {
         let values = [
             tally.datagrams,
@@ -67,17 +55,13 @@ pub(super) struct Shared {
     pub(super) sockets: Arc<SocketTable>,
     pub(super) commands: Arc<ArrayQueue<Command>>,
     pub(super) wakers: Box<[mio::Waker]>,
-    pub(super) rendezvous: Rendezvous,
-    /// Loops that have ended.
-    pub(super) ended: AtomicU32,
+    pub(super) signals: Signals,
     registrar_wake: UnixDatagram,
     /// Settings that the registrar takes over at its next look.
     settings: Mutex<Option<(u32, DenyList)>>,
     settings_changed: AtomicBool,
     /// Set by the registrar with each look.
     alive: AtomicBool,
-    /// Loops that stop leave what waits at their sockets.
-    leave_queues: AtomicBool,
     pub(super) registrar_tid: AtomicU32,
     /// Bytes allocated for tables and buffers.
     pub(super) memory_bytes: AtomicU64,
@@ -91,30 +75,18 @@ impl Shared {
         registrar_wake: UnixDatagram,
     ) -> Self {
         Self {
-            rendezvous: Rendezvous::new(sockets.len()),
+            signals: Signals::new(sockets.len()),
             loops: sockets.iter().map(|_| CachePadded::default()).collect(),
             sockets,
             commands,
             wakers,
-            ended: AtomicU32::new(0),
             registrar_wake,
             settings: Mutex::new(None),
             settings_changed: AtomicBool::new(false),
             alive: AtomicBool::new(true),
-            leave_queues: AtomicBool::new(false),
             registrar_tid: AtomicU32::new(0),
             memory_bytes: AtomicU64::new(0),
         }
-    }
-
-    /// Takes the longest stall of any loop.
-    pub(super) fn take_stall(&self) -> Nanos {
-        self.loops.iter().map(|status| status.stall.swap(0, Relaxed)).max().unwrap_or(0)
-    }
-
-    /// Datagrams dropped, as far as the loops know.
-    pub(super) fn drops_seen(&self) -> u64 {
-        self.loops.iter().map(|status| status.drops.load(Relaxed)).sum()
     }
 
     /// Sums of the counters of all loops.
@@ -153,7 +125,7 @@ impl Shared {
         let waiting = |number: usize| {
             self.sockets[number].iter().map(Socket::waiting_messages_max).max().unwrap_or(0)
         };
-        self.rendezvous.want_drain(time, counted, waiting, |number| self.wake_loop(number));
+        self.signals.rendezvous.want_drain(time, counted, waiting, |number| self.wake_loop(number));
     }
 
     fn wake_loop(&self, number: usize) {
@@ -161,12 +133,17 @@ impl Shared {
         let _ = self.wakers[number].wake();
     }
 
-    /// Wakes the registrar if it sleeps. One `send` on a local socket: on a loop, nothing but
-    /// receive, send and poll calls happen.
+    /// Wakes the registrar if it sleeps.
     pub(super) fn wake_registrar(&self) {
-        if self.rendezvous.must_wake_registrar() {
-            let _ = send(&self.registrar_wake, &[0], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        if self.signals.rendezvous.must_wake_registrar() {
+            self.signal_registrar();
         }
+    }
+
+    /// Ends the registrar's sleep. One `send` on a local socket: on a loop, nothing but receive,
+    /// send and poll calls happen.
+    pub(super) fn signal_registrar(&self) {
+        let _ = send(&self.registrar_wake, &[0], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
 
     /// Lets the registrar take other settings over.
@@ -200,21 +177,9 @@ impl Shared {
         alive
     }
 
-    /// Tells every thread to end after what it has in hand; what waits at the sockets is somebody
-    /// else's.
-    pub(super) fn leave(&self) {
-        self.leave_queues.store(true, Relaxed);
-        self.stop();
-    }
-
-    /// Whether loops that stop leave what waits at their sockets.
-    pub(super) fn leaves_queues(&self) -> bool {
-        self.leave_queues.load(Relaxed)
-    }
-
-    /// Tells every thread to end.
-    pub(super) fn stop(&self) {
-        self.rendezvous.stop(|number| self.wake_loop(number));
+    /// Tells every thread to end. `leave`: what waits at the sockets is left to a successor.
+    pub(super) fn stop(&self, leave: bool) {
+        self.signals.rendezvous.stop(leave, |number| self.wake_loop(number));
         self.wake_registrar();
     }
 }

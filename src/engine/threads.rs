@@ -1,6 +1,7 @@
 //! The threads of an engine: made first, with everything that can fail; then started; then stopped,
 //! with the right to change the region given back.
 
+use super::duty::RegistrarDuty;
 use super::event_loop::EventLoop;
 use super::registrar_thread::RegistrarThread;
 use super::shared::Shared;
@@ -12,7 +13,7 @@ use crate::dataplane::{Cookies, Dataplane};
 use crate::error::StartError;
 use crate::exchange::{Command, Replies};
 use crate::limits::COMMAND_QUEUE;
-use crate::net::{ReceiveBatch, SendBatch};
+use crate::net::{ReceiveBatch, SendBatch, Sent, Socket};
 use crate::region::{Region, Writer};
 use crate::registrar::Registrar;
 use crossbeam::queue::ArrayQueue;
@@ -109,6 +110,7 @@ impl Prepared {
             receive: ReceiveBatch::default(),
             send: SendBatch::default(),
             replies: Replies::default(),
+            sent: Sent::default(),
         };
         let loops: Vec<EventLoop> = polls.into_iter().enumerate().map(make).collect();
         let tables = region.geometry().heart_bytes()
@@ -250,6 +252,8 @@ fn registrar_thread(
         random,
         replies: Replies::default(),
         send: SendBatch::default(),
+        sent: Sent::default(),
+        duty: RegistrarDuty::new(shared.sockets.iter().flatten().map(Socket::drops_at_start)),
         epoch,
         started: clock::now(),
         cpu_read: (0, 0),

@@ -10,12 +10,14 @@
 //! HEARTLINE_SIM_MINUTES=60 ...                                             # further seeds until an hour is over
 //! ```
 
+mod checks;
 mod client;
 mod engine;
 mod frames;
 mod oracle;
 mod plan;
 mod tables;
+mod threads;
 mod world;
 
 use oracle::{INVARIANTS, Seen, Violation};
@@ -171,8 +173,8 @@ fn explain(options: &Options, seed: u64, failure: &Failure) -> String {
 /// What a run of many seeds must have come by: each kind of event with its cause (kind in the low
 /// byte, cause above it), and each status with the kind of its request (kind in the low byte,
 /// status above it).
-const REACHED: [(Seen, u64); 57] = {
-    use Seen::{Answer, Event};
+const REACHED: [(Seen, u64); 60] = {
+    use Seen::{Answer, Doze, Event, Stop};
     [
         (Event, 0x101),
         (Event, 0x202),
@@ -231,6 +233,9 @@ const REACHED: [(Seen, u64); 57] = {
         (Answer, 0x1108),
         (Answer, 0x109),
         (Answer, 0x909),
+        (Doze, 0),
+        (Stop, 0),
+        (Stop, 1),
     ]
 };
 

@@ -25,7 +25,8 @@ pub(crate) enum Class {
     Stall,
     /// Loops take long for each batch.
     Slow,
-    /// The engine dies and comes back empty.
+    /// The engine dies, stops in order or is replaced; after a death it comes back with its memory,
+    /// but for one in eight.
     Crash,
     /// A client dies silently; perhaps it comes back with the same identity.
     Death,
@@ -37,6 +38,8 @@ pub(crate) enum Class {
     Replay,
     /// More datagrams than the socket's queue holds.
     Flood,
+    /// Datagrams without an answer, so densely that loops doze.
+    Dense,
     /// Random and mutated datagrams.
     Hostile,
     /// More registrations than the table, the quota or the directory hold.
@@ -44,7 +47,7 @@ pub(crate) enum Class {
 }
 
 impl Class {
-    pub(crate) const ALL: [(Class, &'static str); 17] = [
+    pub(crate) const ALL: [(Class, &'static str); 18] = [
         (Class::Loss, "loss"),
         (Class::Duplication, "duplication"),
         (Class::Delay, "delay"),
@@ -60,6 +63,7 @@ impl Class {
         (Class::Twin, "twin"),
         (Class::Replay, "replay"),
         (Class::Flood, "flood"),
+        (Class::Dense, "dense"),
         (Class::Hostile, "hostile"),
         (Class::Crowd, "crowd"),
     ];
@@ -117,6 +121,10 @@ pub(crate) struct Plan {
     pub(crate) hold: bool,
     pub(crate) tombstone: Nanos,
     pub(crate) loops: usize,
+    /// Sockets of each loop: listening addresses.
+    pub(crate) sockets: usize,
+    /// How long a loop that has nothing to do spins.
+    pub(crate) spin: Nanos,
     pub(crate) command_queue: usize,
     pub(crate) socket_queue: usize,
     pub(crate) clients: Vec<ClientPlan>,
@@ -164,6 +172,8 @@ impl Plan {
             hold: random.random_bool(0.8),
             tombstone: scale * random.random_range(1..10),
             loops: random.random_range(1..4),
+            sockets: random.random_range(1..3),
+            spin: if random.random_bool(0.1) { 5_000 } else { 0 },
             command_queue: if random.random_bool(0.3) { 4 } else { 2048 },
             socket_queue: if random.random_bool(0.3) { 16 } else { 400 },
             clients,

@@ -1,17 +1,15 @@
 //! The simulation: time, the network between clients and engine, and the faults.
 
 use crate::client::{Client, peer};
-use crate::engine::{Engine, Thread};
+use crate::engine::{Engine, Left, Thread};
 use crate::oracle::{Oracle, Seen, State, Verdict, Violation, must};
 use crate::plan::{Class, ClientPlan, Fault, Plan};
 use heartline::clock::{Nanos, from_ms};
 use heartline::exchange::Peer;
-use heartline::region::{Region, Writer};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, BinaryHeap};
-use std::sync::Arc;
 
 /// When the simulations start: any time that is no multiple of anything.
 const START: Nanos = 1_000_000_000_123_457;
@@ -23,17 +21,10 @@ pub(crate) enum Happening {
     ToClient(Peer, Vec<u8>),
     /// A client wakes up, unless it was woken since.
     Client(usize, u64),
-    /// A loop receives.
-    Receive(usize),
-    /// It applies what it received at this time.
-    Apply(usize, Nanos),
-    /// The registrar thread takes its commands.
-    Commands,
-    /// It looks, having read the drain time before.
-    Tick {
-        drained: Nanos,
-        commands: usize,
-    },
+    /// A loop does its next step.
+    Loop(usize),
+    /// The registrar's thread does.
+    Registrar,
     /// Its timer fires.
     Timer(u64),
     Begins(usize),
@@ -92,7 +83,7 @@ pub(crate) struct World {
     life: u64,
     pub(crate) engine: Option<Engine>,
     /// What an engine that died left behind.
-    left: Option<(Arc<Region>, Writer)>,
+    pub(crate) left: Option<Left>,
     pub(crate) oracle: Oracle,
     pub(crate) clients: Vec<Client>,
     network: StdRng,
@@ -181,24 +172,16 @@ impl World {
 
     pub(crate) fn schedule(&mut self, at: Nanos, what: Happening) {
         self.order += 1;
-        let is_engines = matches!(
-            what,
-            Happening::Receive(_)
-                | Happening::Apply(..)
-                | Happening::Commands
-                | Happening::Tick { .. }
-                | Happening::Timer(_)
-        );
+        let is_engines =
+            matches!(what, Happening::Loop(_) | Happening::Registrar | Happening::Timer(_));
         let life = if is_engines { self.life } else { 0 };
         self.heap.push(Scheduled { at: at.max(self.now), order: self.order, life, what });
     }
 
     fn step(&mut self, next: Scheduled) -> Verdict {
         let thread = match next.what {
-            Happening::Receive(which) | Happening::Apply(which, _) => Some(Thread::Loop(which)),
-            Happening::Commands | Happening::Tick { .. } | Happening::Timer(_) => {
-                Some(Thread::Registrar)
-            }
+            Happening::Loop(which) => Some(Thread::Loop(which)),
+            Happening::Registrar | Happening::Timer(_) => Some(Thread::Registrar),
             _ => None,
         };
         if let Some(thread) = thread
@@ -222,10 +205,8 @@ impl World {
                     self.client_acts(number);
                 }
             }
-            Happening::Receive(which) => self.loop_receives(which),
-            Happening::Apply(which, received) => self.loop_applies(which, received)?,
-            Happening::Commands => self.registrar_commands()?,
-            Happening::Tick { drained, commands } => self.registrar_tick(drained, commands)?,
+            Happening::Loop(which) => self.loop_runs(which)?,
+            Happening::Registrar => self.registrar_runs()?,
             Happening::Timer(number) => self.registrar_timer(number),
             Happening::Begins(index) => self.fault_begins(index),
             Happening::Ends(index) => self.fault_ends(index)?,
@@ -237,9 +218,10 @@ impl World {
         self.life += 1;
         let epoch = self.plan.seed << 8 | self.life;
         let seed = self.plan.seed ^ self.life << 32;
-        let before = self.left.as_ref().map(|(region, _)| region.feed().head());
+        let before = self.left.as_ref().map(|left| left.region.feed().head());
+        let handed = self.left.as_ref().is_some_and(|left| left.handed.is_some());
         if before.is_some() {
-            self.oracle.resumes(self.now, epoch);
+            self.oracle.resumes(self.now, epoch, handed);
         } else {
             self.seen.append(&mut self.oracle.seen);
             self.oracle = Oracle::new(&self.plan, epoch);
@@ -258,8 +240,26 @@ impl World {
         if let Some(engine) = &mut self.engine {
             engine.slow = slow.unwrap_or(0);
         }
-        self.schedule(self.now, Happening::Commands);
+        let loops = self.engine.as_ref().map_or(0, |engine| engine.loops.len());
+        (0..loops).for_each(|which| self.schedule(self.now, Happening::Loop(which)));
+        self.schedule(self.now, Happening::Registrar);
         Ok(())
+    }
+
+    /// The engine has ended in order: a successor goes on at once with its sockets, or another one
+    /// starts when the fault is over.
+    pub(crate) fn next_engine(&mut self) -> Verdict {
+        let handed = self.left.as_ref().is_some_and(|left| left.handed.is_some());
+        self.oracle.disturbed = self.oracle.disturbed.max(self.now);
+        self.seen.insert((Seen::Stop, u64::from(handed)));
+        if handed || self.active(Class::Crash).next().is_none() {
+            self.start_engine()?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn seen_doze(&mut self) {
+        self.seen.insert((Seen::Doze, 0));
     }
 
     fn active(&self, class: Class) -> impl Iterator<Item = Fault> + '_ {
@@ -357,9 +357,11 @@ impl World {
                 }
             }
             Class::Crash => {
-                if let Some(engine) = self.engine.take() {
-                    // Now and then the memory files are lost with it.
-                    self.left = Some(engine.die()).filter(|_| fault.seed & 7 != 0);
+                self.oracle.disturbed = self.oracle.disturbed.max(now);
+                match fault.seed >> 3 & 3 {
+                    0 => self.stop_engine(false),
+                    1 => self.stop_engine(true),
+                    _ => self.engine_dies(fault.seed & 7 == 0),
                 }
             }
             Class::Death => self.clients[one].die(),
@@ -396,9 +398,18 @@ impl World {
                     self.add_client(plan, fault.seed ^ u64::from(number) << 17, false);
                 }
             }
-            Class::Replay | Class::Flood | Class::Hostile => self.strangers(&fault, now, until),
+            Class::Replay | Class::Flood | Class::Dense | Class::Hostile => {
+                self.strangers(&fault, now, until)
+            }
             Class::Loss | Class::Duplication | Class::Delay | Class::Reorder | Class::Partition => {
             }
+        }
+    }
+
+    /// The process is killed; now and then the memory files are lost with it.
+    fn engine_dies(&mut self, lost: bool) {
+        if let Some(engine) = self.engine.take() {
+            self.left = Some(Left { handed: None, ..engine.end() }).filter(|_| !lost);
         }
     }
 
@@ -449,6 +460,8 @@ impl World {
                 (self.plan.socket_queue * self.plan.loops * 2).min(900),
                 (self.plan.scale / 20).min(from_ms(20)),
             ),
+            // Eight for each loop in the time that it dozes.
+            Class::Dense => (self.plan.loops * 2400, from_ms(30)),
             _ => (40, until - now),
         };
         for _ in 0..count {
@@ -460,6 +473,7 @@ impl World {
             let from = if random.random_bool(0.5) { from } else { stranger };
             match fault.class {
                 Class::Replay => {}
+                Class::Dense => bytes = vec![0x48; 40],
                 Class::Flood if random.random_bool(0.7) => bytes = garbage_beats(&mut random),
                 Class::Flood => {}
                 _ => mutate(&mut bytes, &mut random),

@@ -442,12 +442,14 @@ impl Oracle {
         }
     }
 
-    /// Another engine goes on where the last one died. It stood still all the time; cookies are
-    /// void, and what waited in queues is lost.
-    pub(crate) fn resumes(&mut self, now: Nanos, epoch: u64) {
+    /// Another engine goes on where the last one ended. It stood still all the time. Cookies are
+    /// void and what waited in queues is lost, unless both were handed over.
+    pub(crate) fn resumes(&mut self, now: Nanos, epoch: u64, handed: bool) {
         self.epoch = epoch;
-        self.cookies.clear();
-        self.waiting.clear();
+        if !handed {
+            self.cookies.clear();
+            self.waiting.clear();
+        }
         self.naks.clear();
         self.pages.clear();
         self.spells = vec![Spell { end: now, length: Some(now) }];

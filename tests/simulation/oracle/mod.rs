@@ -22,6 +22,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub(crate) enum Seen {
     Event,
     Answer,
+    /// A loop dozed.
+    Doze,
+    /// The engine stopped in order: 0 by itself, 1 for a successor.
+    Stop,
 }
 
 /// What the protocol does not allow.
@@ -35,7 +39,7 @@ pub(crate) struct Violation {
 pub(crate) type Verdict = Result<(), Violation>;
 
 /// The invariants, by name.
-pub(crate) const INVARIANTS: [(&str, &str); 13] = [
+pub(crate) const INVARIANTS: [(&str, &str); 15] = [
     (
         "never-early",
         "no instance is declared suspect or down before its time, counted from the last beat that arrived",
@@ -71,6 +75,11 @@ pub(crate) const INVARIANTS: [(&str, &str); 13] = [
     (
         "restart",
         "an engine that goes on where another one died has lost nothing that was acknowledged, and no word of a beat",
+    ),
+    ("heard", "no datagram waits in its queue while nothing keeps its loop from receiving"),
+    (
+        "stop",
+        "an engine that stops in order has handled what came before, or leaves it to its successor",
     ),
     ("recovery", "once faults end, every instance that lives is up and found, and nobody else is"),
 ];

@@ -197,7 +197,7 @@ pub fn stop() {
     let of_loop = {
         let engine = Arc::clone(&engine);
         thread::spawn(move || {
-            while !engine.rendezvous.is_stopping() {
+            while engine.rendezvous.stopping().is_none() {
                 if engine.rendezvous.may_sleep(0) {
                     engine.bells[0].sleep();
                     engine.rendezvous.woke_up(0);
@@ -205,6 +205,6 @@ pub fn stop() {
             }
         })
     };
-    engine.rendezvous.stop(|number| engine.bells[number].ring());
+    engine.rendezvous.stop(false, |number| engine.bells[number].ring());
     of_loop.join().unwrap();
 }

@@ -5,7 +5,7 @@ use crate::clock::Nanos;
 
 /// What a loop remembers of one of its sockets.
 #[derive(Debug)]
-pub(super) struct Port {
+pub(super) struct Inbox {
     /// Something may wait there.
     pub(super) ready: bool,
     /// Whatever had arrived before this time has been received.
@@ -20,7 +20,7 @@ pub(super) struct Port {
     pub(super) drops: u64,
 }
 
-impl Port {
+impl Inbox {
     /// `drops_raw` is the kernel's count to start from.
     pub(super) fn new(drops_raw: u32) -> Self {
         Self { ready: true, drained: 0, messages: 0, goal: None, drops_raw, drops: 0 }
@@ -67,58 +67,58 @@ mod tests {
     use super::*;
 
     /// A socket at which there is always more than is received.
-    fn never_empty(messages: u64) -> Port {
-        Port { messages, ..Port::new(0) }
+    fn never_empty(messages: u64) -> Inbox {
+        Inbox { messages, ..Inbox::new(0) }
     }
 
-    fn receive(port: &mut Port, messages: u64) -> Nanos {
-        port.messages += messages;
-        port.note_progress();
-        port.drained
+    fn receive(inbox: &mut Inbox, messages: u64) -> Nanos {
+        inbox.messages += messages;
+        inbox.note_progress();
+        inbox.drained
     }
 
     #[test]
     fn a_socket_that_never_runs_empty_is_drained_all_the_same() {
-        let mut port = never_empty(1000);
-        port.aim((50, 96));
-        assert_eq!(receive(&mut port, 32), 0);
-        assert_eq!(receive(&mut port, 63), 0, "one is missing");
-        assert_eq!(receive(&mut port, 1), 50);
-        assert_eq!(receive(&mut port, 1000), 50, "nobody has asked for more");
+        let mut inbox = never_empty(1000);
+        inbox.aim((50, 96));
+        assert_eq!(receive(&mut inbox, 32), 0);
+        assert_eq!(receive(&mut inbox, 63), 0, "one is missing");
+        assert_eq!(receive(&mut inbox, 1), 50);
+        assert_eq!(receive(&mut inbox, 1000), 50, "nobody has asked for more");
     }
 
     #[test]
     fn a_later_wish_does_not_put_the_first_off() {
-        let mut port = never_empty(0);
+        let mut inbox = never_empty(0);
         for wish in 1..=4 {
-            port.aim((wish * 10, 100));
-            receive(&mut port, 25);
+            inbox.aim((wish * 10, 100));
+            receive(&mut inbox, 25);
         }
-        assert_eq!(port.drained, 10);
-        port.aim((50, 100));
-        assert_eq!(receive(&mut port, 99), 10);
-        assert_eq!(receive(&mut port, 1), 50);
+        assert_eq!(inbox.drained, 10);
+        inbox.aim((50, 100));
+        assert_eq!(receive(&mut inbox, 99), 10);
+        assert_eq!(receive(&mut inbox, 1), 50);
     }
 
     #[test]
     fn one_round_is_for_all_that_was_due_when_it_began() {
-        let mut port = never_empty(0);
+        let mut inbox = never_empty(0);
         // Drains after 10, 20 and 30 are wanted; the first brings a count made at 35.
-        port.aim((35, 64));
-        assert_eq!(receive(&mut port, 64), 35);
+        inbox.aim((35, 64));
+        assert_eq!(receive(&mut inbox, 64), 35);
     }
 
     #[test]
     fn an_empty_socket_is_drained_at_once_and_never_less_than_before() {
-        let mut port = never_empty(0);
-        port.aim((50, 0));
-        assert_eq!(receive(&mut port, 32), 50, "nothing waited when it was asked for");
-        port.note_empty(40);
-        assert_eq!(port.drained, 50);
-        port.aim((70, 1000));
-        port.note_empty(60);
-        assert_eq!(port.drained, 60);
-        port.aim((70, 32));
-        assert_eq!(receive(&mut port, 32), 70, "what was asked for before is forgotten");
+        let mut inbox = never_empty(0);
+        inbox.aim((50, 0));
+        assert_eq!(receive(&mut inbox, 32), 50, "nothing waited when it was asked for");
+        inbox.note_empty(40);
+        assert_eq!(inbox.drained, 50);
+        inbox.aim((70, 1000));
+        inbox.note_empty(60);
+        assert_eq!(inbox.drained, 60);
+        inbox.aim((70, 32));
+        assert_eq!(receive(&mut inbox, 32), 70, "what was asked for before is forgotten");
     }
 }
