@@ -3,12 +3,12 @@
 use crate::engine::Packet;
 use crate::oracle::{From, Verdict, must};
 use crate::world::World;
-use heartline::clock::{Nanos, from_ms};
+use heartline::clock::Nanos;
 use heartline::exchange::{Command, Peer, Replies};
 use zerocopy::IntoBytes;
 
 /// What a loop may take to receive a datagram while nothing disturbs it.
-const PATIENCE: Nanos = from_ms(2);
+const PATIENCE: Nanos = 500_000;
 
 /// Whether no two datagrams have the same sender and tag.
 pub(crate) fn are_distinct(packets: &[Packet]) -> bool {

@@ -100,6 +100,10 @@ pub(crate) struct Engine {
     pub(crate) slow: Nanos,
     /// When it was told to stop, and whether the sockets go to a successor.
     pub(crate) stop: Option<(Nanos, bool)>,
+    /// Longest time that a loop stood still over a batch since the registrar last looked.
+    pub(crate) stood_still: Nanos,
+    /// When datagrams were dropped.
+    pub(crate) dropped: Vec<Nanos>,
     cookies: (u64, u64),
 }
 
@@ -201,6 +205,8 @@ impl Engine {
             paused_until: 0,
             slow: 0,
             stop: None,
+            stood_still: 0,
+            dropped: Vec::new(),
             cookies: cookie_key,
         }
     }
@@ -261,6 +267,7 @@ impl World {
         let socket = &mut one.sockets[which_socket];
         if socket.queue.len() >= self.plan.socket_queue {
             socket.drops = socket.drops.wrapping_add(1);
+            engine.dropped.push(now);
             self.oracle.disturbed = self.oracle.disturbed.max(now);
             return;
         }

@@ -10,7 +10,8 @@ use heartline::dataplane::Datagram;
 use heartline::engine::duty::{LoopStep, Received, RegistrarStep};
 use heartline::exchange::{Command, Replies};
 use heartline::limits::{
-    COMMANDS_PER_STEP, DOZE_NS, GROUP_BEATS, GROUP_FRAMES, RECEIVE_BATCH, STOP_DRAIN_NS_MAX,
+    COMMANDS_PER_STEP, DOZE_NS, GROUP_BEATS, GROUP_FRAMES, RECEIVE_BATCH, STALL_NS_MIN,
+    STOP_DRAIN_NS_MAX,
 };
 use rand::{Rng, RngExt};
 
@@ -122,6 +123,10 @@ impl World {
         }
         let Some(engine) = &mut self.engine else { return Ok(()) };
         let one = &mut engine.loops[which];
+        let took = self.now - one.duty.last();
+        if took >= STALL_NS_MIN && !batch.is_empty() {
+            engine.stood_still = engine.stood_still.max(took);
+        }
         let outcome = Received {
             count: batch.len(),
             done: self.now,
@@ -161,6 +166,8 @@ impl World {
                 thread.wants = Some(time);
             }
             RegistrarStep::Sleep(wake_at) => {
+                let room = engine.commands.is_empty() || thread.bell;
+                must!("heard", room, "the registrar sleeps over commands");
                 thread.asleep = true;
                 thread.timer += 1;
                 let (timer, late) = (thread.timer, engine.random.random_range(0..50_000));
@@ -222,7 +229,16 @@ impl World {
     fn registrar_looks(&mut self) -> Verdict {
         let now = self.now;
         let Some(engine) = &mut self.engine else { return Ok(()) };
+        let judging = engine.registrar.is_judging();
         let observed = engine.thread.duty.observe(now, &engine.signals);
+        let longest = std::mem::take(&mut engine.stood_still);
+        must!("hearing", observed.stall >= longest, "{observed:?} and a stall of {longest} ns");
+        let missed = engine.dropped.iter().filter(|&&at| at < observed.drained).count() as u64;
+        must!(
+            "hearing",
+            !judging || observed.drops >= missed,
+            "{observed:?} and {missed} drops before the drain"
+        );
         let (drained, drops, stall) = (observed.drained, observed.drops, observed.stall);
         let mut look = Look { now, drained, drops, stall, wake_at: None, drain: None };
         self.oracle.listening(&look);

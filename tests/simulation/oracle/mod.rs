@@ -39,7 +39,7 @@ pub(crate) struct Violation {
 pub(crate) type Verdict = Result<(), Violation>;
 
 /// The invariants, by name.
-pub(crate) const INVARIANTS: [(&str, &str); 15] = [
+pub(crate) const INVARIANTS: [(&str, &str); 16] = [
     (
         "never-early",
         "no instance is declared suspect or down before its time, counted from the last beat that arrived",
@@ -76,7 +76,11 @@ pub(crate) const INVARIANTS: [(&str, &str); 15] = [
         "restart",
         "an engine that goes on where another one died has lost nothing that was acknowledged, and no word of a beat",
     ),
-    ("heard", "no datagram waits in its queue while nothing keeps its loop from receiving"),
+    (
+        "hearing",
+        "the registrar knows of each stall of a loop, and before a verdict of each drop before the drain",
+    ),
+    ("heard", "no datagram and no command waits while nothing keeps its thread from taking it"),
     (
         "stop",
         "an engine that stops in order has handled what came before, or leaves it to its successor",
