@@ -15,7 +15,7 @@ const FLOORS: [&[&str]; 9] = [
     &["error"],
     &["config"],
     &["engine", "client"],
-    &["main", "lib", "service"],
+    &["lib", "heartlined"],
 ];
 /// Longest file and longest function, in lines.
 const FILE_LINES_MAX: usize = 800;

@@ -1,12 +1,12 @@
 //! heartlined: the engine as a daemon. Exit codes: 0 fine, 1 failed, 2 wrong usage.
 
-mod service;
+mod manager;
 
 use clap::Parser;
 use heartline::net::{BindError, close_strays};
 use heartline::region::RegionError;
 use heartline::{Config, ConfigError, Engine, Options, StartError};
-use service::Signals;
+use manager::Signals;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::Write;
 use std::path::PathBuf;
@@ -125,7 +125,7 @@ fn serve(config: &Config, arguments: &Arguments) -> Result<(), Failure> {
         eprintln!(
             "heartlined: sockets in the service manager's store that are none of --listen are closed: {strays:?}"
         );
-        service::empty_store(&strays);
+        manager::empty_store(&strays);
     }
     // Before the engine: a signal that comes while it starts stops it in order, too.
     let stop = Arc::new(AtomicBool::new(false));
@@ -163,7 +163,7 @@ fn serve(config: &Config, arguments: &Arguments) -> Result<(), Failure> {
             config.receive_buffer
         );
     }
-    Ok(service::serve(engine, signals, || configure(arguments).map_err(|error| error.to_string()))?)
+    Ok(manager::serve(engine, signals, || configure(arguments).map_err(|error| error.to_string()))?)
 }
 
 fn ready(config: &Config, engine: &Engine) -> String {
