@@ -3,7 +3,6 @@
 //! An [`Engine`] owns everything it uses; several live in one process without knowing of one
 //! another.
 
-mod channel;
 #[doc(hidden)]
 pub mod duty;
 mod event_loop;
@@ -22,8 +21,8 @@ use crate::error::{ConfigError, StartError};
 use crate::net::{Inherited, Socket, bind_group, loops_possible};
 use crate::region::{Region, Writer};
 use crate::registrar::{DenyList, Settings};
-use channel::Listener;
 use crossbeam::channel::{Receiver, Sender, unbounded};
+use hand_over::Listener;
 pub use hand_over::{HandedOver, Successor};
 use memory::{Memory, Start, StateDirectory};
 use mio::Token;

@@ -4,7 +4,8 @@
 //! The new one does everything that can fail before the old one stops. If it dies all the same, the
 //! old one goes on; it is killed first, so that there is never more than one that writes.
 
-use super::channel::{CONVERSATION, Channel, Listener, Offer, Say, Wish, Word};
+mod channel;
+
 use super::memory::{Memory, SnapshotFile, Start, StateDirectory};
 use super::snapshot_thread::{Order, SnapshotStatus};
 use super::threads::{Begin, Prepared};
@@ -15,6 +16,8 @@ use crate::error::StartError;
 use crate::net::{Inherited, Socket};
 use crate::region::{Geometry, Place, Region, RegionError};
 use crate::snapshot::{Reader, Sizes, Writer};
+pub(super) use channel::Listener;
+use channel::{CONVERSATION, Channel, Offer, Say, Wish, Word};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::fs::File;

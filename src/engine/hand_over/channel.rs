@@ -23,7 +23,7 @@ const MESSAGE_BYTES: usize = 16_384;
 
 /// Where an engine listens for whoever wants to replace it.
 #[derive(Debug)]
-pub(super) struct Listener {
+pub(in crate::engine) struct Listener {
     fd: OwnedFd,
 }
 
