@@ -4,12 +4,14 @@
 //! overwrote is set again. A datagram that can't be received or sent costs its neighbours nothing.
 
 mod address;
+mod bind;
 mod inherited;
 mod receive;
 mod send;
 mod socket;
 
-pub use inherited::{Inherited, STORE_NAME, close_strays, inherited, loops_possible};
+pub use bind::{BindError, bind_group, close_strays, loops_possible};
+pub use inherited::{Inherited, STORE_NAME, inherited};
 pub use receive::{Message, ReceiveBatch};
 pub use send::{SendBatch, Sent};
-pub use socket::{BindError, Socket, bind_group};
+pub use socket::Socket;

@@ -1,9 +1,6 @@
-//! Listening sockets: one for each loop and address, sharing the port.
+//! One listening socket, and what the kernel tells of it.
 
 use super::address::unmap;
-use super::inherited::{Inherited, matching};
-use crate::limits::LOOPS_MAX;
-use socket2::{Domain, Protocol, Type};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -35,112 +32,8 @@ pub struct Socket {
     drops_at_start: u32,
 }
 
-/// Why an address can't be listened on. Nothing stays bound.
-#[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    /// Something else listens there.
-    #[error("{0} is in use by another program; stop it or choose another --listen")]
-    InUse(SocketAddr),
-    /// A service manager gave more sockets than there are loops, and will not close them.
-    #[error(
-        "the service manager listens on {address} with {given} sockets, and {loops} loops read no more than {loops}: what comes to the others \
-         would be lost; the socket unit must have as many ListenDatagram= lines for each address, and --cores no fewer CPUs"
-    )]
-    TooMany {
-        /// Where.
-        address: SocketAddr,
-        /// How many sockets.
-        given: usize,
-        /// How many loops.
-        loops: usize,
-    },
-    /// A service manager gave a socket that receives for none of the addresses, and will not close
-    /// it.
-    #[error(
-        "the service manager listens on {0}, which is none of --listen ([::] is both families there: BindIPv6Only=both), and what comes to it \
-         would be lost; make the socket unit and --listen agree"
-    )]
-    Stray(SocketAddr),
-    /// A service manager gave a descriptor that receives no datagrams.
-    #[error(
-        "the service manager gave a descriptor that receives no datagrams; the socket unit may have ListenDatagram= lines only"
-    )]
-    NoDatagrams,
-    /// The machine has no such address or family, or forbids it.
-    #[error("can't listen on {address}: {source}")]
-    Io {
-        /// Which.
-        address: SocketAddr,
-        /// What the kernel said.
-        source: io::Error,
-    },
-}
-
-impl BindError {
-    /// Whether the configuration is wrong, so that trying again changes nothing.
-    pub fn is_usage(&self) -> bool {
-        matches!(self, Self::TooMany { .. } | Self::Stray(_) | Self::NoDatagrams)
-    }
-}
-
-/// Binds one socket for each of `loops` loops to an address; port 0 is chosen by the kernel once
-/// for all. Inherited sockets of that address come first: what waits at them is received.
-pub fn bind_group(
-    address: SocketAddr,
-    loops: usize,
-    queue_bytes: usize,
-    inherited: &mut Vec<Inherited>,
-) -> Result<Vec<Socket>, BindError> {
-    assert!((1..=LOOPS_MAX).contains(&loops));
-    let fail = |source: io::Error| match source.kind() {
-        io::ErrorKind::AddrInUse => BindError::InUse(address),
-        _ => BindError::Io { address, source },
-    };
-    let mut group = matching(inherited, address, loops, queue_bytes)?;
-    if group.is_empty() {
-        group
-            .push(open_alone(address).and_then(|udp| Socket::new(udp, queue_bytes)).map_err(fail)?);
-    }
-    let bound = group[0].local_addr().map_err(fail)?;
-    for _ in group.len()..loops {
-        group.push(open_shared(bound).and_then(|udp| Socket::new(udp, queue_bytes)).map_err(fail)?);
-    }
-    Ok(group)
-}
-
-/// Binds a socket where no other listens, and shares the port from then on. Were it shared while it
-/// is bound, the kernel would put it beside the sockets of another engine of the same user, also
-/// where it chooses the port (`udp_lib_lport_inuse` in `net/ipv4/udp.c`), and half of what is sent
-/// to either would reach the other.
-fn open_alone(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = open(address)?;
-    socket.bind(&address.into())?;
-    socket.set_reuse_port(true)?;
-    Ok(socket.into())
-}
-
-fn open_shared(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = open(address)?;
-    socket.set_reuse_port(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket.into())
-}
-
-fn open(address: SocketAddr) -> io::Result<socket2::Socket> {
-    let socket = socket2::Socket::new(
-        Domain::for_address(address),
-        Type::DGRAM.nonblocking(),
-        Some(Protocol::UDP),
-    )?;
-    if address.is_ipv6() {
-        // `[::]` listens for both families.
-        socket.set_only_v6(!address.ip().is_unspecified())?;
-    }
-    Ok(socket)
-}
-
 impl Socket {
-    fn new(udp: UdpSocket, queue_bytes: usize) -> io::Result<Self> {
+    pub(super) fn new(udp: UdpSocket, queue_bytes: usize) -> io::Result<Self> {
         let local = udp.local_addr()?;
         let ipv6 = local.is_ipv6();
         let wildcard = local.ip().is_unspecified();
@@ -283,56 +176,10 @@ pub(super) fn set_option(
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
     use crate::limits::RECEIVE_BATCH;
     use crate::net::ReceiveBatch;
-    use std::collections::HashSet;
-
-    /// Two engines on one port would each get half of what is sent to either.
-    #[test]
-    fn no_two_groups_share_a_port() {
-        let address: SocketAddr = "127.9.9.9:0".parse().unwrap();
-        // Of some 28,000 ports a shared bind would choose one twice with a probability of 0.99
-        // (birthdays).
-        let groups: Vec<_> =
-            (0..500).map(|_| bind_group(address, 1, 1 << 12, &mut Vec::new()).unwrap()).collect();
-        let ports: HashSet<u16> =
-            groups.iter().map(|group| group[0].local_addr().unwrap().port()).collect();
-        assert_eq!(ports.len(), groups.len());
-        let taken = groups[0][0].local_addr().unwrap();
-        assert!(matches!(bind_group(taken, 1, 1 << 12, &mut Vec::new()), Err(BindError::InUse(_))));
-    }
-
-    /// How many datagrams of a hundred senders each socket of a group receives.
-    pub(in crate::net) fn shares(group: &[Socket]) -> Vec<usize> {
-        for _ in 0..100 {
-            UdpSocket::bind("127.0.0.1:0")
-                .unwrap()
-                .send_to(&[1], group[0].local_addr().unwrap())
-                .unwrap();
-        }
-        let mut batch = ReceiveBatch::default();
-        group
-            .iter()
-            .map(|socket| {
-                std::iter::from_fn(|| batch.receive(socket).ok().filter(|&count| count > 0)).sum()
-            })
-            .collect()
-    }
-
-    /// The kernel spreads senders over the sockets of a group, the one that was bound alone among
-    /// them.
-    #[test]
-    fn all_sockets_of_a_group_receive() {
-        let group =
-            bind_group("127.9.9.8:0".parse().unwrap(), 3, 1 << 20, &mut Vec::new()).unwrap();
-        let shares = shares(&group);
-        assert!(
-            shares.iter().sum::<usize>() == 100 && shares.iter().all(|&count| count > 5),
-            "{shares:?}"
-        );
-    }
 
     /// Drains rest on it: a kernel that counted less would have instances declared down whose beats
     /// wait.
@@ -341,11 +188,12 @@ pub(super) mod tests {
         let mut batch = ReceiveBatch::default();
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let address: SocketAddr = address.parse().unwrap();
-            let Ok(group) = bind_group(address, 1, 1 << 20, &mut Vec::new()) else {
+            let Ok(udp) = UdpSocket::bind(address) else {
                 println!("skipped: this machine does not have {address}");
                 continue;
             };
-            let (socket, sender) = (&group[0], UdpSocket::bind(address).unwrap());
+            let (socket, sender) =
+                (Socket::adopt(udp.into(), 1 << 20).unwrap(), UdpSocket::bind(address).unwrap());
             for length in [0, 40, 1232] {
                 assert_eq!(socket.waiting_messages_max(), 0);
                 for _ in 0..100 {
@@ -354,9 +202,9 @@ pub(super) mod tests {
                 let mut left = 100;
                 while left > 0 {
                     assert!(socket.waiting_messages_max() >= left, "{left} of {length} bytes wait");
-                    left -= batch.receive(socket).unwrap() as u64;
+                    left -= batch.receive(&socket).unwrap() as u64;
                 }
-                assert!(batch.receive(socket).unwrap() < RECEIVE_BATCH);
+                assert!(batch.receive(&socket).unwrap() < RECEIVE_BATCH);
             }
         }
     }
