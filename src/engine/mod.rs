@@ -12,7 +12,9 @@ mod registrar_thread;
 #[doc(hidden)]
 pub mod rendezvous;
 mod shared;
+mod snapshot_file;
 mod snapshot_thread;
+mod state_directory;
 mod threads;
 
 use crate::clock;
@@ -24,10 +26,11 @@ use crate::registrar::{DenyList, Settings};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use hand_over::Listener;
 pub use hand_over::{HandedOver, Successor};
-use memory::{Memory, Start, StateDirectory};
+use memory::{Memory, Start};
 use mio::Token;
 use rand::TryRng;
 use snapshot_thread::{Order, SnapshotStatus, SnapshotThread};
+use state_directory::StateDirectory;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -6,8 +6,10 @@
 
 mod channel;
 
-use super::memory::{Memory, SnapshotFile, Start, StateDirectory};
+use super::memory::{Memory, Start};
+use super::snapshot_file::SnapshotFile;
 use super::snapshot_thread::{Order, SnapshotStatus};
+use super::state_directory::StateDirectory;
 use super::threads::{Begin, Prepared};
 use super::{Engine, Snapshots, loop_cores, random, settings};
 use crate::clock::{self, Nanos};
