@@ -2,13 +2,22 @@
 //! refused with the reason.
 
 use crate::clock::{Nanos, from_ms};
-use crate::error::ConfigError;
 use crate::limits::*;
 use crate::region::Place;
 use serde::Deserialize;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// A setting that is not accepted. Nothing was started.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{setting}: {reason}")]
+pub struct ConfigError {
+    /// The name of the setting, as in the configuration file.
+    pub setting: &'static str,
+    /// What was wrong and what is accepted.
+    pub reason: String,
+}
 
 /// A checked configuration. `Config::default()` is what `heartlined` runs with when nothing is
 /// said.

@@ -11,7 +11,6 @@ pub mod clock;
 pub mod config;
 pub mod dataplane;
 pub mod engine;
-pub mod error;
 pub mod exchange;
 pub mod limits;
 pub mod net;
@@ -22,9 +21,8 @@ mod sync;
 pub use heartline_region as region;
 pub use heartline_wire as wire;
 
-pub use config::{Config, Options};
-pub use engine::Engine;
-pub use error::{ConfigError, StartError};
+pub use config::{Config, ConfigError, Options};
+pub use engine::{Engine, StartError};
 
 /// The code in the README compiles.
 #[cfg(doctest)]

@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 
 /// The floors, lowest first; a room uses rooms of lower floors and of none above.
 /// `docs/ARCHITECTURE.md` has the same table.
-const FLOORS: [&[&str]; 9] = [
+const FLOORS: [&[&str]; 8] = [
     &["limits", "clock", "sync"],
     &["wire"],
     &["region", "exchange"],
     &["registrar", "dataplane", "snapshot"],
     &["net"],
-    &["error"],
     &["config"],
     &["engine", "client"],
     &["lib", "heartlined"],

@@ -1,10 +1,10 @@
 //! Where an engine's memory comes from: what a former engine left on tmpfs, else the snapshot, else
 //! nothing.
 
+use super::StartError;
 use super::snapshot_file::SnapshotFile;
 use crate::clock::Nanos;
 use crate::config::Config;
-use crate::error::StartError;
 use crate::limits::ATTRIBUTES_BYTES_MAX;
 use crate::region::{self, Geometry, Mismatch, Place, Region, RegionError};
 use crate::registrar::{Registrar, Settings};

@@ -5,6 +5,7 @@
 
 #[doc(hidden)]
 pub mod duty;
+mod error;
 mod event_loop;
 mod hand_over;
 mod memory;
@@ -18,12 +19,12 @@ mod state_directory;
 mod threads;
 
 use crate::clock;
-use crate::config::Config;
-use crate::error::{ConfigError, StartError};
+use crate::config::{Config, ConfigError};
 use crate::net::{Inherited, Socket, bind_group, loops_possible};
 use crate::region::{Region, Writer};
 use crate::registrar::{DenyList, Settings};
 use crossbeam::channel::{Receiver, Sender, unbounded};
+pub use error::StartError;
 use hand_over::Listener;
 pub use hand_over::{HandedOver, Successor};
 use memory::{Memory, Start};

@@ -1,8 +1,8 @@
 //! The snapshot file of an engine: opened and locked, loaded from, made, and replaced by one of
 //! other sizes.
 
+use super::StartError;
 use crate::clock::Nanos;
-use crate::error::StartError;
 use crate::region::{self, Region};
 use crate::snapshot::{Loaded, Reader, Sizes, SnapshotError, Writer};
 use rustix::fs::{FallocateFlags, fallocate};

@@ -1,7 +1,7 @@
 //! The directory with the memory files of an engine: on tmpfs, of one owner, of one engine at a
 //! time.
 
-use crate::error::StartError;
+use super::StartError;
 use crate::region::{Place, is_tmpfs};
 use std::fs::{File, TryLockError};
 use std::io;

@@ -1,19 +1,10 @@
-//! What can go wrong at start, who is to blame, and what state is left.
+//! Why an engine did not start, and what state is left.
 
+use crate::config::ConfigError;
 use crate::net::BindError;
 use crate::region::RegionError;
 use crate::snapshot::SnapshotError;
 use std::path::PathBuf;
-
-/// A setting that is not accepted. Nothing was started.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{setting}: {reason}")]
-pub struct ConfigError {
-    /// The name of the setting, as in the configuration file.
-    pub setting: &'static str,
-    /// What was wrong and what is accepted.
-    pub reason: String,
-}
 
 /// Why an engine did not start. Nothing is left running, bound or written.
 #[derive(Debug, thiserror::Error)]
