@@ -86,7 +86,7 @@ impl Engine {
         Self::start_on(config, Vec::new(), cancelled)
     }
 
-    /// The same on sockets that were bound before, as [`crate::net::inherited`] gives them; what
+    /// The same on sockets that were bound before, as [`crate::net::take_passed`] gives them; what
     /// fits none of the configured addresses is closed.
     pub fn start_on(
         config: &Config,

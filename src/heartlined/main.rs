@@ -116,8 +116,7 @@ fn say(text: &str) -> Result<(), String> {
 fn serve(config: &Config, arguments: &Arguments) -> Result<(), Failure> {
     // First of all: descriptors that were promised and are not there would be taken by what is
     // opened next.
-    let inherited = heartline::net::inherited();
-    let mut inherited = inherited.map_err(|error| {
+    let mut inherited = manager::sockets().map_err(|error| {
         format!("sockets of the service manager, descriptors from 3 on (LISTEN_FDS): {error}")
     })?;
     let strays = close_strays(&mut inherited, &config.listen)?;

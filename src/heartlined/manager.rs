@@ -2,7 +2,7 @@
 //! (sd_notify(3)).
 
 use heartline::engine::{HandedOver, Successor};
-use heartline::net::STORE_NAME;
+use heartline::net::{Inherited, take_passed};
 use heartline::{Config, Engine};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sd_notify::NotifyState;
@@ -13,6 +13,15 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
+
+/// The name under which the sockets of an engine lie in the service manager's store.
+const STORE_NAME: &str = "heartline-loop";
+
+/// The sockets that the service manager passes (sd_listen_fds(3)).
+pub(crate) fn sockets() -> io::Result<Vec<Inherited>> {
+    let named = sd_notify::listen_fds_with_names()?;
+    Ok(take_passed(named.map(|(fd, name)| (fd, name == STORE_NAME))))
+}
 
 /// Signals, as something to wait for.
 pub(crate) struct Signals {

@@ -1,16 +1,12 @@
-//! Sockets that a service manager hands to the process (sd_listen_fds(3)): those of a socket unit,
-//! and those that an engine before left in its store.
+//! Sockets that the parent of the process has bound: those of a service manager's socket unit, and
+//! those that an engine before left in its store.
 
 use rustix::net::sockopt::{ipv6_v6only, socket_cookie, socket_type};
 use rustix::net::{SocketType, getpeername, getsockname};
 use std::collections::HashMap;
-use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-
-/// The name under which an engine leaves its sockets in the service manager's store.
-pub const STORE_NAME: &str = "heartline-loop";
 
 /// A socket that was bound before.
 #[derive(Debug)]
@@ -53,19 +49,24 @@ impl Inherited {
     }
 }
 
-/// The sockets that were handed over; none when called again.
-pub fn inherited() -> io::Result<Vec<Inherited>> {
+/// Takes descriptors that the parent process opened for this one; `true` beside one says that it
+/// comes from the parent's store alone. There are none when called again: a descriptor has one
+/// owner.
+///
+/// Call it before anything else is opened. A descriptor that was announced and is not there could
+/// be taken by what is opened next.
+pub fn take_passed(fds: impl IntoIterator<Item = (RawFd, bool)>) -> Vec<Inherited> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     if TAKEN.swap(true, Relaxed) {
-        return Ok(Vec::new());
+        return Vec::new();
     }
-    let take = |(fd, name): (_, String)| {
-        // SAFETY: the service manager opened it for this process (`listen_fds` checks LISTEN_PID),
-        // and nobody has taken it before.
+    let take = |(fd, stored)| {
+        // SAFETY: the parent opened it for this process, as the caller says, and nobody has taken
+        // it before.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Inherited::new(fd, name == STORE_NAME)
+        Inherited::new(fd, stored)
     };
-    Ok(distinct(sd_notify::listen_fds_with_names()?.map(take)))
+    distinct(fds.into_iter().map(take))
 }
 
 /// Leaves out descriptors of one socket beyond the first: what is served from a unit's socket comes

@@ -11,7 +11,7 @@ mod send;
 mod socket;
 
 pub use bind::{BindError, bind_group, close_strays, loops_possible};
-pub use inherited::{Inherited, STORE_NAME, inherited};
+pub use inherited::{Inherited, take_passed};
 pub use receive::{Message, ReceiveBatch};
 pub use send::{SendBatch, Sent};
 pub use socket::Socket;
