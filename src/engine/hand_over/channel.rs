@@ -1,13 +1,13 @@
 //! A Unix socket between an engine and the one that replaces it: whole messages, with descriptors
 //! in them (unix(7), `SCM_RIGHTS`).
 
+use super::words::{Message, misunderstood};
 use rustix::net::sockopt::{set_socket_timeout, socket_peercred};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind,
     connect, listen, recvmsg, sendmsg, socket_with,
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fs::Permissions;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -96,9 +96,8 @@ impl Channel {
         Ok(socket_peercred(&self.fd)?.pid)
     }
 
-    pub(super) fn send<T: Serialize>(&self, message: &T) -> io::Result<()> {
-        let text = toml::to_string(message).map_err(io::Error::other)?;
-        self.send_bytes(text.as_bytes(), &[])
+    pub(super) fn send(&self, message: &impl Message) -> io::Result<()> {
+        self.send_bytes(message.write().as_bytes(), &[])
     }
 
     /// Sends descriptors, in as many messages as that takes.
@@ -116,10 +115,10 @@ impl Channel {
         Ok(())
     }
 
-    pub(super) fn receive<T: DeserializeOwned>(&self) -> io::Result<T> {
+    pub(super) fn receive<T: Message>(&self) -> io::Result<T> {
         let (bytes, _) = self.receive_bytes()?;
-        let text = std::str::from_utf8(&bytes).map_err(io::Error::other)?;
-        toml::from_str(text).map_err(io::Error::other)
+        let text = std::str::from_utf8(&bytes).ok();
+        text.and_then(T::read).ok_or_else(misunderstood)
     }
 
     /// Receives so many descriptors.
@@ -156,52 +155,3 @@ impl Channel {
         Ok((bytes, fds.flatten().collect()))
     }
 }
-
-/// What a new engine wants to go on with.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Wish {
-    /// Version of this conversation.
-    pub(super) conversation: u32,
-    pub(super) listen: Vec<String>,
-    pub(super) loops: usize,
-    /// Its snapshot file; empty: none.
-    pub(super) snapshot: String,
-}
-
-/// What the running one says to that. The descriptors follow: lock, heart, public, the snapshot if
-/// it is the same, sockets by loop and address.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Offer {
-    /// Why not; empty: it is willing.
-    pub(super) refused: String,
-    pub(super) addresses: Vec<String>,
-    pub(super) snapshot: bool,
-    /// Two numbers in hexadecimal: with the same key cookies stay good. The channel is the owner's
-    /// alone.
-    pub(super) cookie_key: [String; 2],
-}
-
-/// What they say to one another then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Word {
-    pub(super) say: Say,
-}
-
-/// In this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Say {
-    /// New: everything that can fail is done.
-    Prepared,
-    /// New: the same, and the sizes differ: members must be carried over.
-    Moves,
-    /// New: the same, but this memory says nothing to me: a snapshot of all must be written first.
-    Reads,
-    /// Old: nothing of mine runs any more.
-    Yours,
-    /// New: I serve.
-    Serving,
-}
-
-/// The version of the conversation that this program speaks.
-pub(super) const CONVERSATION: u32 = 1;

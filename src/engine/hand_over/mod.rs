@@ -5,6 +5,7 @@
 //! old one goes on; it is killed first, so that there is never more than one that writes.
 
 mod channel;
+mod words;
 
 use super::memory::{Memory, Start};
 use super::snapshot_file::SnapshotFile;
@@ -17,8 +18,8 @@ use crate::config::Config;
 use crate::net::{Inherited, Socket};
 use crate::region::{Geometry, Place, Region, RegionError};
 use crate::snapshot::{Reader, Sizes, Writer};
+use channel::Channel;
 pub(super) use channel::Listener;
-use channel::{CONVERSATION, Channel, Offer, Say, Wish, Word};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::fs::File;
@@ -29,6 +30,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
+use words::{CONVERSATION, Offer, Say, Wish, misunderstood};
 
 /// How long the other side may take for a word that needs no work.
 const PROMPT: Duration = Duration::from_secs(5);
@@ -86,12 +88,11 @@ impl Engine {
             .as_ref()
             .filter(|_| wish.snapshot == shown(self.config.snapshot.as_deref()));
         let addresses = self.addresses.iter().map(SocketAddr::to_string).collect();
-        let cookie_key = [self.cookie_key.0, self.cookie_key.1].map(|half| format!("{half:x}"));
         channel.send(&Offer {
             refused: refused.clone(),
             addresses,
             snapshot: shares_snapshot.is_some(),
-            cookie_key,
+            cookie_key: self.cookie_key,
         })?;
         if !refused.is_empty() {
             return Err(io::Error::other(format!("a hand-over was refused: {refused}")));
@@ -133,9 +134,9 @@ impl Engine {
     /// Stops, lets the successor go on, and waits until it serves.
     pub fn hand_over(&mut self, successor: &Successor) -> HandedOver {
         let channel = &successor.channel;
-        let say = match channel.receive::<Word>() {
-            Ok(Word { say: say @ (Say::Prepared | Say::Moves | Say::Reads) }) => say,
-            Ok(_) => return HandedOver::No(io::Error::other("an unexpected word")),
+        let say = match channel.receive() {
+            Ok(say @ (Say::Prepared | Say::Moves | Say::Reads)) => say,
+            Ok(_) => return HandedOver::No(misunderstood()),
             // It ended before anything was stopped.
             Err(error) => return HandedOver::No(error),
         };
@@ -192,10 +193,10 @@ impl Engine {
 
     fn until_it_serves(&self, channel: &Channel, say: Say) -> io::Result<()> {
         channel.set_patience(if say == Say::Prepared { PROMPT } else { MOVING })?;
-        channel.send(&Word { say: Say::Yours })?;
-        match channel.receive::<Word>()? {
-            Word { say: Say::Serving } => Ok(()),
-            _ => Err(io::Error::other("an unexpected word")),
+        channel.send(&Say::Yours)?;
+        match channel.receive()? {
+            Say::Serving => Ok(()),
+            _ => Err(misunderstood()),
         }
     }
 
@@ -306,11 +307,11 @@ impl Engine {
         };
         // The other end waits for its disk, and writes a whole snapshot if it must.
         channel.set_patience(MOVING).map_err(failed)?;
-        let yours = |say| {
-            channel.send(&Word { say }).map_err(failed)?;
-            match channel.receive::<Word>().map_err(failed)? {
-                Word { say: Say::Yours } => Ok(()),
-                _ => Err(failed(io::Error::other("an unexpected word"))),
+        let yours = |say: Say| {
+            channel.send(&say).map_err(failed)?;
+            match channel.receive().map_err(failed)? {
+                Say::Yours => Ok(()),
+                _ => Err(failed(misunderstood())),
             }
         };
         let (mut engine, file, writer) = if let (true, Ok((region, writer))) = (fits, attached) {
@@ -333,7 +334,7 @@ impl Engine {
             (engine, None, memory.snapshot)
         };
         engine.listen_for_successors()?;
-        channel.send(&Word { say: Say::Serving }).map_err(failed)?;
+        channel.send(&Say::Serving).map_err(failed)?;
         // What a disk can fail at comes last: without snapshots the engine serves all the same, and
         // says so.
         let region = Arc::clone(&engine.region);
@@ -388,9 +389,6 @@ impl Taken {
         }
         let addresses: Vec<SocketAddr> =
             offer.addresses.iter().filter_map(|address| address.parse().ok()).collect();
-        let [first, second] =
-            offer.cookie_key.map(|half| u64::from_str_radix(&half, 16).map_err(io::Error::other));
-        let cookie_key = (first?, second?);
         let files = 3 + usize::from(offer.snapshot);
         let mut fds = channel.receive_fds(files + cores.len() * config.listen.len())?.into_iter();
         let mut next = || {
@@ -415,7 +413,7 @@ impl Taken {
             snapshot,
             sockets: table.into_boxed_slice(),
             addresses,
-            cookie_key,
+            cookie_key: offer.cookie_key,
         })
     }
 }
@@ -429,7 +427,7 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 fn shown(path: Option<&Path>) -> String {
-    path.map_or_else(String::new, |path| path.display().to_string())
+    path.map_or_else(String::new, |path| path.display().to_string().replace('\n', " "))
 }
 
 /// Makes sure that the process at the other end does nothing any more, and waits until it is gone:
