@@ -21,8 +21,8 @@ mod sync;
 pub use heartline_region as region;
 pub use heartline_wire as wire;
 
-pub use config::{Config, ConfigError, Options};
-pub use engine::{Engine, StartError};
+pub use config::{Config, ConfigError};
+pub use engine::{Engine, ReloadError, StartError};
 
 /// The code in the README compiles.
 #[cfg(doctest)]

@@ -71,6 +71,8 @@ pub const DOZE_WINDOW_NS: u64 = 1_000_000;
 pub const DOZE_QUIET_NS: u64 = 10_000_000;
 /// And not for this time after the kernel dropped a datagram at its sockets.
 pub const DOZE_DROPS_NS: u64 = 1_000_000_000;
+/// Smallest receive buffer that can be asked for: room for a few datagrams.
+pub const RECEIVE_QUEUE_BYTES_MIN: usize = 4096;
 /// Receive buffer asked of the kernel for each socket.
 pub const RECEIVE_QUEUE_BYTES_DEFAULT: usize = 16 << 20;
 /// Largest receive buffer that can be asked for: half of the kernel's `int`, which it doubles.

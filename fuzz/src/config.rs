@@ -1,21 +1,26 @@
-//! The configuration file.
+//! The configuration file, as the daemon reads it.
 
-use heartline::Options;
+#[path = "../../src/heartlined/text.rs"]
+mod text;
+
+use heartline::Config;
 
 /// Any text: refused with a sentence, or a configuration that is good and says itself again.
 pub fn config(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else { return };
-    let options: Options = match toml::from_str(text) {
-        Ok(options) => options,
-        Err(error) => return assert!(!error.to_string().is_empty()),
-    };
-    match options.check() {
+    let Ok(file) = std::str::from_utf8(data) else { return };
+    match read(file) {
         Ok(config) => {
             config.validate().expect("what passed the check is valid");
-            let again: Options = toml::from_str(&config.to_file())
-                .expect("a configuration writes a file that can be read");
-            assert_eq!(again.check().expect("and that is accepted").capacity, config.capacity);
+            let written = text::file(&config);
+            let again = read(&written).expect("a configuration writes a file that is accepted");
+            assert_eq!(text::file(&again), written);
         }
-        Err(error) => assert!(error.to_string().len() > 10),
+        Err(reason) => assert!(reason.len() > 10),
     }
+}
+
+fn read(file: &str) -> Result<Config, String> {
+    let texts = text::parse(file)?;
+    let given = |setting: &heartline::config::Setting| texts.get(setting.name).cloned();
+    text::configure(given).map_err(|error| error.to_string())
 }

@@ -1,6 +1,7 @@
 //! An engine to measure: one in a process of its own, or one elsewhere.
 
 use crate::machine;
+use heartline::Config;
 use heartline::region::Place;
 use heartline::wire::Stat;
 use heartline_client::{ClientError, Session};
@@ -38,13 +39,37 @@ impl Counters {
     }
 }
 
+/// The settings of an engine to measure.
+#[derive(clap::Args)]
+pub(crate) struct EngineOptions {
+    #[arg(long)]
+    listen: SocketAddr,
+    #[arg(long)]
+    capacity: u32,
+    #[arg(long)]
+    cores: usize,
+    /// A directory for the memory files; without it memory has no name
+    #[arg(long)]
+    state: Option<PathBuf>,
+    /// A snapshot file, or off
+    #[arg(long)]
+    snapshot: PathBuf,
+    /// On or off
+    #[arg(long, default_value = "on")]
+    hold: String,
+}
+
 /// What `heartline-loadtest engine` is: an engine that ends when its standard input does.
-pub(crate) fn serve(options: heartline::config::Options) -> Result<(), String> {
-    let named = options.state.is_some();
-    let mut config = options.check().map_err(|error| error.to_string())?;
-    if !named {
-        config.state = Place::Scratch;
-    }
+pub(crate) fn serve(options: EngineOptions) -> Result<(), String> {
+    let config = Config {
+        listen: vec![options.listen],
+        capacity: options.capacity,
+        cores: Some(vec![options.cores]),
+        state: options.state.map_or(Place::Scratch, Place::Directory),
+        snapshot: Some(options.snapshot).filter(|path| path != "off"),
+        hold: options.hold != "off",
+        ..Config::default()
+    };
     let engine = heartline::Engine::start(&config).map_err(|error| error.to_string())?;
     println!("{}", engine.addresses()[0]);
     let _ = std::io::stdin().read(&mut [0]);

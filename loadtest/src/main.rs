@@ -72,7 +72,7 @@ enum Scenario {
     Goals(goals::Options),
     /// An engine that ends with its standard input
     #[command(hide = true)]
-    Engine(heartline::config::Options),
+    Engine(bed::EngineOptions),
     /// The tokio server of the peer, that ends with its standard input
     #[command(hide = true)]
     TokioServer,

@@ -1,10 +1,21 @@
-//! Why an engine did not start, and what state is left.
+//! Why an engine did not start or did not take over a configuration, and what state is left.
 
 use crate::config::ConfigError;
 use crate::net::BindError;
 use crate::region::RegionError;
 use crate::snapshot::SnapshotError;
 use std::path::PathBuf;
+
+/// Why an engine did not take over a configuration. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReloadError {
+    /// A setting is not accepted.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// These settings, joined by commas, differ from those of the engine.
+    #[error("{0} can't change while the engine runs; start it anew")]
+    Fixed(String),
+}
 
 /// Why an engine did not start. Nothing is left running, bound or written.
 #[derive(Debug, thiserror::Error)]

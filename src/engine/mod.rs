@@ -19,12 +19,12 @@ mod state_directory;
 mod threads;
 
 use crate::clock;
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::net::{Inherited, Socket, bind_group, loops_possible};
 use crate::region::{Region, Writer};
 use crate::registrar::{DenyList, Settings};
 use crossbeam::channel::{Receiver, Sender, unbounded};
-pub use error::StartError;
+pub use error::{ReloadError, StartError};
 use hand_over::Listener;
 pub use hand_over::{HandedOver, Successor};
 use memory::{Memory, Start};
@@ -258,25 +258,22 @@ impl Engine {
         self.sockets[0][0].coalesces()
     }
 
-    /// Takes over what can change while it runs: deny list, quota, snapshot interval. Everything
-    /// else that differs is refused, all together and with nothing changed.
-    pub fn reload(&mut self, config: &Config) -> Result<(), ConfigError> {
+    /// Takes over the settings that can change while an engine runs.
+    ///
+    /// # Errors
+    /// When a setting is not accepted, or another one differs. Nothing is changed then.
+    pub fn reload(&mut self, config: &Config) -> Result<(), ReloadError> {
         config.validate()?;
-        let changeable = Config {
-            deny: config.deny.clone(),
-            quota: config.quota,
-            snapshot_interval: config.snapshot_interval,
-            ..self.config.clone()
-        };
-        let fixed = changeable.differences(config);
+        let fixed: Vec<&str> = self
+            .config
+            .differences(config)
+            .filter(|setting| !setting.reloadable)
+            .map(|setting| setting.name)
+            .collect();
         if !fixed.is_empty() {
-            let reason = format!(
-                "{} can't change while the engine runs; start it anew or with --replace",
-                fixed.join(", ")
-            );
-            return Err(ConfigError { setting: "reload", reason });
+            return Err(ReloadError::Fixed(fixed.join(", ")));
         }
-        self.config = changeable;
+        self.config = config.clone();
         self.shared().reconfigure(quota(config), DenyList::new(config.deny.clone()));
         if let Some(snapshot) = &self.snapshot {
             let _ = snapshot.orders.send(Order::Interval(config.snapshot_interval));

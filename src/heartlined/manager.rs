@@ -1,21 +1,17 @@
-//! What the daemon does beside serving: signals, successors, and the service manager
-//! (sd_notify(3)).
+//! The service manager: what it passes, and what it is told (sd_notify(3)).
 
-use heartline::engine::{HandedOver, Successor};
+use heartline::Engine;
 use heartline::net::{Inherited, take_passed};
-use heartline::{Config, Engine};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sd_notify::NotifyState;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::low_level::pipe;
-use std::io::{self, Read};
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 /// The name under which the sockets of an engine lie in the service manager's store.
 const STORE_NAME: &str = "heartline-loop";
+/// Descriptors in one message; the kernel takes 253 (`SCM_MAX_FD` of `linux/net/scm.h`).
+const FDS_MAX: usize = 128;
 
 /// The sockets that the service manager passes (sd_listen_fds(3)).
 pub(crate) fn sockets() -> io::Result<Vec<Inherited>> {
@@ -23,106 +19,29 @@ pub(crate) fn sockets() -> io::Result<Vec<Inherited>> {
     Ok(take_passed(named.map(|(fd, name)| (fd, name == STORE_NAME))))
 }
 
-/// Signals, as something to wait for.
-pub(crate) struct Signals {
-    end: UnixStream,
-    reload: UnixStream,
-}
-
-impl Signals {
-    /// From now on signals wait to be read.
-    pub(crate) fn catch() -> io::Result<Self> {
-        let ((end, terminate), (reload, hang_up)) = (UnixStream::pair()?, UnixStream::pair()?);
-        for signal in [SIGTERM, SIGINT] {
-            pipe::register(signal, terminate.try_clone()?)?;
-        }
-        pipe::register(SIGHUP, hang_up)?;
-        for stream in [&end, &reload] {
-            stream.set_nonblocking(true)?;
-        }
-        Ok(Self { end, reload })
-    }
-}
-
-/// Serves until a signal ends it or a successor has taken over.
-pub(crate) fn serve(
-    mut engine: Engine,
-    mut signals: Signals,
-    reload: impl Fn() -> Result<Config, String>,
-) -> Result<(), String> {
+/// The engine serves. Its sockets go to the store, so that what arrives while the daemon is
+/// restarted waits in their queues.
+pub(crate) fn ready(engine: &Engine) {
     tell(&[NotifyState::Ready, NotifyState::MainPid(std::process::id())]);
-    let store: Vec<BorrowedFd<'_>> = engine.sockets().map(AsFd::as_fd).collect();
-    if std::env::var_os("NOTIFY_SOCKET").is_some() {
-        // With the sockets in its store, what arrives while the daemon is restarted waits in their
-        // queues. What an engine with more loops left there would take its share of what comes, and
-        // nobody would read it.
-        tell(&[NotifyState::FdStoreRemove, NotifyState::FdName(STORE_NAME)]);
-        for fds in store.chunks(128) {
-            let _ = sd_notify::notify_with_fds(
-                &[NotifyState::FdStore, NotifyState::FdName(STORE_NAME)],
-                fds,
-            );
-        }
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        return;
     }
-    drop(store);
-    let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 3);
-    let mut successor: Option<Successor> = None;
-    loop {
-        let wakes = wait(&engine, &signals, successor.as_ref(), watchdog);
-        if wakes.end {
-            tell(&[NotifyState::Stopping]);
-            engine.join();
-            return Ok(());
-        }
-        if wakes.reload {
-            let mut bytes = [0; 64];
-            while signals.reload.read(&mut bytes).is_ok_and(|count| count > 0) {}
-            tell(&[NotifyState::Reloading, monotonic()]);
-            match reload()
-                .and_then(|config| engine.reload(&config).map_err(|error| error.to_string()))
-            {
-                Ok(()) => eprintln!(
-                    "heartlined: deny list, quota and snapshot interval are as configured now"
-                ),
-                Err(reason) => eprintln!("heartlined: not reloaded, nothing was changed: {reason}"),
-            }
-            tell(&[NotifyState::Ready]);
-        }
-        if wakes.successor
-            && let Some(successor) = successor.take()
-        {
-            match engine.hand_over(&successor) {
-                HandedOver::Yes => {
-                    eprintln!("heartlined: handed over");
-                    return Ok(());
-                }
-                HandedOver::Lost(error) => {
-                    return Err(format!(
-                        "the successor failed after it had moved the leases; the next start goes on with them: {error}"
-                    ));
-                }
-                HandedOver::No(error) => {
-                    eprintln!("heartlined: not handed over, this engine goes on: {error}")
-                }
-            }
-        }
-        if wakes.control {
-            match engine.meet() {
-                // A second one that asks meanwhile takes the place of the first, which then fails.
-                Ok(met) => successor = Some(met),
-                Err(error) => eprintln!("heartlined: nobody takes over: {error}"),
-            }
-        }
-        if watchdog.is_some() && engine.is_alive() {
-            tell(&[NotifyState::Watchdog]);
-        }
+    // Sockets that an engine with more loops left there would take their share of what comes, and
+    // nobody would read it.
+    empty();
+    let sockets: Vec<BorrowedFd<'_>> = engine.sockets().map(AsFd::as_fd).collect();
+    for fds in sockets.chunks(FDS_MAX) {
+        let _ = sd_notify::notify_with_fds(
+            &[NotifyState::FdStore, NotifyState::FdName(STORE_NAME)],
+            fds,
+        );
     }
 }
 
 /// Has the service manager let go of the sockets in its store, and waits until nobody listens at
 /// these addresses of theirs, for a second or two at most.
 pub(crate) fn empty_store(addresses: &[SocketAddr]) {
-    tell(&[NotifyState::FdStoreRemove, NotifyState::FdName(STORE_NAME)]);
+    empty();
     let is_taken = |address: &SocketAddr| {
         UdpSocket::bind(address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
     };
@@ -134,45 +53,37 @@ pub(crate) fn empty_store(addresses: &[SocketAddr]) {
     }
 }
 
-/// What there is to do.
-struct Wakes {
-    end: bool,
-    reload: bool,
-    control: bool,
-    successor: bool,
+fn empty() {
+    tell(&[NotifyState::FdStoreRemove, NotifyState::FdName(STORE_NAME)]);
 }
 
-fn wait(
-    engine: &Engine,
-    signals: &Signals,
-    successor: Option<&Successor>,
-    limit: Option<Duration>,
-) -> Wakes {
-    let readable = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
-    let mut fds = vec![readable(signals.end.as_fd()), readable(signals.reload.as_fd())];
-    let control = engine.control().map(|fd| (fds.len(), fds.push(readable(fd))).0);
-    let successor = successor.map(|successor| (fds.len(), fds.push(readable(successor.as_fd()))).0);
-    let limit = limit.map(|limit| Timespec {
-        tv_sec: limit.as_secs() as i64,
-        tv_nsec: i64::from(limit.subsec_nanos()),
-    });
-    // An interrupted wait is one in which nothing happened: the signal has written to its pipe, and
-    // the next one sees that.
-    let _ = poll(&mut fds, limit.as_ref());
-    let is = |at: usize| !fds[at].revents().is_empty();
-    Wakes {
-        end: is(0),
-        reload: is(1),
-        control: control.is_some_and(is),
-        successor: successor.is_some_and(is),
-    }
+/// The configuration is being read again; [`reloaded`] follows.
+pub(crate) fn reloading() {
+    let since = NotifyState::monotonic_usec_now().unwrap_or(NotifyState::Status("reloading"));
+    tell(&[NotifyState::Reloading, since]);
+}
+
+/// The configuration was read again.
+pub(crate) fn reloaded() {
+    tell(&[NotifyState::Ready]);
+}
+
+/// The engine is about to stop.
+pub(crate) fn stopping() {
+    tell(&[NotifyState::Stopping]);
+}
+
+/// How often the service manager wants to be told that the engine is alive.
+pub(crate) fn watchdog() -> Option<Duration> {
+    sd_notify::watchdog_enabled().map(|limit| limit / 3)
+}
+
+/// The engine is alive.
+pub(crate) fn alive() {
+    tell(&[NotifyState::Watchdog]);
 }
 
 /// Tells the service manager, if there is one.
 fn tell(states: &[NotifyState<'_>]) {
     let _ = sd_notify::notify(states);
-}
-
-fn monotonic() -> NotifyState<'static> {
-    NotifyState::monotonic_usec_now().unwrap_or(NotifyState::Status("reloading"))
 }
