@@ -12,9 +12,9 @@ pub enum ReloadError {
     /// A setting is not accepted.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// These settings, joined by commas, differ from those of the engine.
-    #[error("{0} can't change while the engine runs; start it anew")]
-    Fixed(String),
+    /// These settings differ from those of the engine.
+    #[error("{} can't change while the engine runs; start it anew", .0.join(", "))]
+    Fixed(Vec<&'static str>),
 }
 
 /// Why an engine did not start. Nothing is left running, bound or written.
@@ -31,7 +31,7 @@ pub enum StartError {
     Region(#[from] RegionError),
     /// Another engine has the state directory.
     #[error(
-        "{0} belongs to a running engine; replace it with --replace, stop it, or choose another --state"
+        "{0} belongs to a running engine; replace it, stop it, or choose another `state` directory"
     )]
     StateInUse(PathBuf),
     /// The engine that runs did not hand over. It goes on.
@@ -43,7 +43,9 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// Another engine writes the snapshot file.
-    #[error("the snapshot {0} belongs to a running engine; stop it or choose another --snapshot")]
+    #[error(
+        "the snapshot {0} belongs to a running engine; stop it or choose another `snapshot` file"
+    )]
     SnapshotInUse(PathBuf),
     /// The snapshot can't be read, or there is no place for it.
     #[error("the snapshot {path} {source}")]
@@ -56,7 +58,7 @@ pub enum StartError {
     /// The memory of the engine before has members for which the configured sizes have no room. It
     /// was left as it is.
     #[error(
-        "the engine before left a lease in slot {slot} and {attributes} attribute bytes; run with a capacity and attributes no smaller than before"
+        "the engine before left a lease in slot {slot} and {attributes} attribute bytes; run with `capacity` and `attributes` no smaller than before"
     )]
     LessRoom {
         /// The highest slot that is leased.
@@ -66,7 +68,7 @@ pub enum StartError {
     },
     /// There is no room for the snapshot file.
     #[error(
-        "the snapshot {path}: {bytes} bytes do not fit: {source}; free some, choose another --snapshot, or lower --capacity"
+        "the snapshot {path}: {bytes} bytes do not fit: {source}; free some, choose another `snapshot` file, or lower `capacity`"
     )]
     SnapshotSpace {
         /// Which.
@@ -78,7 +80,7 @@ pub enum StartError {
     },
     /// The state directory is not on tmpfs.
     #[error(
-        "{0} is not on tmpfs: a page that a disk backs would stall the loops; choose a directory under /dev/shm or /run"
+        "{0} is not on tmpfs: a page that a disk backs would stall the loops; choose a `state` directory under /dev/shm or /run"
     )]
     NotTmpfs(PathBuf),
     /// Others can write to the state directory.

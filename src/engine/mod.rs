@@ -117,7 +117,7 @@ impl Engine {
         })?;
         if !inherited.is_empty() {
             memory.notices.push(format!(
-                "{} inherited sockets fit no --listen address and were closed",
+                "{} inherited sockets fit no `listen` address and were closed",
                 inherited.len()
             ));
         }
@@ -264,14 +264,14 @@ impl Engine {
     /// When a setting is not accepted, or another one differs. Nothing is changed then.
     pub fn reload(&mut self, config: &Config) -> Result<(), ReloadError> {
         config.validate()?;
-        let fixed: Vec<&str> = self
+        let fixed: Vec<&'static str> = self
             .config
             .differences(config)
             .filter(|setting| !setting.reloadable)
             .map(|setting| setting.name)
             .collect();
         if !fixed.is_empty() {
-            return Err(ReloadError::Fixed(fixed.join(", ")));
+            return Err(ReloadError::Fixed(fixed));
         }
         self.config = config.clone();
         self.shared().reconfigure(quota(config), DenyList::new(config.deny.clone()));

@@ -56,7 +56,7 @@ impl From<StartError> for Failure {
         match error {
             StartError::Bind(error) => error.into(),
             StartError::StateInUse(_) => {
-                Self::Failed(in_flags(&format!("{error}; --replace takes over from it")))
+                Self::Failed(in_flags(&format!("{error} (--replace takes over from it)")))
             }
             _ => Self::Failed(in_flags(&error.to_string())),
         }

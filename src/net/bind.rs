@@ -13,12 +13,12 @@ use std::os::fd::AsFd;
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Something else listens there.
-    #[error("{0} is in use by another program; stop it or choose another --listen")]
+    #[error("{0} is in use by another program; stop it or choose another `listen` address")]
     InUse(SocketAddr),
     /// A service manager gave more sockets than there are loops, and will not close them.
     #[error(
         "the service manager listens on {address} with {given} sockets, and {loops} loops read no more than {loops}: what comes to the others \
-         would be lost; the socket unit must have as many ListenDatagram= lines for each address, and --cores no fewer CPUs"
+         would be lost; the socket unit must have as many ListenDatagram= lines for each address, and `cores` no fewer CPUs"
     )]
     TooMany {
         /// Where.
@@ -31,8 +31,8 @@ pub enum BindError {
     /// A service manager gave a socket that receives for none of the addresses, and will not close
     /// it.
     #[error(
-        "the service manager listens on {0}, which is none of --listen ([::] is both families there: BindIPv6Only=both), and what comes to it \
-         would be lost; make the socket unit and --listen agree"
+        "the service manager listens on {0}, which is none of `listen` ([::] is both families there: BindIPv6Only=both), and what comes to it \
+         would be lost; make the socket unit and `listen` agree"
     )]
     Stray(SocketAddr),
     /// A service manager gave a descriptor that receives no datagrams.

@@ -33,7 +33,7 @@ impl Inherited {
             .and_then(|own| SocketAddr::try_from(own).ok())
     }
 
-    /// Whether it receives what an address of `--listen` asks for; `[::]` asks for both families.
+    /// Whether it receives what a listening address asks for; `[::]` asks for both families.
     pub(super) fn is_at(&self, address: SocketAddr) -> bool {
         let is_half = address.is_ipv6()
             && address.ip().is_unspecified()

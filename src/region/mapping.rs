@@ -40,7 +40,7 @@ pub enum RegionError {
         source: io::Error,
     },
     /// Not enough memory in the file system.
-    #[error("{file}: {bytes} bytes do not fit: {source}; lower --capacity or enlarge the tmpfs")]
+    #[error("{file}: {bytes} bytes do not fit: {source}; lower `capacity` or enlarge the tmpfs")]
     Space {
         /// Which.
         file: String,

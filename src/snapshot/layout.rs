@@ -19,14 +19,14 @@ const BEATS: u32 = (PAGE / size_of::<BeatEntry>()) as u32;
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// It can't be made, read or written.
-    #[error("can't be used: {0}; choose another --snapshot, or --snapshot off")]
+    #[error("can't be used: {0}; choose another `snapshot` file, or turn `snapshot` off")]
     Io(#[from] io::Error),
     /// It is no snapshot.
-    #[error("is no snapshot of heartline; move it away or choose another --snapshot")]
+    #[error("is no snapshot of heartline; move it away or choose another `snapshot` file")]
     Foreign,
     /// There is nothing in it.
     #[error(
-        "is empty, so it is no snapshot of heartline; move it away or choose another --snapshot"
+        "is empty, so it is no snapshot of heartline; move it away or choose another `snapshot` file"
     )]
     Empty,
     /// Another version of the format.
@@ -49,7 +49,7 @@ pub enum SnapshotError {
     Damaged(&'static str),
     /// The engine has less room than the file needs.
     #[error(
-        "has a lease in slot {slot} and {attributes} attribute bytes; run with a capacity and attributes that are no smaller than before"
+        "has a lease in slot {slot} and {attributes} attribute bytes; run with `capacity` and `attributes` that are no smaller than before"
     )]
     TooLarge {
         /// A leased slot that has no room.

@@ -123,7 +123,7 @@ impl Engine {
             )
         } else if wish.loops != own.1 {
             format!(
-                "this engine has {} loops, not {}; sockets belong to loops, so their number stays (--cores)",
+                "this engine has {} loops, not {}; sockets belong to loops, so their number stays (`cores`)",
                 own.1, wish.loops
             )
         } else {
