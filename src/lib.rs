@@ -22,7 +22,7 @@ pub use heartline_region as region;
 pub use heartline_wire as wire;
 
 pub use config::{Config, ConfigError};
-pub use engine::{Engine, ReloadError, StartError};
+pub use engine::{Engine, EngineBuilder, ReloadError, StartError};
 
 /// The code in the README compiles.
 #[cfg(doctest)]

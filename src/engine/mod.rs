@@ -3,6 +3,7 @@
 //! An [`Engine`] owns everything it uses; several live in one process without knowing of one
 //! another.
 
+mod builder;
 #[doc(hidden)]
 pub mod duty;
 mod error;
@@ -18,27 +19,32 @@ mod snapshot_thread;
 mod state_directory;
 mod threads;
 
-use crate::clock;
 use crate::config::Config;
-use crate::net::{Inherited, Socket, bind_group, loops_possible};
+use crate::net::Socket;
 use crate::region::{Region, Writer};
 use crate::registrar::{DenyList, Settings};
+pub use builder::EngineBuilder;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 pub use error::{ReloadError, StartError};
 use hand_over::Listener;
-pub use hand_over::{HandedOver, Successor};
-use memory::{Memory, Start};
 use mio::Token;
-use rand::TryRng;
 use snapshot_thread::{Order, SnapshotStatus, SnapshotThread};
 use state_directory::StateDirectory;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use threads::{Begin, Parts, Prepared, Threads};
+
+/// One engine takes the place of another that runs, and nothing that was sent to it is lost.
+///
+/// The program that runs waits until [`control`](upgrade::control) is readable and calls
+/// [`meet`](upgrade::meet), waits until the [`Successor`](upgrade::Successor) is readable and calls
+/// [`hand_over`](upgrade::hand_over). The new program calls [`replace`](upgrade::replace).
+pub mod upgrade {
+    pub use super::hand_over::{HandedOver, Successor, control, hand_over, meet, replace};
+}
 
 /// Token of a loop's waker; sockets have the numbers from 0 on.
 const WAKER: Token = Token(usize::MAX);
@@ -74,93 +80,61 @@ struct Snapshots {
     thread: JoinHandle<(File, bool)>,
 }
 
+/// What an engine stands on before it has memory.
+#[derive(Debug)]
+struct Ground {
+    cores: Vec<usize>,
+    addresses: Vec<SocketAddr>,
+    sockets: SocketTable,
+    cookie_key: (u64, u64),
+    state: Option<StateDirectory>,
+}
+
 impl Engine {
-    /// Starts an engine and returns when it serves.
+    /// Starts an engine and returns when it serves; short for `Engine::builder(config).start()`.
+    ///
+    /// # Errors
+    /// See [`EngineBuilder::start`].
     pub fn start(config: &Config) -> Result<Self, StartError> {
-        Self::start_unless(config, &AtomicBool::new(false))
+        Self::builder(config).start()
     }
 
-    /// Starts an engine, unless `cancelled` becomes true before it serves: allocating a large
-    /// region takes seconds.
-    pub fn start_unless(config: &Config, cancelled: &AtomicBool) -> Result<Self, StartError> {
-        Self::start_on(config, Vec::new(), cancelled)
+    /// An engine to be started.
+    pub fn builder(config: &Config) -> EngineBuilder<'_> {
+        EngineBuilder::new(config)
     }
 
-    /// The same on sockets that were bound before, as [`crate::net::take_passed`] gives them; what
-    /// fits none of the configured addresses is closed.
-    pub fn start_on(
-        config: &Config,
-        mut inherited: Vec<Inherited>,
-        cancelled: &AtomicBool,
-    ) -> Result<Self, StartError> {
-        config.validate()?;
-        let mut cores = loop_cores(config)?;
-        let wanted = cores.len();
-        cores.truncate(
-            config
-                .listen
-                .iter()
-                .map(|&address| loops_possible(&inherited, address, wanted))
-                .min()
-                .unwrap_or(wanted),
-        );
-        // The lock first: who starts the same engine twice is told so.
-        let state = StateDirectory::take(&config.state)?;
-        let (addresses, sockets) = bind(config, cores.len(), &mut inherited)?;
-        let (settings, key) = (settings(config)?, (random()?, random()?));
-        let mut memory = Memory::take(&Start {
-            config,
-            settings: &settings,
-            key,
-            now: clock::now(),
-            cancelled,
-        })?;
-        if !inherited.is_empty() {
-            memory.notices.push(format!(
-                "{} inherited sockets fit no `listen` address and were closed",
-                inherited.len()
-            ));
-        }
-        if cores.len() < wanted {
-            memory.notices.push(format!(
-                "{} loops instead of {wanted}: the service manager's sockets are another user's, and no others can share their port; put a \
-                 ListenDatagram= line for each loop into the socket unit, or stop and start the service if there is none",
-                cores.len()
-            ));
-        }
-        // Files with members in them stay for the next start, whatever happens now.
-        let (made, begin) = (
-            memory.made && !memory.peopled,
-            if memory.peopled { Begin::Resume } else { Begin::Empty },
-        );
-        let mut engine = Self {
+    /// An engine without threads.
+    fn at_rest(config: &Config, ground: Ground, region: Region, notices: Vec<String>) -> Self {
+        let Ground { cores, addresses, sockets, cookie_key, state } = ground;
+        Self {
             config: config.clone(),
             sockets: Arc::new(sockets),
-            region: Arc::new(memory.region),
+            region: Arc::new(region),
             threads: None,
             snapshot: None,
             snapshot_file: None,
             addresses,
             cores,
             resumed: 0,
-            notices: memory.notices,
-            cookie_key: (random()?, random()?),
+            notices,
+            cookie_key,
             failures: None,
             control: None,
             state,
-        };
-        let status = Arc::new(SnapshotStatus::default());
-        let started = Prepared::new(engine.parts(settings, &status))
-            .and_then(|prepared| prepared.start(memory.writer, begin));
-        let started = started.and_then(|(threads, leases)| {
-            (engine.threads, engine.resumed) = (Some(threads), leases);
-            engine.start_snapshots(memory.snapshot, status)?;
-            engine.listen_for_successors()
-        });
-        if started.is_err() && made {
-            engine.region.remove_files();
         }
-        started.map(|()| engine)
+    }
+
+    /// Starts the threads that were prepared for it.
+    fn launch(
+        &mut self,
+        prepared: Prepared,
+        right: Writer,
+        begin: Begin,
+    ) -> Result<(), StartError> {
+        let (threads, leases) = prepared.start(right, begin)?;
+        (self.threads, self.resumed) = (Some(threads), leases);
+        Ok(())
     }
 
     fn parts<'a>(&'a self, settings: Settings, snapshot: &'a Arc<SnapshotStatus>) -> Parts<'a> {
@@ -206,16 +180,15 @@ impl Engine {
         self.resumed
     }
 
-    /// What whoever runs it should know of its start: where leases came from, and what could not be
-    /// gone on with.
+    /// Sentences about its start: where leases came from, and what could not be gone on with.
     pub fn notices(&self) -> &[String] {
         &self.notices
     }
 
-    /// What whoever runs it should know later: that snapshots fail, and that they are written
-    /// again. To be taken once.
-    pub fn take_failures(&mut self) -> Option<Receiver<String>> {
-        self.failures.take()
+    /// Sentences about what happens later: snapshots fail, or they are written again. To be taken
+    /// once.
+    pub fn take_failures(&mut self) -> Option<impl Iterator<Item = String> + Send + use<>> {
+        self.failures.take().map(Receiver::into_iter)
     }
 
     /// The CPUs its loops run on.
@@ -324,51 +297,6 @@ fn tid() -> u32 {
     rustix::thread::gettid().as_raw_nonzero().get() as u32
 }
 
-fn random() -> Result<u64, StartError> {
-    rand::rngs::SysRng.try_next_u64().map_err(|error| StartError::System {
-        what: "getting random numbers from the kernel",
-        source: std::io::Error::other(error),
-    })
-}
-
 fn quota(config: &Config) -> u32 {
     config.quota.unwrap_or(config.capacity)
-}
-
-fn settings(config: &Config) -> Result<Settings, StartError> {
-    Ok(Settings {
-        quota: quota(config),
-        hold: config.hold,
-        tombstone_min: config.tombstone_ns(),
-        deny: DenyList::new(config.deny.clone()),
-        epoch: random()? | 1,
-    })
-}
-
-fn loop_cores(config: &Config) -> Result<Vec<usize>, StartError> {
-    let cores = config.loop_cores();
-    if cores.is_empty() {
-        return Err(StartError::System {
-            what: "reading the CPUs that the process may use",
-            source: std::io::Error::last_os_error(),
-        });
-    }
-    Ok(cores)
-}
-
-/// Binds every address for every loop; the result is ordered by loop.
-fn bind(
-    config: &Config,
-    loops: usize,
-    inherited: &mut Vec<Inherited>,
-) -> Result<(Vec<SocketAddr>, SocketTable), StartError> {
-    let mut addresses = Vec::new();
-    let mut by_loop: Vec<Vec<Socket>> = (0..loops).map(|_| Vec::new()).collect();
-    for &address in &config.listen {
-        let group = bind_group(address, loops, config.receive_buffer, inherited)?;
-        addresses
-            .push(group[0].local_addr().map_err(StartError::system("reading a bound address"))?);
-        by_loop.iter_mut().zip(group).for_each(|(sockets, socket)| sockets.push(socket));
-    }
-    Ok((addresses, by_loop.into_iter().map(Vec::into_boxed_slice).collect()))
 }

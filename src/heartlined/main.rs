@@ -6,6 +6,7 @@ mod serve;
 mod signals;
 mod text;
 
+use heartline::engine::upgrade;
 use heartline::net::{BindError, close_strays};
 use heartline::region::RegionError;
 use heartline::{Config, Engine, StartError};
@@ -102,11 +103,8 @@ fn run(config: &Config, options: &Options) -> Result<(), Failure> {
     }
     // Before the engine: a signal that comes while it starts stops it in order, too.
     let (signals, stop) = Signals::catch().map_err(|error| format!("catching signals: {error}"))?;
-    let started = if options.replaces() {
-        Engine::replace(config, inherited, &stop)
-    } else {
-        Engine::start_on(config, inherited, &stop)
-    };
+    let builder = Engine::builder(config).cancelled(&stop).inherited(inherited);
+    let started = if options.replaces() { upgrade::replace(builder) } else { builder.start() };
     let mut engine = match started {
         Err(StartError::Region(RegionError::Cancelled)) => return Ok(()),
         started => started?,
@@ -118,7 +116,7 @@ fn run(config: &Config, options: &Options) -> Result<(), Failure> {
     }
     if let Some(failures) = engine.take_failures() {
         std::thread::spawn(move || {
-            failures.iter().for_each(|failure| eprintln!("heartlined: {}", in_flags(&failure)));
+            failures.for_each(|failure| eprintln!("heartlined: {}", in_flags(&failure)));
         });
     }
     // The kernel counts its own bookkeeping, too, and doubles what it is asked for (socket(7)).

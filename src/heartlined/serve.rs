@@ -4,7 +4,7 @@ use crate::manager;
 use crate::options::in_flags;
 use crate::signals::Signals;
 use heartline::config::SETTINGS;
-use heartline::engine::{HandedOver, Successor};
+use heartline::engine::upgrade::{self, HandedOver, Successor};
 use heartline::{Config, Engine};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -35,7 +35,7 @@ pub(crate) fn serve(
         if wakes.successor
             && let Some(successor) = successor.take()
         {
-            match engine.hand_over(&successor) {
+            match upgrade::hand_over(&mut engine, &successor) {
                 HandedOver::Yes => {
                     eprintln!("heartlined: handed over");
                     return Ok(());
@@ -52,7 +52,7 @@ pub(crate) fn serve(
             }
         }
         if wakes.control {
-            match engine.meet() {
+            match upgrade::meet(&engine) {
                 // A second one that asks meanwhile takes the place of the first, which then fails.
                 Ok(met) => successor = Some(met),
                 Err(error) => {
@@ -96,7 +96,7 @@ fn wait(
         tv_sec: limit.as_secs() as i64,
         tv_nsec: i64::from(limit.subsec_nanos()),
     });
-    let control = engine.control();
+    let control = upgrade::control(engine);
     let watched: [Option<BorrowedFd<'_>>; 4] =
         [Some(signals.end()), Some(signals.reload()), control, successor.map(AsFd::as_fd)];
     let present = watched.iter().flatten();

@@ -13,7 +13,6 @@ use std::fs::File;
 use std::net::UdpSocket;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// Ready, alive, reloading, stopping: as sd_notify(3) has it.
@@ -105,12 +104,8 @@ fn there_are_as_many_loops_as_sockets_of_another_user() {
     };
     let config = Config { listen: vec![socket.local_addr().unwrap()], ..config() };
     let cores = config.loop_cores().len();
-    let engine = Engine::start_on(
-        &config,
-        vec![Inherited::new(socket.into(), false)],
-        &AtomicBool::new(false),
-    )
-    .unwrap();
+    let inherited = vec![Inherited::new(socket.into(), false)];
+    let engine = Engine::builder(&config).inherited(inherited).start().unwrap();
     assert_eq!(engine.cores().len(), 1);
     let said = engine
         .notices()

@@ -10,7 +10,8 @@ mod old;
 mod words;
 
 pub(super) use channel::Listener;
-pub use old::{HandedOver, Successor};
+pub use new::replace;
+pub use old::{HandedOver, Successor, control, hand_over, meet};
 use std::path::Path;
 use std::time::Duration;
 

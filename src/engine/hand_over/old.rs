@@ -4,10 +4,11 @@ use super::channel::{Channel, Listener};
 use super::words::{CONVERSATION, Offer, Say, Wish, misunderstood};
 use super::{MOVING, PROMPT, shown};
 use crate::clock;
+use crate::engine::builder::settings;
 use crate::engine::snapshot_thread::{Order, SnapshotStatus};
 use crate::engine::threads::{Begin, Prepared, Threads};
-use crate::engine::{Engine, Snapshots, StartError, settings};
-use crate::region::Place;
+use crate::engine::{Engine, Snapshots, StartError};
+use crate::region::{self, Place};
 use crate::snapshot::{Reader, Sizes, Writer};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -48,45 +49,100 @@ pub enum HandedOver {
     Lost(io::Error),
 }
 
-impl Engine {
-    /// Where to look for whoever wants to replace this engine: when it is readable, call
-    /// [`Self::meet`]. `None`: it can't be replaced.
-    pub fn control(&self) -> Option<BorrowedFd<'_>> {
-        self.control.as_ref().map(AsFd::as_fd)
-    }
+/// Becomes readable when a new program wants to replace this engine: call [`meet`] then. `None`: it
+/// can't be replaced.
+pub fn control(engine: &Engine) -> Option<BorrowedFd<'_>> {
+    engine.control.as_ref().map(AsFd::as_fd)
+}
 
-    /// Hears what somebody wants and sends the descriptors. When the result is readable, call
-    /// [`Self::hand_over`].
-    pub fn meet(&self) -> io::Result<Successor> {
-        let listener = self.control.as_ref().ok_or(io::ErrorKind::Unsupported)?;
-        let channel = listener.accept()?;
-        let process = pidfd_open(channel.peer()?, PidfdFlags::empty())?;
-        channel.set_patience(WISH)?;
-        let wish: Wish = channel.receive()?;
-        let refused = self.refusal(&wish);
-        let state = self.state.as_ref().ok_or(io::ErrorKind::Unsupported)?;
-        let shares_snapshot = self
-            .snapshot_file
-            .as_ref()
-            .filter(|_| wish.snapshot == shown(self.config.snapshot.as_deref()));
-        let addresses = self.addresses.iter().map(SocketAddr::to_string).collect();
-        channel.send(&Offer {
-            refused: refused.clone(),
-            addresses,
-            snapshot: shares_snapshot.is_some(),
-            cookie_key: self.cookie_key,
-        })?;
-        if !refused.is_empty() {
-            return Err(io::Error::other(format!("a hand-over was refused: {refused}")));
+/// Hears what the new program wants and sends the descriptors. When the result is readable, call
+/// [`hand_over`].
+///
+/// # Errors
+/// When the new program wants something else than this engine has, or does not say in half a second
+/// what it wants. This engine goes on.
+pub fn meet(engine: &Engine) -> io::Result<Successor> {
+    let listener = engine.control.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+    let channel = listener.accept()?;
+    let process = pidfd_open(channel.peer()?, PidfdFlags::empty())?;
+    channel.set_patience(WISH)?;
+    let wish: Wish = channel.receive()?;
+    let refused = engine.refusal(&wish);
+    let state = engine.state.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+    let shares_snapshot = engine
+        .snapshot_file
+        .as_ref()
+        .filter(|_| wish.snapshot == shown(engine.config.snapshot.as_deref()));
+    let addresses = engine.addresses.iter().map(SocketAddr::to_string).collect();
+    channel.send(&Offer {
+        refused: refused.clone(),
+        addresses,
+        snapshot: shares_snapshot.is_some(),
+        cookie_key: engine.cookie_key,
+    })?;
+    if !refused.is_empty() {
+        return Err(io::Error::other(format!("a hand-over was refused: {refused}")));
+    }
+    let [heart, public] = engine.region.files();
+    let mut fds = vec![state.lock.as_fd(), heart, public];
+    fds.extend(shares_snapshot.map(AsFd::as_fd));
+    fds.extend(engine.sockets.iter().flatten().map(AsFd::as_fd));
+    channel.send_fds(&fds)?;
+    Ok(Successor { channel, process, shares_snapshot: shares_snapshot.is_some() })
+}
+
+/// Stops, lets the successor go on, and waits until it serves.
+pub fn hand_over(engine: &mut Engine, successor: &Successor) -> HandedOver {
+    let channel = &successor.channel;
+    let say = match channel.receive() {
+        Ok(say @ (Say::Prepared | Say::Moves | Say::Reads)) => say,
+        Ok(_) => return HandedOver::No(misunderstood()),
+        // It ended before anything was stopped.
+        Err(error) => return HandedOver::No(error),
+    };
+    if say == Say::Reads && !(successor.shares_snapshot && engine.snapshot.is_some()) {
+        return HandedOver::No(io::Error::other(
+            "the new program can't read this memory, and they share no snapshot",
+        ));
+    }
+    // A disk may take its time; until the snapshot thread has let go of it, everything goes on.
+    let mut file = if say == Say::Prepared {
+        engine.end_snapshots(Order::Yield).map(|(file, _)| file)
+    } else {
+        None
+    };
+    if let Some(threads) = &engine.threads {
+        threads.shared.stop(true);
+    }
+    let writer =
+        engine.threads.take().and_then(Threads::join).expect("a thread of the engine panicked");
+    let mut written = true;
+    if say != Say::Prepared {
+        (file, written) = engine
+            .end_snapshots(Order::Finish)
+            .map_or((None, false), |(file, written)| (Some(file), written));
+    }
+    let result = if say == Say::Reads && !written {
+        Err(io::Error::other(
+            "the last snapshot could not be written, and the new program reads nothing else",
+        ))
+    } else {
+        engine.until_it_serves(channel, say)
+    };
+    match result {
+        Ok(()) => HandedOver::Yes,
+        Err(error) => {
+            end(successor);
+            if say != Say::Prepared && !engine.region.is_in_place() {
+                return HandedOver::Lost(error);
+            }
+            engine.go_on(writer, file);
+            HandedOver::No(error)
         }
-        let [heart, public] = self.region.files();
-        let mut fds = vec![state.lock.as_fd(), heart, public];
-        fds.extend(shares_snapshot.map(AsFd::as_fd));
-        fds.extend(self.sockets.iter().flatten().map(AsFd::as_fd));
-        channel.send_fds(&fds)?;
-        Ok(Successor { channel, process, shares_snapshot: shares_snapshot.is_some() })
     }
+}
 
+impl Engine {
     fn refusal(&self, wish: &Wish) -> String {
         let own = (
             self.config.listen.iter().map(SocketAddr::to_string).collect::<Vec<_>>(),
@@ -113,57 +169,6 @@ impl Engine {
         }
     }
 
-    /// Stops, lets the successor go on, and waits until it serves.
-    pub fn hand_over(&mut self, successor: &Successor) -> HandedOver {
-        let channel = &successor.channel;
-        let say = match channel.receive() {
-            Ok(say @ (Say::Prepared | Say::Moves | Say::Reads)) => say,
-            Ok(_) => return HandedOver::No(misunderstood()),
-            // It ended before anything was stopped.
-            Err(error) => return HandedOver::No(error),
-        };
-        if say == Say::Reads && !(successor.shares_snapshot && self.snapshot.is_some()) {
-            return HandedOver::No(io::Error::other(
-                "the new program can't read this memory, and they share no snapshot",
-            ));
-        }
-        // A disk may take its time; until the snapshot thread has let go of it, everything goes on.
-        let mut file = if say == Say::Prepared {
-            self.end_snapshots(Order::Yield).map(|(file, _)| file)
-        } else {
-            None
-        };
-        if let Some(threads) = &self.threads {
-            threads.shared.stop(true);
-        }
-        let writer =
-            self.threads.take().and_then(Threads::join).expect("a thread of the engine panicked");
-        let mut written = true;
-        if say != Say::Prepared {
-            (file, written) = self
-                .end_snapshots(Order::Finish)
-                .map_or((None, false), |(file, written)| (Some(file), written));
-        }
-        let result = if say == Say::Reads && !written {
-            Err(io::Error::other(
-                "the last snapshot could not be written, and the new program reads nothing else",
-            ))
-        } else {
-            self.until_it_serves(channel, say)
-        };
-        match result {
-            Ok(()) => HandedOver::Yes,
-            Err(error) => {
-                end(successor);
-                if say != Say::Prepared && !self.region.is_in_place() {
-                    return HandedOver::Lost(error);
-                }
-                self.go_on(writer, file);
-                HandedOver::No(error)
-            }
-        }
-    }
-
     fn end_snapshots(&mut self, order: Order) -> Option<(File, bool)> {
         let Snapshots { orders, thread } = self.snapshot.take()?;
         let _ = orders.send(order);
@@ -180,15 +185,13 @@ impl Engine {
     }
 
     /// Starts the threads once more.
-    fn go_on(&mut self, writer: crate::region::Writer, file: Option<File>) {
+    fn go_on(&mut self, right: region::Writer, file: Option<File>) {
         let status = Arc::new(SnapshotStatus::default());
         let settings = settings(&self.config).expect("the kernel has given random numbers before");
         let prepared = Prepared::new(self.parts(settings, &status))
             .expect("the descriptors there were are free again");
-        let (threads, leases) = prepared
-            .start(writer, Begin::Resume)
+        self.launch(prepared, right, Begin::Resume)
             .expect("the threads there were can be started again");
-        (self.threads, self.resumed) = (Some(threads), leases);
         let sizes = Sizes::new(self.region.geometry());
         let writer = file.and_then(|file| {
             let newest = Reader::open(&file).ok()?.newest();
