@@ -17,8 +17,9 @@ pub enum BindError {
     InUse(SocketAddr),
     /// A service manager gave more sockets than there are loops, and will not close them.
     #[error(
-        "the service manager listens on {address} with {given} sockets, and {loops} loops read no more than {loops}: what comes to the others \
-         would be lost; the socket unit must have as many ListenDatagram= lines for each address, and `cores` no fewer CPUs"
+        "the service manager listens on {address} with {given} sockets, and {loops} loops read no \
+         more than {loops}: what comes to the others would be lost; the socket unit must have as \
+         many ListenDatagram= lines for each address, and `cores` no fewer CPUs"
     )]
     TooMany {
         /// Where.
@@ -31,13 +32,15 @@ pub enum BindError {
     /// A service manager gave a socket that receives for none of the addresses, and will not close
     /// it.
     #[error(
-        "the service manager listens on {0}, which is none of `listen` ([::] is both families there: BindIPv6Only=both), and what comes to it \
-         would be lost; make the socket unit and `listen` agree"
+        "the service manager listens on {0}, which is none of `listen` ([::] is both families \
+         there: BindIPv6Only=both), and what comes to it would be lost; make the socket \
+         unit and `listen` agree"
     )]
     Stray(SocketAddr),
     /// A service manager gave a descriptor that receives no datagrams.
     #[error(
-        "the service manager gave a descriptor that receives no datagrams; the socket unit may have ListenDatagram= lines only"
+        "the service manager gave a descriptor that receives no datagrams; the socket unit may \
+         have ListenDatagram= lines only"
     )]
     NoDatagrams,
     /// The machine has no such address or family, or forbids it.
@@ -59,6 +62,10 @@ impl BindError {
 
 /// Binds one socket for each of `loops` loops to an address; port 0 is chosen by the kernel once
 /// for all. Inherited sockets of that address come first: what waits at them is received.
+///
+/// # Errors
+/// When something else listens there, the machine has no such address, or a service manager gave
+/// more sockets than there are loops. Nothing stays bound.
 pub fn bind_group(
     address: SocketAddr,
     loops: usize,
@@ -116,6 +123,9 @@ fn open(address: SocketAddr) -> io::Result<socket2::Socket> {
 /// Closes sockets of the store that receive for none of these addresses, and says where they were
 /// bound: the service manager must let go of them, too, before others can be bound there. It never
 /// lets go of those of a unit.
+///
+/// # Errors
+/// For a socket of a unit that receives for none of the addresses, or receives no datagrams.
 pub fn close_strays(
     inherited: &mut Vec<Inherited>,
     listen: &[SocketAddr],
@@ -283,9 +293,8 @@ mod tests {
         assert_eq!(close_strays(&mut inherited, &[other]).unwrap(), [address, address]);
         assert!(inherited.is_empty());
         let (address, mut inherited, _fds) = given(1, false);
-        assert!(
-            matches!(close_strays(&mut inherited, &[other]), Err(BindError::Stray(at)) if at == address)
-        );
+        let refused = close_strays(&mut inherited, &[other]);
+        assert!(matches!(refused, Err(BindError::Stray(at)) if at == address));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Receiving many datagrams in one system call.
 
 use super::address::RawAddress;
-use super::socket::Socket;
+use super::socket::{Socket, UDP_GRO};
 use crate::exchange::Peer;
 use crate::limits::{RECEIVE_BATCH, RECEIVE_BUFFER_BYTES};
 use std::io;
@@ -10,8 +10,6 @@ use std::os::fd::AsRawFd;
 /// Room for the control messages a datagram can come with: GRO segment size, drop count,
 /// destination address.
 const CONTROL_WORDS: usize = 16;
-/// `UDP_GRO` of `linux/udp.h`.
-const UDP_GRO: libc::c_int = 104;
 
 /// Buffers and headers for one `recvmmsg`, reused for ever.
 pub struct ReceiveBatch {
@@ -78,6 +76,9 @@ impl ReceiveBatch {
 
     /// Receives what waits at the socket, without waiting. Fewer than [`RECEIVE_BATCH`] messages
     /// mean that nothing was left.
+    ///
+    /// # Errors
+    /// Those of recvmmsg(2), but for an empty queue.
     pub fn receive(&mut self, socket: &Socket) -> io::Result<usize> {
         for header in &mut self.headers[..self.used] {
             header.msg_hdr.msg_namelen = size_of::<RawAddress>() as libc::socklen_t;

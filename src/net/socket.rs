@@ -13,7 +13,7 @@ const MEMINFO_NUMBERS: usize = 9;
 const SK_MEMINFO_RMEM_ALLOC: usize = 0;
 const SK_MEMINFO_DROPS: usize = 8;
 /// `UDP_GRO` of `linux/udp.h`.
-const UDP_GRO: libc::c_int = 104;
+pub(super) const UDP_GRO: libc::c_int = 104;
 /// `UDP_SEGMENT` of `linux/udp.h`.
 pub(super) const UDP_SEGMENT: libc::c_int = 103;
 /// The kernel charges a queued datagram with at least this many bytes: an `sk_buff` and a
@@ -25,7 +25,6 @@ const DATAGRAM_CHARGE_MIN: usize = 512;
 pub struct Socket {
     udp: UdpSocket,
     ipv6: bool,
-    wildcard: bool,
     coalesces: bool,
     cuts: bool,
     queue_bytes: usize,
@@ -36,14 +35,13 @@ impl Socket {
     pub(super) fn new(udp: UdpSocket, queue_bytes: usize) -> io::Result<Self> {
         let local = udp.local_addr()?;
         let ipv6 = local.is_ipv6();
-        let wildcard = local.ip().is_unspecified();
         // Forcing takes CAP_NET_ADMIN; without it the kernel caps at net.core.rmem_max, which the
         // engine reports.
         if rustix::net::sockopt::set_socket_recv_buffer_size_force(&udp, queue_bytes).is_err() {
             rustix::net::sockopt::set_socket_recv_buffer_size(&udp, queue_bytes)?;
         }
         set_option(&udp, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
-        if wildcard {
+        if local.ip().is_unspecified() {
             let (level, name) = if ipv6 {
                 (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)
             } else {
@@ -57,13 +55,15 @@ impl Socket {
         // know the option either. Zero: nothing is cut.
         let cuts = set_option(&udp, libc::IPPROTO_UDP, UDP_SEGMENT, 0).is_ok();
         let queue_bytes = rustix::net::sockopt::socket_recv_buffer_size(&udp)?;
-        let mut socket =
-            Self { udp, ipv6, wildcard, coalesces, cuts, queue_bytes, drops_at_start: 0 };
+        let mut socket = Self { udp, ipv6, coalesces, cuts, queue_bytes, drops_at_start: 0 };
         socket.drops_at_start = socket.drops()?;
         Ok(socket)
     }
 
     /// Goes on with a bound socket of another process.
+    ///
+    /// # Errors
+    /// When the descriptor is not a UDP socket, or the kernel refuses it an option.
     pub fn adopt(fd: OwnedFd, queue_bytes: usize) -> io::Result<Self> {
         let udp = UdpSocket::from(fd);
         udp.set_nonblocking(true)?;
@@ -71,6 +71,9 @@ impl Socket {
     }
 
     /// The address it is bound to.
+    ///
+    /// # Errors
+    /// None for a bound socket.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.udp.local_addr()
     }
@@ -78,11 +81,6 @@ impl Socket {
     /// Whether it is an IPv6 socket.
     pub(super) fn is_ipv6(&self) -> bool {
         self.ipv6
-    }
-
-    /// Whether it listens on all addresses, so that replies must say which one they leave from.
-    pub fn is_wildcard(&self) -> bool {
-        self.wildcard
     }
 
     /// Whether the kernel coalesces datagrams for it (UDP GRO).
@@ -126,6 +124,9 @@ impl Socket {
     }
 
     /// Datagrams that the kernel has dropped at this socket so far (a 32-bit count that wraps).
+    ///
+    /// # Errors
+    /// When the kernel does not tell (before Linux 4.12).
     pub fn drops(&self) -> io::Result<u32> {
         self.memory().map(|numbers| numbers[SK_MEMINFO_DROPS])
     }
