@@ -74,6 +74,35 @@ fn wrong_usage_is_named_and_ends_with_2() {
     assert!(refusal(&["--config", file.to_str().unwrap()], &[]).contains("capcity"));
 }
 
+/// Where a wrong value was given is said as well, and every setting is in the help and in the file.
+#[test]
+fn a_refusal_names_the_place_of_the_value() {
+    let scratch = Scratch::new();
+    let file = scratch.0.join("heartline.toml");
+    std::fs::write(&file, "\nsnapshot-interval = \"2h\"\n").unwrap();
+    let path = file.to_str().unwrap();
+    let range = "is not a time from 10ms to 1h, such as 250us, 20ms or 30s";
+    let from_flag = refusal(&["--snapshot-interval", "1ms"], &[]);
+    assert!(from_flag.contains(&format!("--snapshot-interval: \"1ms\" {range}")), "{from_flag}");
+    let from_variable = refusal(&["--config", path], &[("HEARTLINE_SNAPSHOT_INTERVAL", "3h")]);
+    assert!(
+        from_variable.contains(&format!("HEARTLINE_SNAPSHOT_INTERVAL: \"3h\" {range}")),
+        "{from_variable}"
+    );
+    let from_file = refusal(&["--config", path], &[]);
+    assert!(
+        from_file.contains(&format!("{path}: snapshot_interval: \"2h\" {range}")),
+        "{from_file}"
+    );
+    let said = |flag| String::from_utf8(output(&[flag], &[]).stdout).unwrap();
+    let (help, shown) = (said("--help"), said("--print-config"));
+    for setting in &heartline::config::SETTINGS {
+        let flag = format!("--{} <{}>", setting.name.replace('_', "-"), setting.placeholder);
+        assert!(help.contains(&flag), "{flag}: {help}");
+        assert!(shown.contains(&format!("{} = ", setting.name)), "{shown}");
+    }
+}
+
 #[test]
 fn flags_win_over_environment_over_file() {
     let scratch = Scratch::new();
