@@ -58,7 +58,8 @@ pub enum StartError {
     /// The memory of the engine before has members for which the configured sizes have no room. It
     /// was left as it is.
     #[error(
-        "the engine before left a lease in slot {slot} and {attributes} attribute bytes; run with `capacity` and `attributes` no smaller than before"
+        "the engine before left a lease in slot {slot} and {attributes} attribute bytes; run with \
+         `capacity` and `attributes` no smaller than before"
     )]
     LessRoom {
         /// The highest slot that is leased.
@@ -68,7 +69,8 @@ pub enum StartError {
     },
     /// There is no room for the snapshot file.
     #[error(
-        "the snapshot {path}: {bytes} bytes do not fit: {source}; free some, choose another `snapshot` file, or lower `capacity`"
+        "the snapshot {path}: {bytes} bytes do not fit: {source}; free some, choose another \
+         `snapshot` file, or lower `capacity`"
     )]
     SnapshotSpace {
         /// Which.
@@ -80,12 +82,14 @@ pub enum StartError {
     },
     /// The state directory is not on tmpfs.
     #[error(
-        "{0} is not on tmpfs: a page that a disk backs would stall the loops; choose a `state` directory under /dev/shm or /run"
+        "{0} is not on tmpfs: a page that a disk backs would stall the loops; choose a `state` \
+         directory under /dev/shm or /run"
     )]
     NotTmpfs(PathBuf),
     /// Others can write to the state directory.
     #[error(
-        "state directory {path} belongs to user {owner} with mode {mode:o}; it must be user {own}'s and writable for no one else"
+        "state directory {path} belongs to user {owner} with mode {mode:o}; it must be user \
+         {own}'s and writable for no one else"
     )]
     StateNotOurs {
         /// Which.

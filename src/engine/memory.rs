@@ -140,7 +140,8 @@ fn left_behind(
         Ok((region, writer)) => {
             let found = region.geometry();
             notices.push(format!(
-                "{} has memory for {} leases with {} attribute bytes, and {} with {} are asked for: moved",
+                "{} has memory for {} leases with {} attribute bytes, and {} with {} are asked \
+                 for: moved",
                 path.display(),
                 found.capacity,
                 found.attributes_bytes,

@@ -100,7 +100,8 @@ impl SnapshotThread {
                 if !std::mem::replace(&mut self.failing, true) {
                     let number = self.writer.number();
                     self.tell(format!(
-                        "a snapshot could not be written: {error}; generation {number} stays, and the next attempt writes all"
+                        "a snapshot could not be written: {error}; generation {number} stays, and \
+                         the next attempt writes all"
                     ));
                 }
             }

@@ -109,7 +109,7 @@ fn run(config: &Config, options: &Options) -> Result<(), Failure> {
         Err(StartError::Region(RegionError::Cancelled)) => return Ok(()),
         started => started?,
     };
-    // Who is not listening to this line still has a running engine.
+    // The engine runs, also when this line can't be written.
     let _ = say(&ready(config, &engine));
     for notice in engine.notices() {
         eprintln!("heartlined: {}", in_flags(notice));
@@ -135,7 +135,8 @@ fn ready(config: &Config, engine: &Engine) -> String {
     let listen: Vec<String> =
         engine.addresses().iter().map(|address| format!("udp://{address}")).collect();
     format!(
-        "heartlined {} ready: {}, {} loops on CPUs {:?}, capacity {} leases, {:.1} MiB memory, {:.1} MiB receive buffer a socket{}{}\n",
+        "heartlined {} ready: {}, {} loops on CPUs {:?}, capacity {} leases, {:.1} MiB memory, \
+         {:.1} MiB receive buffer a socket{}{}\n",
         env!("CARGO_PKG_VERSION"),
         listen.join(" "),
         engine.cores().len(),

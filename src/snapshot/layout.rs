@@ -26,17 +26,20 @@ pub enum SnapshotError {
     Foreign,
     /// There is nothing in it.
     #[error(
-        "is empty, so it is no snapshot of heartline; move it away or choose another `snapshot` file"
+        "is empty, so it is no snapshot of heartline; move it away or choose another `snapshot` \
+         file"
     )]
     Empty,
     /// Another version of the format.
     #[error(
-        "has format {0}, this program knows format {FORMAT}; start the program that wrote it, or move it away and start without it"
+        "has format {0}, this program knows format {FORMAT}; start the program that wrote it, or \
+         move it away and start without it"
     )]
     Format(u32),
     /// It is shorter than its header says.
     #[error(
-        "has {found} bytes and should have {expected}; it was cut short: without memory to go on with, move it away to start empty"
+        "has {found} bytes and should have {expected}; it was cut short: without memory to go on \
+         with, move it away to start empty"
     )]
     Short {
         /// Bytes there are.
@@ -49,7 +52,8 @@ pub enum SnapshotError {
     Damaged(&'static str),
     /// The engine has less room than the file needs.
     #[error(
-        "has a lease in slot {slot} and {attributes} attribute bytes; run with `capacity` and `attributes` that are no smaller than before"
+        "has a lease in slot {slot} and {attributes} attribute bytes; run with `capacity` and \
+         `attributes` that are no smaller than before"
     )]
     TooLarge {
         /// A leased slot that has no room.

@@ -29,8 +29,8 @@ use std::time::Duration;
 /// there is none. One that does not listen yet is waited for.
 ///
 /// # Errors
-/// Those of [`EngineBuilder::start`], and [`StartError::HandOver`] when the engine that runs refuses
-/// or fails. That engine goes on then.
+/// Those of [`EngineBuilder::start`], and [`StartError::HandOver`] when the engine that runs
+/// refuses or fails. That engine goes on then.
 pub fn replace(builder: EngineBuilder<'_>) -> Result<Engine, StartError> {
     let config = builder.config;
     config.validate()?;

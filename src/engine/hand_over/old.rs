@@ -150,7 +150,8 @@ impl Engine {
         );
         if wish.conversation != CONVERSATION {
             format!(
-                "the new program speaks version {} of the hand-over, this one {CONVERSATION}; stop this one and start it",
+                "the new program speaks version {} of the hand-over, this one {CONVERSATION}; \
+                 stop this one and start it",
                 wish.conversation
             )
         } else if wish.listen != own.0 {
@@ -161,7 +162,8 @@ impl Engine {
             )
         } else if wish.loops != own.1 {
             format!(
-                "this engine has {} loops, not {}; sockets belong to loops, so their number stays (`cores`)",
+                "this engine has {} loops, not {}; sockets belong to loops, so their number stays \
+                 (`cores`)",
                 own.1, wish.loops
             )
         } else {
