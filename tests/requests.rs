@@ -522,3 +522,12 @@ fn acks_tell_interval_and_phase() {
     assert_eq!(ack.interval_us.get(), 1_000_000);
     assert!((500_000..1_500_000).contains(&ack.phase_us.get()));
 }
+
+/// An engine without snapshots has none, and none that grows old.
+#[test]
+fn without_snapshots_their_numbers_are_zero() {
+    let (_engine, mut session) = start(&config());
+    let stats = session.stats().unwrap();
+    let numbers = [Stat::Snapshot, Stat::SnapshotAgeMs, Stat::SnapshotFailures];
+    assert_eq!(numbers.map(|number| stats[number as usize]), [0; 3]);
+}

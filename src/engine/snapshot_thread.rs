@@ -28,14 +28,18 @@ pub(super) enum Order {
 pub(super) struct SnapshotStatus {
     number: AtomicU64,
     failures: AtomicU64,
+    /// 0: nobody writes snapshots.
     written_at: AtomicU64,
 }
 
 impl SnapshotStatus {
     /// Number of the newest snapshot on the disk, milliseconds since it was written, and how many
-    /// could not be.
+    /// could not be. All are 0 where nobody writes any.
     pub(super) fn read(&self, now: Nanos) -> (u64, u64, u64) {
-        let age = now.saturating_sub(self.written_at.load(Relaxed)) / NANOS_PER_MS;
+        let age = match self.written_at.load(Relaxed) {
+            0 => 0,
+            written_at => now.saturating_sub(written_at) / NANOS_PER_MS,
+        };
         (self.number.load(Relaxed), age, self.failures.load(Relaxed))
     }
 }

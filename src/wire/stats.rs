@@ -84,7 +84,7 @@ pub enum Stat {
     HoldLive,
     /// Number of the newest snapshot that is on the disk; 0: none.
     Snapshot,
-    /// Milliseconds since it was written, or since the engine started.
+    /// Milliseconds since it was written, or since the engine started; 0 without snapshots.
     SnapshotAgeMs,
     /// Snapshots that could not be written.
     SnapshotFailures,
