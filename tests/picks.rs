@@ -134,6 +134,44 @@ fn a_second_service_with_the_same_id_is_refused() {
     assert_eq!(Reply::decode(&reply).unwrap().status, Status::NoInstance);
 }
 
+/// A service whose last instance has left is in nobody's way, whatever became of that instance.
+#[test]
+fn a_service_without_instances_gives_way_to_another_with_its_id() {
+    let names = ["8yn0iYCKYHlIj4-BwPqk", "GReLUrM4wMqfg9yzV3KQ"];
+    let mut engine = engine();
+    let id = U64::new(service_id(names[0]));
+    let version = |engine: &mut Harness| {
+        let body = Discover { service: id, ..Discover::new_zeroed() };
+        let reply = engine.request(peer(1), Kind::Discover, &[body.as_bytes()]).unwrap();
+        match Reply::decode(&reply).unwrap().body {
+            ReplyBody::Endpoints(head, _) => head.version.get(),
+            _ => 0,
+        }
+    };
+    let mut before = 0;
+    for (own, other) in [(0, 1), (1, 0), (0, 1)].map(|(own, other)| (names[own], names[other])) {
+        let lease = register(&mut engine, own, "a", |_| {}).unwrap();
+        assert_eq!(register(&mut engine, other, "b", |_| {}), Err(Status::Collision), "{own}");
+        assert!(version(&mut engine) > before, "versions of one id never go back");
+        before = version(&mut engine);
+        let reply = engine.request(peer(1), Kind::Services, &[Services::new_zeroed().as_bytes()]);
+        let reply = reply.unwrap();
+        let ReplyBody::Services(_, services) = Reply::decode(&reply).unwrap().body else {
+            panic!("no services")
+        };
+        let shown: Vec<&str> = services.iter().map(|service| service.name.as_str()).collect();
+        assert_eq!(shown, [own]);
+        engine.request(peer(1), Kind::Deregister, &[lease.as_bytes()]).unwrap();
+    }
+    // A tombstone is an instance that may come back: it keeps the place.
+    register(&mut engine, names[0], "a", |body| body.ttl_ms = U32::new(10)).unwrap();
+    engine.pass(15);
+    assert_eq!(engine.registrar.counts().down, 1);
+    assert_eq!(register(&mut engine, names[1], "b", |_| {}), Err(Status::Collision));
+    engine.pass(100);
+    register(&mut engine, names[1], "b", |_| {}).unwrap();
+}
+
 /// Endpoints carry 32 bits of their zone's hash; the whole zone decides.
 #[test]
 fn zones_with_the_same_hash_are_told_apart() {

@@ -15,6 +15,7 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64};
 
 /// What stands under the identity of a registration.
 struct Standing {
+    /// The service with its id; without members it may have another name.
     service: Option<u32>,
     /// The slot that the identity has now.
     slot: Option<u32>,
@@ -84,7 +85,10 @@ impl Registrar {
         }
         let slot = self.available_slot().ok_or(Status::Busy)?;
         let service = match standing.service {
-            Some(service) => service,
+            Some(service) => {
+                self.tables.name_service(service, &request.service);
+                service
+            }
             None => self
                 .tables
                 .create_service(service_id(request.service.as_str()), &request.service)
@@ -124,7 +128,8 @@ impl Registrar {
         let Some(service) = self.tables.find_service(service_id(request.service.as_str())) else {
             return Ok(Standing { service: None, slot: None });
         };
-        if self.tables.service_name(service) != request.service {
+        if self.tables.service_name(service) != request.service && self.tables.has_members(service)
+        {
             return Err(Status::Collision);
         }
         Ok(Standing {

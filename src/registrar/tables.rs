@@ -89,6 +89,20 @@ impl Tables {
         self.entry(service).name()
     }
 
+    pub(super) fn has_members(&self, service: u32) -> bool {
+        self.entry(service).meta().total > 0
+    }
+
+    /// Gives the place of a service without members to the name that registers now: another one
+    /// with the same id, or the same one again. Versions go on, since clients know them by the id.
+    pub(super) fn name_service(&mut self, service: u32, name: &Name) {
+        let entry = &self.region.directory()[service as usize];
+        if entry.name() != *name {
+            debug_assert!(!self.has_members(service));
+            entry.sequence().write(&self.writer, || entry.set_name(&self.writer, Some(name)));
+        }
+    }
+
     /// Makes a directory entry for a new service; the version starts above every version its id can
     /// have had.
     pub(super) fn create_service(&mut self, id: u64, name: &Name) -> Result<u32, TablesFull> {

@@ -20,7 +20,7 @@ pub enum Status {
     Conflict = 5,
     /// The deny list names the service.
     Denied = 6,
-    /// Another service name with the same id is registered.
+    /// Another service name with the same id has instances.
     Collision = 7,
     /// The attributes are longer than this engine keeps.
     TooLarge = 8,
