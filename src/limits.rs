@@ -23,6 +23,11 @@ pub const HOLD_SILENT_MIN: u32 = 8;
 pub const GRACE_TTLS_MAX: u64 = 3;
 /// A thread that ran at least this late counts as deaf for the time it was late.
 pub const STALL_NS_MIN: u64 = 20_000_000;
+/// While an instance is suspect, the registrar looks this often in the last [`WATCH_NS`] before a
+/// timer, so that it sees a stall of its process.
+pub const WATCH_LOOK_NS: u64 = 10_000_000;
+/// See [`WATCH_LOOK_NS`].
+pub const WATCH_NS: u64 = 1_000_000_000;
 /// A stall gives at most this many times its own length as grace (and never more than one TTL).
 pub const STALL_GRACE_FACTOR: u64 = 8;
 
@@ -103,4 +108,6 @@ const _: () = {
         DOZE_NS < 1_000_000_000 && DOZE_NS <= DOZE_WINDOW_NS && DOZE_WINDOW_NS <= DOZE_QUIET_NS
     );
     assert!(DOZE_NS < STALL_NS_MIN);
+    // A stall that counts is longer than what a look may miss of it.
+    assert!(2 * WATCH_LOOK_NS <= STALL_NS_MIN && WATCH_LOOK_NS < WATCH_NS);
 };

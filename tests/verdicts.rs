@@ -198,6 +198,82 @@ fn a_stall_of_ours_gives_grace() {
     );
 }
 
+/// When an instance goes down that never beats, counted from its registration, in an engine that
+/// sleeps until its next look and stands still for `length` from `stop` on.
+fn down_after_a_stall(ttl_ms: u32, stop: Nanos, length: Nanos) -> Nanos {
+    let mut engine = engine();
+    let start = engine.now;
+    register(&mut engine, "a", ttl_ms).unwrap();
+    loop {
+        let mut next = engine.tick();
+        if next.drain.is_some() {
+            // The loops drain at once.
+            next = engine.tick();
+        }
+        if let Some(down) = times(&engine, EventKind::Down).first() {
+            return down - start;
+        }
+        engine.now = next.wake_at.expect("a timer is armed").max(engine.now + 1);
+        if (start + stop..start + stop + length).contains(&engine.now) {
+            engine.now = start + stop + length;
+        }
+    }
+}
+
+/// An engine that is stopped while it sleeps (SIGSTOP, a paused machine) must not take the time for
+/// the silence of others.
+#[test]
+fn a_stall_of_a_sleeping_engine_counts_whole() {
+    let down = down_after_a_stall(2000, from_ms(1850), from_ms(100));
+    assert!((from_ms(2750)..=from_ms(2831)).contains(&down), "{down}");
+    for ttl_ms in [200, 500, 2000, 3000, 20_000] {
+        let ttl = from_ms(ttl_ms.into());
+        // From here on the engine watches itself.
+        let watched = ttl - (ttl / 3).min(from_ms(1000));
+        for (length, step) in [20, 27, 100, 400, 3000].into_iter().flat_map(|ms| {
+            let length = from_ms(ms) + 321_987;
+            (0..80).map(move |step| (length, step))
+        }) {
+            let stop = ttl - (ttl / 80 * step).min(ttl / 7 * 6);
+            let (back, down) = (stop + length, down_after_a_stall(ttl_ms, stop, length));
+            let least = if stop >= watched {
+                back + ttl.min(8 * length)
+            } else {
+                // A look that is planned for the time when the watch begins may be a tick later.
+                match back.saturating_sub(watched + from_ms(1)) {
+                    seen if seen >= from_ms(20) => back + ttl.min(8 * seen),
+                    _ => ttl,
+                }
+            };
+            let most = back + ttl.min(8 * (length + from_ms(10)));
+            let case = format!("TTL {ttl_ms} ms, {length} ns from {stop} on: down at {down}");
+            assert!(down >= least.max(ttl), "{case}, not before {least}");
+            assert!(down <= most.max(ttl) + from_ms(2), "{case}, not after {most}");
+        }
+    }
+}
+
+/// Nobody is woken for nothing: without members there is nothing to look at, and somebody who beats
+/// is looked at with its timers only.
+#[test]
+fn looks_are_few_while_nobody_is_suspect() {
+    let mut engine = engine();
+    assert_eq!(engine.tick().wake_at, None);
+    let lease = register(&mut engine, "a", 60_000).unwrap();
+    let mut looks = 0;
+    for sequence in 1..=40 {
+        let beats_at = engine.now + from_ms(15_000);
+        while let Some(wake) = engine.tick().wake_at.filter(|wake| *wake < beats_at) {
+            engine.now = wake.max(engine.now + 1);
+            looks += 1;
+        }
+        engine.now = beats_at;
+        beat(&mut engine, lease, sequence, Declared::Serving);
+    }
+    assert!(looks < 100, "{looks} looks in ten minutes");
+    assert_eq!(engine.registrar.counts().up, 1);
+}
+
 #[test]
 fn a_freed_slot_rests_until_every_loop_has_drained() {
     let mut engine = Harness::new(16, settings(16), 1);

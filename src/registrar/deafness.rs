@@ -1,7 +1,7 @@
 //! Our own deafness: while we could not hear, silence proves nothing.
 
 use crate::clock::Nanos;
-use crate::limits::{GRACE_TTLS_MAX, STALL_GRACE_FACTOR};
+use crate::limits::{GRACE_TTLS_MAX, STALL_GRACE_FACTOR, WATCH_LOOK_NS, WATCH_NS};
 use std::collections::VecDeque;
 
 /// A time in which we could not hear.
@@ -22,6 +22,42 @@ impl Stall {
 
 /// Stalls remembered at once.
 const STALLS: usize = 64;
+
+/// Whether looks come when they were planned for.
+///
+/// A thread that sleeps can't tell for how long it was stopped; it can tell that it runs later than
+/// it meant to. So looks are planned close to one another where a stall would matter: see
+/// [`Self::before`].
+#[derive(Debug)]
+pub(super) struct Watch {
+    planned: Nanos,
+    /// Longest part of a stall that can lie before the planned look.
+    unseen: Nanos,
+}
+
+impl Watch {
+    pub(super) fn new() -> Self {
+        Self { planned: Nanos::MAX, unseen: 0 }
+    }
+
+    /// When to look at the latest while somebody is suspect and the next timer is at `timer`: every
+    /// [`WATCH_LOOK_NS`] of the last [`WATCH_NS`] before it.
+    pub(super) fn before(now: Nanos, timer: Nanos) -> Nanos {
+        timer.min((now + WATCH_LOOK_NS).max(timer.saturating_sub(WATCH_NS)))
+    }
+
+    /// The next look after the one at `now` is planned for this time.
+    pub(super) fn plan(&mut self, now: Nanos, at: Option<Nanos>, is_any_suspect: bool) {
+        self.planned = at.map_or(Nanos::MAX, |at| at.max(now));
+        self.unseen = if is_any_suspect { (self.planned - now).min(WATCH_LOOK_NS) } else { 0 };
+    }
+
+    /// How long the thread may have stood still, if it looks now: never less than it did since the
+    /// watch began.
+    pub(super) fn stall(&self, now: Nanos) -> Nanos {
+        if now > self.planned { now - self.planned + self.unseen } else { 0 }
+    }
+}
 
 /// The latest loss of datagrams, and the stalls, newest last.
 #[derive(Debug)]
@@ -88,6 +124,30 @@ impl Deafness {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn looks_are_close_to_one_another_before_a_timer() {
+        let timer = 5 * WATCH_NS;
+        assert_eq!(Watch::before(0, timer), timer - WATCH_NS);
+        assert_eq!(Watch::before(timer - WATCH_NS, timer), timer - WATCH_NS + WATCH_LOOK_NS);
+        assert_eq!(Watch::before(timer - 3, timer), timer);
+        assert_eq!(Watch::before(timer + 3, timer), timer, "it is due");
+        assert_eq!(Watch::before(0, 7), 7, "in the first second of the machine");
+    }
+
+    #[test]
+    fn a_late_look_counts_from_the_look_before() {
+        let mut watch = Watch::new();
+        assert_eq!(watch.stall(Nanos::MAX), 0, "nothing was planned");
+        watch.plan(1000, Some(2000), true);
+        assert_eq!((watch.stall(1500), watch.stall(2000), watch.stall(2300)), (0, 0, 1300));
+        watch.plan(1000, Some(2000), false);
+        assert_eq!(watch.stall(2300), 300);
+        watch.plan(0, Some(7 * WATCH_LOOK_NS), true);
+        assert_eq!(watch.stall(7 * WATCH_LOOK_NS + 1), WATCH_LOOK_NS + 1);
+        watch.plan(1000, None, false);
+        assert_eq!(watch.stall(Nanos::MAX), 0);
+    }
 
     #[test]
     fn grace_is_one_ttl_and_bounded() {

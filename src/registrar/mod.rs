@@ -22,7 +22,7 @@ use crate::exchange::{Command, Replies};
 use crate::limits::{CAPACITY_MAX, STALL_NS_MIN, TIMERS_PER_STEP};
 use crate::region::{Cause, EventKind, Region, Writer};
 use ahash::AHashMap;
-use deafness::Deafness;
+use deafness::{Deafness, Watch};
 use hold::HoldGuard;
 use std::sync::Arc;
 use tables::{Tables, What};
@@ -109,8 +109,7 @@ pub struct Registrar {
     hold: HoldGuard,
     deafness: Deafness,
     observed: Observed,
-    /// When the last [`Next`] asked to be called.
-    expected: Nanos,
+    watch: Watch,
     /// A request waits for a slot to leave its quarantine.
     slot_wanted: bool,
     deaf_told: Nanos,
@@ -135,7 +134,7 @@ impl Registrar {
             counts: Counts::default(),
             deafness: Deafness::new(),
             observed: Observed { now, drained: 0, drops: 0, stall: 0 },
-            expected: Nanos::MAX,
+            watch: Watch::new(),
             slot_wanted: false,
             deaf_told: 0,
         }
@@ -224,8 +223,7 @@ impl Registrar {
     /// Notes our own deafness.
     fn listen(&mut self, observed: &Observed) {
         let now = observed.now;
-        let late = now.saturating_sub(self.expected);
-        let stall = late.max(observed.stall);
+        let stall = self.watch.stall(now).max(observed.stall);
         if stall >= STALL_NS_MIN {
             self.deafness.stalled(now, stall);
             self.tell_deafness(now, Cause::Stall, 0, stall);
@@ -259,7 +257,10 @@ impl Registrar {
             .map(|(_, key)| limbo_time(key))
             .filter(|&time| self.slot_wanted && time > self.observed.drained);
         let drain = limbo.into_iter().chain(free).max();
+        let is_any_suspect = self.counts.suspect > 0;
         let timer = self.wheel.next().map(|tick| tick * crate::clock::NANOS_PER_MS);
+        let timer =
+            timer.map(|timer| if is_any_suspect { Watch::before(now, timer) } else { timer });
         let wake_at = if backlog {
             Some(now)
         } else if drain.is_some() {
@@ -269,7 +270,7 @@ impl Registrar {
         } else {
             timer
         };
-        self.expected = wake_at.map_or(Nanos::MAX, |at| at.max(now));
+        self.watch.plan(now, wake_at, is_any_suspect);
         Next { wake_at, drain }
     }
 }

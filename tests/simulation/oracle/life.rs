@@ -9,6 +9,8 @@ use heartline::clock::{NANOS_PER_MS, Nanos, from_ms};
 const STALL_MIN: Nanos = from_ms(20);
 /// What threads may take to wake one another in the simulation, on top of the tick.
 const PROMPT: Nanos = 500_000;
+/// While an instance is suspect the engine looks this often in the last second before a timer.
+const WATCH: Nanos = from_ms(10);
 
 /// An event of the feed: number, time, kind and cause, service, version, instance, shares, zero.
 type Words = [u64; 8];
@@ -66,7 +68,8 @@ impl Oracle {
 
     /// The registrar looks: what it learns of its own deafness.
     pub(crate) fn listening(&mut self, look: &Look) {
-        let stall = look.now.saturating_sub(self.expected_look).max(look.stall);
+        let late = look.now.saturating_sub(self.expected_look);
+        let stall = if late > 0 { late + self.unseen } else { 0 }.max(look.stall);
         if stall >= STALL_MIN {
             self.spells.push(Spell { end: look.now, length: Some(stall) });
             self.stalls += 1;
@@ -359,6 +362,8 @@ impl Oracle {
     /// whoever is not has a timer.
     pub(crate) fn looked(&mut self, look: &Look) -> Verdict {
         self.expected_look = look.wake_at.map_or(Nanos::MAX, |at| at.max(look.now));
+        let is_any_suspect = self.leases.values().any(|lease| lease.state == State::Suspect);
+        self.unseen = if is_any_suspect { (self.expected_look - look.now).min(WATCH) } else { 0 };
         must!(
             "hold",
             self.hold.is_none() || self.is_evidence(),
@@ -374,6 +379,12 @@ impl Oracle {
                 if tick_from(due) < timer {
                     (timer, first) = (tick_from(due), Some(lease.clone()));
                 }
+                let watch = (look.now + WATCH).max(tick_from(due) - from_ms(1000));
+                must!(
+                    "never-early",
+                    lease.state != State::Suspect || self.expected_look <= watch,
+                    "a stall of the engine would not be seen: {look:?}: {lease:?}"
+                );
                 dues.push((*key, None));
                 continue;
             }
@@ -454,7 +465,8 @@ impl Oracle {
         self.pages.clear();
         self.spells = vec![Spell { end: now, length: Some(now) }];
         (self.stalls, self.stood_still) = (1, now);
-        (self.expected_look, self.drops, self.disturbed) = (Nanos::MAX, 0, now);
+        (self.expected_look, self.unseen) = (Nanos::MAX, 0);
+        (self.drops, self.disturbed) = (0, now);
         if self.hold.is_none() {
             self.hold_ended = now;
         }

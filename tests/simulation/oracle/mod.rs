@@ -192,7 +192,9 @@ pub(crate) struct Oracle {
     /// Listings under way: question to cursor, version and the slots so far.
     pages: BTreeMap<Vec<u8>, (u32, u64, BTreeSet<u32>)>,
     naks: VecDeque<Nanos>,
+    /// The look that is planned, and how much of a stall before it can be missed.
     expected_look: Nanos,
+    unseen: Nanos,
     drops: u64,
     granted: u64,
     /// Registered, ended, declared down, revived, and holds begun since the engine started.
@@ -231,6 +233,7 @@ impl Oracle {
             pages: BTreeMap::new(),
             naks: VecDeque::new(),
             expected_look: Nanos::MAX,
+            unseen: 0,
             drops: 0,
             granted: 0,
             totals: Default::default(),
