@@ -8,7 +8,7 @@ mod common {
 use common::harness::{Harness, peer, settings};
 use heartline::clock::{Nanos, from_ms};
 use heartline::region::{Cause, EventKind};
-use heartline::registrar::Settings;
+use heartline::registrar::{Registrar, Settings};
 use heartline::wire::*;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
@@ -272,6 +272,29 @@ fn looks_are_few_while_nobody_is_suspect() {
     }
     assert!(looks < 100, "{looks} looks in ten minutes");
     assert_eq!(engine.registrar.counts().up, 1);
+}
+
+/// A tombstone runs on while no engine runs. Yet each lease has one TTL from the start of the next
+/// engine to be heard in.
+#[test]
+fn a_tombstone_that_ended_while_no_engine_ran_waits_for_one_ttl() {
+    for returns in [true, false] {
+        let mut engine = engine();
+        let lease = register(&mut engine, "a", 50).unwrap();
+        engine.pass(55);
+        assert_eq!(engine.registrar.counts().down, 1);
+        engine.now += from_ms(10_000);
+        let (region, writer) = engine.registrar.release();
+        engine.registrar = Registrar::resume(region, writer, settings(64), engine.now);
+        engine.pass(45);
+        assert_eq!(engine.registrar.counts().down, 1, "within its TTL");
+        if returns {
+            beat(&mut engine, lease, 1, Declared::Serving);
+        }
+        engine.pass(8);
+        let counts = engine.registrar.counts();
+        assert_eq!((counts.up, counts.down), (u32::from(returns), 0));
+    }
 }
 
 #[test]

@@ -143,9 +143,16 @@ impl Registrar {
                 Verdict::Wait(release.min(now + (ttl / 4).max(NANOS_PER_MS)))
             }
             HeartState::Down if now < last + ttl => Verdict::Revive,
-            HeartState::Down if now >= facts.until => proved(facts.until, Verdict::Bury),
-            // A beat asks for a look; in case the queue was full, look now and then all the same.
-            HeartState::Down => Verdict::Wait(facts.until.min(now + ttl.max(DOWN_LOOK_NS_MIN))),
+            HeartState::Down => {
+                // Our own deafness excuses the down as well: no tombstone ends while nobody hears.
+                let end = facts.until.max(deadline);
+                if now >= end {
+                    return proved(end, Verdict::Bury);
+                }
+                // A beat asks for a look; in case the queue was full, look now and then all the
+                // same.
+                Verdict::Wait(end.min(now + ttl.max(DOWN_LOOK_NS_MIN)))
+            }
             HeartState::Free | HeartState::Removed | HeartState::Replaced => Verdict::Wait(now),
         }
     }

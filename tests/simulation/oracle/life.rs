@@ -337,10 +337,9 @@ impl Oracle {
             1 => doing.ended == Some(key),
             6 => doing.leaves.contains(&key),
             7 => {
-                let heard = self.last_heard(key, self.tombstone(&lease));
-                lease.state == State::Down
-                    && now >= self.tombstone(&lease)
-                    && now >= heard + lease.ttl
+                let (earliest, _) = self.tombstone(&lease);
+                let heard = self.last_heard(key, earliest);
+                lease.state == State::Down && now >= earliest && now >= heard + lease.ttl
             }
             8 => doing.replaced == Some(key),
             _ => false,
@@ -354,8 +353,11 @@ impl Oracle {
         Ok(())
     }
 
-    fn tombstone(&self, lease: &Lease) -> Nanos {
-        lease.down_at + lease.ttl.max(self.plan.tombstone)
+    /// The bounds of the end of a tombstone: deafness puts it off as it does a deadline.
+    fn tombstone(&self, lease: &Lease) -> (Nanos, Nanos) {
+        let plain = lease.down_at + lease.ttl.max(self.plan.tombstone);
+        let (earliest, latest) = self.deadline(lease.last, lease.ttl);
+        (plain.max(earliest), plain.max(latest))
     }
 
     /// After a look and its events: whoever is due was judged, or the loops are asked to drain;
@@ -449,7 +451,7 @@ impl Oracle {
             (State::Up, _) => deadline - lease.ttl / 3,
             (State::Suspect, None) => deadline,
             (State::Suspect, Some(held_at)) => self.release(held_at, lease.ttl).max(deadline),
-            (State::Down, _) => self.tombstone(lease).max(lease.last + lease.ttl),
+            (State::Down, _) => self.tombstone(lease).1.max(lease.last + lease.ttl),
         }
     }
 
