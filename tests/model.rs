@@ -141,6 +141,7 @@ impl World {
         body.service = Name::new(&service).unwrap();
         body.instance = Name::new(&name).unwrap();
         body.attributes_len = U16::new(attributes.len() as u16);
+        body.declared = [0, 0, 0, 1, 2][self.random.random_range(0..5)];
         let identity = (service, name);
         let expected = match self.model.members.get(&identity) {
             Some(member) if member.nonce == nonce => Ok(false),
@@ -190,7 +191,7 @@ impl World {
                     last: self.engine.now,
                     sequence: 0,
                     load: 0,
-                    declared: Declared::Serving,
+                    declared: Declared::from_bits(body.declared.into()),
                     weight: body.weight.get(),
                     attributes,
                     state: State::Up,

@@ -264,6 +264,8 @@ fn wrong_values_name_their_field() {
         ),
         52
     );
+    let leaving = Registration { declared: Declared::Leaving, ..good.clone() };
+    assert_eq!(field(session.register(&leaving)), 66);
     assert_eq!(
         field(session.register(&Registration { service: String::new(), ..good.clone() })),
         104

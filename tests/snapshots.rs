@@ -147,6 +147,7 @@ fn register(harness: &mut Harness, service: &str, instance: &str, nonce: u64, tt
         ttl_ms: U32::new(ttl_ms),
         version: Version::from_u64(nonce),
         attributes_len: U16::new(8),
+        declared: nonce as u8 % 3,
         zone: Label::new("z").unwrap(),
         service: Name::new(service).unwrap(),
         instance: Name::new(instance).unwrap(),

@@ -68,6 +68,7 @@ fn register(input: &mut Input<'_>, name: u32) -> Register {
     let mut request = Register::new_zeroed();
     request.nonce = U64::new(input.number::<1>() | 1);
     request.ttl_ms = U32::new((input.number::<3>() as u32).clamp(1, 86_400_000));
+    request.declared = request.nonce.get() as u8 % 3;
     request.service = Name::new(&format!("s{}", name % 4)).expect("a short name");
     request.instance = Name::new(&format!("i{name}")).expect("a short name");
     request

@@ -59,12 +59,15 @@ pub struct Registration {
     pub attributes: Vec<String>,
     /// Time to live, in whole milliseconds.
     pub ttl: Duration,
+    /// What the instance says of itself until its first beat; one that is not ready yet declares
+    /// maintenance.
+    pub declared: Declared,
     /// The same nonce gets the same lease again; 0: a random one.
     pub nonce: u64,
 }
 
 impl Registration {
-    /// An instance with weight 100 and a TTL of 3 seconds at the address of this machine.
+    /// An instance that serves, with weight 100 and a TTL of 3 seconds, at the address of this machine.
     pub fn new(service: &str, instance: &str, port: u16) -> Self {
         Self {
             service: service.into(),
@@ -75,6 +78,7 @@ impl Registration {
             weight: 100,
             attributes: Vec::new(),
             ttl: Duration::from_secs(3),
+            declared: Declared::Serving,
             nonce: 0,
         }
     }
@@ -95,6 +99,7 @@ impl Registration {
         );
         body.version = self.version;
         body.attributes_len = U16::new(tail.len() as u16);
+        body.declared = self.declared as u8;
         body.zone = Label::new(&self.zone).map_err(text("zone"))?;
         body.service = Name::new(&self.service).map_err(text("service"))?;
         body.instance = Name::new(&self.instance).map_err(text("instance"))?;

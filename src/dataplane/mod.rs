@@ -436,6 +436,9 @@ fn wrong_field(body: &Register, tail: &[u8]) -> Option<usize> {
     if !(TTL_MS_MIN..=TTL_MS_MAX).contains(&body.ttl_ms.get()) {
         return Some(offset_of!(Register, ttl_ms));
     }
+    if body.declared >= Declared::Leaving as u8 {
+        return Some(offset_of!(Register, declared));
+    }
     if !body.zone.is_visible() {
         return Some(offset_of!(Register, zone));
     }

@@ -199,6 +199,11 @@ impl HeartLine {
         self.change_beat(|word| BeatWord::new(word.sequence(), load, word.declared()));
     }
 
+    /// Sets what the instance of a new lease says of itself, before anybody knows the lease.
+    pub fn set_declared(&self, _: &Writer, declared: Declared) {
+        self.change_beat(|word| BeatWord::new(word.sequence(), word.load(), declared as u64));
+    }
+
     /// Changes a part of the beat word that another loop may be storing a beat to: its sequence
     /// must not go back.
     fn change_beat(&self, change: impl Fn(BeatWord) -> BeatWord) {

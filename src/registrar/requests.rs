@@ -212,13 +212,15 @@ impl Registrar {
     ) {
         let line = &self.tables.region.lines()[slot as usize];
         let generation = line.lease_to(&self.tables.writer, now, ttl, secret, request.nonce.get());
+        let declared = Declared::from_bits(request.declared.into());
+        line.set_declared(&self.tables.writer, declared);
         let entry = Endpoint {
             address: if request.address == [0; 16] { from.peer.ip } else { request.address },
             port: request.port,
             weight: request.weight,
             load: U16::ZERO,
             state: State::Up as u8,
-            flags: Declared::Serving as u8,
+            flags: declared as u8,
             slot: U32::new(slot),
             generation: U32::new(generation),
             version: request.version,
@@ -235,8 +237,7 @@ impl Registrar {
             attributes: None,
         };
         self.tables.change(now, joins, |endpoint| *endpoint = entry);
-        self.counts.up += 1;
-        self.counts.serving += 1;
+        self.count(HeartState::Up, declared);
         self.counts.registered += 1;
         self.observe_hold(now);
     }

@@ -25,8 +25,10 @@ pub struct Register {
     pub version: Version,
     /// Bytes of attributes that follow.
     pub attributes_len: U16,
+    /// What the instance says of itself until its first beat: a [`super::Declared`], not leaving.
+    pub declared: u8,
     /// Zeros.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 5],
     /// Where it runs; may be empty.
     pub zone: Label,
     /// Service name.
@@ -62,6 +64,7 @@ const _: () = {
     assert!(std::mem::offset_of!(Register, ttl_ms) == 36);
     assert!(std::mem::offset_of!(Register, version) == 40);
     assert!(std::mem::offset_of!(Register, attributes_len) == 48);
+    assert!(std::mem::offset_of!(Register, declared) == 50);
     assert!(std::mem::offset_of!(Register, zone) == 56);
     assert!(std::mem::offset_of!(Register, service) == 88);
     assert!(std::mem::offset_of!(Register, instance) == 152);

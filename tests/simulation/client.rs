@@ -197,12 +197,22 @@ impl Client {
             weight: u16::from(self.plan.host) * 10 % 70,
             attributes: if self.plan.instance == "x1" { vec!["x".repeat(80)] } else { attributes },
             ttl: Duration::from_millis(self.plan.ttl_ms.into()),
+            declared: self.first_declared(),
             nonce: self.nonce,
             ..Registration::new(&self.plan.service, &self.plan.instance, 0)
         };
         let (body, tail) = registration.encode().unwrap();
         self.doing = Doing::Registering;
         self.caller.begin(Kind::Register, 0, 0, &[body.as_bytes(), &tail]);
+    }
+
+    /// What it says of itself when it registers: mostly that it serves, now and then that it leaves,
+    /// which is refused. A repeated request says the same.
+    fn first_declared(&self) -> Declared {
+        match self.nonce >> 1 & 63 {
+            0 if !self.calm => Declared::Leaving,
+            bits => Declared::from_bits((bits & 7).saturating_sub(5)),
+        }
     }
 
     fn beat(&mut self, now: Nanos, lease: Lease, sent: &mut Vec<Vec<u8>>) {
@@ -372,7 +382,8 @@ impl Client {
         match (doing, reply.body) {
             (Doing::Registering, ReplyBody::Granted(granted)) => {
                 self.former = self.lease.replace(granted.lease).or(self.former);
-                (self.sequence, self.declared, self.refused) = (0, 0, None);
+                self.declared = self.first_declared() as u16;
+                (self.sequence, self.refused) = (0, None);
                 self.interval = Nanos::from(granted.interval_us.get()) * 1000;
                 self.next_beat = now + Nanos::from(granted.phase_us.get()) * 1000;
                 self.next_other = now + self.ttl() / 2;

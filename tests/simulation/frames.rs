@@ -56,7 +56,7 @@ pub(crate) fn request_kind(b: &[u8]) -> Option<u8> {
         2 => {
             b.len() >= 232
                 && b.len() == 232 + usize::from(u16_at(b, 64))
-                && is_zero(&b[66..72])
+                && is_zero(&b[67..72])
                 && is_text(&b[72..104])
                 && is_text(&b[104..168])
                 && is_text(&b[168..232])

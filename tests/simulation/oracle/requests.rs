@@ -187,8 +187,8 @@ impl Oracle {
             sequence: 0,
             load: 0,
             history: 0,
-            said: Some(0),
-            declared: 0,
+            said: Some(request[66]),
+            declared: request[66],
             state: State::Up,
             held_at: None,
             down_at: 0,
@@ -350,6 +350,9 @@ fn check_register(frame: &[u8]) -> AtLoop {
     }
     if ttl_ms == 0 || ttl_ms > 86_400_000 {
         return Err((2, 52));
+    }
+    if frame[66] > 2 {
+        return Err((2, 66));
     }
     if !is_visible(&zone) {
         return Err((2, 72));

@@ -102,6 +102,7 @@ impl World {
             port: U16::new(80),
             weight: U16::new(1),
             ttl_ms: U32::new(100),
+            declared: nonce as u8 % 3,
             zone: Label::new("z").unwrap(),
             service: Name::new(service).unwrap(),
             instance: Name::new(instance).unwrap(),
