@@ -12,17 +12,30 @@ use heartline::clock::NANOS_PER_MS;
 use heartline::wire::{Declared, update_fields};
 use heartline_killpoints::sync::kill_at;
 use std::collections::BTreeMap;
-use world::{Member, View, World};
+use world::{Member, NOT_READY, View, World};
 
 type Action = (&'static str, fn(&mut World), fn(&mut World));
 
 /// What is there, and what is done to it.
-const ACTIONS: [Action; 23] = [
+const ACTIONS: [Action; 25] = [
     ("the first of a service", |_| {}, |world| world.register("s", "a", 1)),
     (
         "one more of a service",
         |world| world.register("s", "a", 1),
         |world| world.register("s", "b", 1),
+    ),
+    (
+        "one that is not ready",
+        |world| world.register("s", "a", 1),
+        |world| world.register("s", "b", NOT_READY),
+    ),
+    (
+        "the place of an empty service for another name with its id",
+        |world| {
+            world.register("8yn0iYCKYHlIj4-BwPqk", "a", 1);
+            world.deregister("8yn0iYCKYHlIj4-BwPqk", "a");
+        },
+        |world| world.register("GReLUrM4wMqfg9yzV3KQ", "a", 2),
     ),
     (
         "a list that grows",

@@ -20,6 +20,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use zerocopy::FromZeros;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 
+/// The nonce of those that register in maintenance.
+pub(crate) const NOT_READY: u64 = 4;
+
 /// All that can be seen of a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Member {
@@ -96,13 +99,14 @@ impl World {
         self.registrar.as_mut().unwrap().handle(self.now, command, &mut random, &mut replies);
     }
 
+    /// With the nonce [`NOT_READY`], in maintenance.
     pub(crate) fn register(&mut self, service: &str, instance: &str, nonce: u64) {
         let request = Register {
             nonce: U64::new(nonce),
             port: U16::new(80),
             weight: U16::new(1),
             ttl_ms: U32::new(100),
-            declared: nonce as u8 % 3,
+            declared: if nonce == NOT_READY { Declared::Maintenance as u8 } else { 0 },
             zone: Label::new("z").unwrap(),
             service: Name::new(service).unwrap(),
             instance: Name::new(instance).unwrap(),
