@@ -204,3 +204,82 @@ fn the_document_states_every_status_and_limit() {
         assert!(text.contains(limit), "{limit} is not stated");
     }
 }
+
+/// A row of the page that gives a length is made of the lengths of the code.
+#[test]
+fn the_document_states_every_length() {
+    let text = include_str!("../docs/PROTOCOL.md");
+    let header = size_of::<Header>();
+    let fixed = |body: usize| header + body;
+    let rows = [
+        ("hello", fixed(size_of::<Hello>()).to_string(), fixed(size_of::<Welcome>()).to_string()),
+        (
+            "register",
+            format!("{} + attributes", fixed(size_of::<Register>())),
+            fixed(size_of::<Granted>()).to_string(),
+        ),
+        (
+            "beat",
+            format!("{header} + {} × beats", size_of::<Beat>()),
+            format!(
+                "ack {}, if wanted; nak {} + {} × refused beats",
+                fixed(size_of::<Ack>()),
+                fixed(size_of::<NakHead>()),
+                size_of::<Nak>()
+            ),
+        ),
+        (
+            "update",
+            format!("{} + attributes", fixed(size_of::<Update>())),
+            fixed(size_of::<Changed>()).to_string(),
+        ),
+        (
+            "deregister",
+            fixed(size_of::<Deregister>()).to_string(),
+            fixed(size_of::<Changed>()).to_string(),
+        ),
+        (
+            "describe",
+            fixed(size_of::<Describe>()).to_string(),
+            format!("{} + attributes", fixed(size_of::<Description>())),
+        ),
+        (
+            "services",
+            fixed(size_of::<Services>()).to_string(),
+            format!(
+                "{} + {} × services",
+                fixed(size_of::<ServicesHead>()),
+                size_of::<ServiceEntry>()
+            ),
+        ),
+        (
+            "discover",
+            fixed(size_of::<Discover>()).to_string(),
+            format!("{} + {} × endpoints", fixed(size_of::<DiscoverHead>()), size_of::<Endpoint>()),
+        ),
+        (
+            "stats",
+            fixed(size_of::<StatsRequest>()).to_string(),
+            format!("{header} + 8 × numbers, now {}", fixed(8 * STATS)),
+        ),
+    ];
+    for (number, (name, request, reply)) in (1..).zip(rows) {
+        let row = text.lines().find(|line| line.starts_with(&format!("| {number} | {name} |")));
+        let row = row.unwrap_or_else(|| panic!("no row for {name}"));
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        assert_eq!((cells[3], cells[4]), (&*request, &*reply), "{name}");
+    }
+    // What a request is padded to, section 4, and how many numbers stats has, section 5.9.
+    let (description, services, discover) = (
+        fixed(size_of::<Description>()),
+        format!("{} + {} × limit", fixed(size_of::<ServicesHead>()), size_of::<ServiceEntry>()),
+        format!("{} + {} × limit", fixed(size_of::<DiscoverHead>()), size_of::<Endpoint>()),
+    );
+    let padded = format!(
+        "{description} + `attributes_bytes_max` for describe, {services} for services, {discover} for discover"
+    );
+    assert!(text.replace('\n', " ").contains(&padded), "{padded}");
+    assert!(text.contains(&format!("Now count is {STATS};")));
+    let last = text.lines().filter(|line| line.starts_with(&format!("| {} | ", STATS - 1)));
+    assert_eq!(last.count(), 1, "a row for the last number of stats, and one only");
+}
