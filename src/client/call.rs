@@ -246,6 +246,7 @@ impl Caller {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     fn reply(caller: &Caller, kind: Kind, status: Status, body: &[u8]) -> Vec<u8> {
         let header = Header::reply(kind, status, 0, caller.tag.into());
@@ -278,11 +279,12 @@ mod tests {
     fn proves_its_address_first_and_again_when_the_cookie_is_worthless() {
         let mut caller = Caller::new(7);
         caller.begin(Kind::Discover, 0, 0, &[Discover::new_zeroed().as_bytes()]);
-        let mut kinds = Vec::new();
+        let (mut kinds, mut tags) = (Vec::new(), BTreeSet::new());
         for _ in 0..ATTEMPTS {
             for status in [Status::Ok, Status::Cookie] {
                 let Step::Send(frame) = caller.step(0) else { panic!("nothing to send") };
                 kinds.push(frame[3]);
+                assert!(tags.insert(frame[8..16].to_vec()), "each is a new request");
                 let answer = if status == Status::Ok {
                     let mut welcome = Welcome::new_zeroed();
                     welcome.cookie = 99.into();
@@ -302,9 +304,10 @@ mod tests {
     fn waits_longer_each_time_the_engine_is_busy_and_drops_what_is_not_for_it() {
         let mut caller = Caller::new(7);
         caller.begin(Kind::Deregister, 0, 0, &[Deregister::new_zeroed().as_bytes()]);
-        let mut now = 0;
+        let (mut now, mut tags) = (0, BTreeSet::new());
         for pause in [1, 2, 4, 8] {
-            assert!(matches!(caller.step(now), Step::Send(_)));
+            let Step::Send(frame) = caller.step(now) else { panic!("nothing to send") };
+            assert!(tags.insert(frame[8..16].to_vec()), "each is a new request");
             let mut late = reply(&caller, Kind::Deregister, Status::Ok, &[]);
             late[8] ^= 1;
             caller.receive(now, &late);

@@ -3,7 +3,7 @@
 use crate::common::*;
 use crate::program::{Daemon, PROGRAM, Scratch, StopOnDrop, command, lasting_address};
 use crate::{honoured, kill, next_generation, stat, times};
-use heartline::wire::{Header, Kind, Lease, Stat, header_flags};
+use heartline::wire::{Header, Kind, Lease, Reply, Stat, StatsRequest, Status, header_flags};
 use heartline_client::Session;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -97,6 +97,31 @@ fn under_load_nothing_is_lost() {
     assert_eq!(seen.answered, seen.sent);
     assert_eq!(session.discover_all("t", 3).unwrap().unwrap().endpoints.len(), hand_overs);
     assert_eq!(stat(&mut session, Stat::KernelDrops), 0);
+}
+
+/// A cookie is good until a reply says that it is not: a successor goes on accepting it, an engine
+/// that starts anew does not.
+#[test]
+fn cookies_outlive_a_hand_over_and_no_restart() {
+    let (state, listen) = (Scratch::new(), lasting_address());
+    let mut daemon = Daemon::start_on(&state, &[], &listen);
+    let mut session = Session::connect(daemon.address).unwrap();
+    let request = StatsRequest { cookie: session.hello().unwrap().cookie, reserved: [0; 8] };
+    let frame = [Header::request(Kind::Stats, 7).as_bytes(), request.as_bytes()].concat();
+    let answered = |daemon: &Daemon| {
+        let (socket, mut buffer) = (UdpSocket::bind("127.0.0.1:0").unwrap(), [0; 1500]);
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        socket.send_to(&frame, daemon.address).unwrap();
+        let length = socket.recv(&mut buffer).unwrap();
+        Reply::decode(&buffer[..length]).unwrap().status
+    };
+    assert_eq!(answered(&daemon), Status::Ok);
+    let mut next = Daemon::start_on(&state, &["--replace"], &listen);
+    assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
+    assert_eq!(answered(&next), Status::Ok, "after a hand-over");
+    kill(&mut next);
+    let anew = Daemon::start_on(&state, &[], &listen);
+    assert_eq!(answered(&anew), Status::Cookie, "after a restart");
 }
 
 /// Waits until an engine whose successor is dead has ended or serves.
