@@ -303,6 +303,29 @@ fn two_seconds_stopped_under_load_blame_nobody() {
     });
 }
 
+/// A short stop while the engine sleeps, shortly before a deadline, gives eight times its length:
+/// the case that a timer alone does not see.
+#[test]
+fn a_short_stop_before_a_deadline_gives_grace() {
+    let state = Scratch::new();
+    let daemon = Daemon::start(&state, &[]);
+    let mut session = Session::connect(daemon.address).unwrap();
+    let before = Instant::now();
+    session.register(&instance("s", "a", 2000)).unwrap();
+    let registered = Instant::now();
+    std::thread::sleep(Duration::from_millis(1800).saturating_sub(before.elapsed()));
+    daemon.signal(Signal::STOP);
+    let stopped = Instant::now();
+    std::thread::sleep(Duration::from_millis(100));
+    let length = stopped.elapsed();
+    daemon.signal(Signal::CONT);
+    let back = registered.elapsed();
+    eventually("it is down", || session.stats().unwrap()[Stat::Downs as usize] == 1);
+    let (down, grace) = (before.elapsed(), 8 * length);
+    println!("stopped for {length:?} until {back:?}, down after {down:?}");
+    assert!(down >= back + grace - Duration::from_millis(20), "{down:?}, {back:?} and {grace:?}");
+}
+
 /// An engine without leases sleeps: no tick, no poll, at most 0.1 % of a core.
 #[test]
 fn idle_costs_nothing() {
