@@ -45,7 +45,8 @@ pub enum ReplyBody<'a> {
 }
 
 impl<'a> Reply<'a> {
-    /// Decodes a datagram. Never panics, whatever the bytes.
+    /// Decodes a datagram. Never panics, whatever the bytes. Bytes behind what this code knows are
+    /// those of a later engine, and left out.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Reject> {
         let (header, body) = gate(bytes)?;
         if header.kind & REPLY_BIT == 0 {
@@ -77,10 +78,8 @@ fn decode_body<'a>(
         Kind::Beat => ReplyBody::Ack(whole(body)?),
         Kind::Update | Kind::Deregister => ReplyBody::Changed(whole(body)?),
         Kind::Describe => {
-            let (head, tail) = Description::ref_from_prefix(body).map_err(|_| Reject::Short)?;
-            if tail.len() != usize::from(head.attributes_len.get()) {
-                return Err(Reject::Count);
-            }
+            let (head, rest) = Description::ref_from_prefix(body).map_err(|_| Reject::Short)?;
+            let tail = rest.get(..usize::from(head.attributes_len.get())).ok_or(Reject::Count)?;
             ReplyBody::Description(head, tail)
         }
         Kind::Services => {
@@ -91,14 +90,21 @@ fn decode_body<'a>(
             let (head, entries) = entries(body, count)?;
             ReplyBody::Endpoints(head, entries)
         }
-        Kind::Stats => ReplyBody::Stats(
-            <[U64]>::ref_from_bytes_with_elems(body, count).map_err(|_| Reject::Count)?,
-        ),
+        Kind::Stats => ReplyBody::Stats(counted(body, count)?),
     })
 }
 
 fn whole<T: FromBytes + KnownLayout + Immutable + Unaligned>(body: &[u8]) -> Result<&T, Reject> {
-    T::ref_from_bytes(body).map_err(|_| Reject::Count)
+    T::ref_from_prefix(body).map(|(whole, _)| whole).map_err(|_| Reject::Short)
+}
+
+fn counted<T: FromBytes + Immutable + Unaligned>(
+    body: &[u8],
+    count: usize,
+) -> Result<&[T], Reject> {
+    <[T]>::ref_from_prefix_with_elems(body, count)
+        .map(|(entries, _)| entries)
+        .map_err(|_| Reject::Count)
 }
 
 fn entries<H, T>(body: &[u8], count: usize) -> Result<(&H, &[T]), Reject>
@@ -107,6 +113,35 @@ where
     T: FromBytes + Immutable + Unaligned,
 {
     let (head, rest) = H::ref_from_prefix(body).map_err(|_| Reject::Short)?;
-    let entries = <[T]>::ref_from_bytes_with_elems(rest, count).map_err(|_| Reject::Count)?;
-    Ok((head, entries))
+    Ok((head, counted(rest, count)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerocopy::{FromZeros, IntoBytes};
+
+    /// Fields that a later engine appends, and entries that are missing.
+    #[test]
+    fn longer_is_ignored_and_shorter_refused() {
+        let frame = |kind, count, body: &[u8]| {
+            let header = Header::reply(kind, Status::Ok, count, U64::new(7));
+            [header.as_bytes(), body].concat()
+        };
+        let more = [0xFF; 7];
+        let hello = frame(Kind::Hello, 0, &[Welcome::new_zeroed().as_bytes(), &more].concat());
+        let reply = Reply::decode(&hello).unwrap();
+        assert!(matches!(reply.body, ReplyBody::Welcome(welcome) if welcome.cookie.get() == 0));
+        assert!(matches!(Reply::decode(&hello[..hello.len() - 8]), Err(Reject::Short)));
+        let stats = frame(Kind::Stats, 2, &[[1; 16].as_slice(), &more].concat());
+        let reply = Reply::decode(&stats).unwrap();
+        assert!(matches!(reply.body, ReplyBody::Stats(numbers) if numbers.len() == 2));
+        assert!(matches!(Reply::decode(&stats[..stats.len() - 8]), Err(Reject::Count)));
+        let mut facts = Description::new_zeroed();
+        facts.attributes_len = 3.into();
+        let described = frame(Kind::Describe, 1, &[facts.as_bytes(), b"\x02ab", &more].concat());
+        let reply = Reply::decode(&described).unwrap();
+        assert!(matches!(reply.body, ReplyBody::Description(_, b"\x02ab")));
+        assert!(matches!(Reply::decode(&described[..described.len() - 8]), Err(Reject::Count)));
+    }
 }
