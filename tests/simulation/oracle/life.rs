@@ -3,15 +3,10 @@
 
 use super::{Ended, Key, Lease, Oracle, Seen, Spell, State, Verdict, Violation, must};
 use crate::frames::service_id;
-use heartline::clock::{NANOS_PER_MS, Nanos, from_ms};
+use heartline::clock::{NANOS_PER_MS, Nanos};
 
-/// A stall of this length and longer is deafness.
-const STALL_MIN: Nanos = from_ms(20);
 /// What threads may take to wake one another in the simulation, on top of the tick.
 const PROMPT: Nanos = 500_000;
-/// While an instance is suspect the engine looks this often in the last second before a timer.
-const WATCH: Nanos = from_ms(10);
-
 /// An event of the feed: number, time, kind and cause, service, version, instance, shares, zero.
 type Words = [u64; 8];
 
@@ -36,53 +31,11 @@ pub(crate) struct Doing {
     pub(super) leaves: Vec<Key>,
 }
 
-fn tick_from(time: Nanos) -> Nanos {
+pub(super) fn tick_from(time: Nanos) -> Nanos {
     time.div_ceil(NANOS_PER_MS) * NANOS_PER_MS
 }
 
 impl Oracle {
-    /// The bounds of the deadline of a lease that last beat at `last`: section 7, deafness.
-    fn deadline(&self, last: Nanos, ttl: Nanos) -> (Nanos, Nanos) {
-        let plain = last + ttl;
-        let (mut grace, mut certain, mut still) = (0, 0, 0);
-        // The engine remembers 64 stalls; with more of them it is not certain which, and where
-        // their time counts.
-        let forgets = self.stalls > 64;
-        let mut counted_from = Nanos::MAX;
-        for spell in self.spells.iter().rev().filter(|spell| spell.end >= last) {
-            let excuse = spell.end + spell.length.map_or(ttl, |length| ttl.min(8 * length));
-            grace = grace.max(excuse);
-            if let Some(length) = spell.length {
-                // Two threads that stand still at once have stood still once.
-                let start = spell.end.saturating_sub(length).max(last);
-                still += spell.end.min(counted_from).saturating_sub(start);
-                counted_from = counted_from.min(start);
-            }
-            if spell.length.is_none() || !forgets {
-                certain = certain.max(excuse);
-            }
-        }
-        let still = if forgets { self.stood_still } else { still };
-        (plain.max(certain.min(last + 4 * ttl)), plain.max(grace.min(last + 4 * ttl + still)))
-    }
-
-    /// The registrar looks: what it learns of its own deafness.
-    pub(crate) fn listening(&mut self, look: &Look) {
-        let late = look.now.saturating_sub(self.expected_look);
-        let stall = if late > 0 { late + self.unseen } else { 0 }.max(look.stall);
-        if stall >= STALL_MIN {
-            self.spells.push(Spell { end: look.now, length: Some(stall) });
-            self.stalls += 1;
-            self.stood_still += stall;
-        }
-        if look.drops > self.drops {
-            self.spells.push(Spell { end: look.now, length: None });
-            self.drops = look.drops;
-        }
-        let oldest = self.leases.values().map(|lease| lease.last).min().unwrap_or(Nanos::MAX);
-        self.spells.retain(|spell| spell.end >= oldest || spell.end == look.now);
-    }
-
     /// One event. `declared` is what the endpoint of its slot says now.
     pub(crate) fn event(
         &mut self,
@@ -363,9 +316,7 @@ impl Oracle {
     /// After a look and its events: whoever is due was judged, or the loops are asked to drain;
     /// whoever is not has a timer.
     pub(crate) fn looked(&mut self, look: &Look) -> Verdict {
-        self.expected_look = look.wake_at.map_or(Nanos::MAX, |at| at.max(look.now));
-        let is_any_suspect = self.leases.values().any(|lease| lease.state == State::Suspect);
-        self.unseen = if is_any_suspect { (self.expected_look - look.now).min(WATCH) } else { 0 };
+        self.plans(look);
         must!(
             "hold",
             self.hold.is_none() || self.is_evidence(),
@@ -381,12 +332,7 @@ impl Oracle {
                 if tick_from(due) < timer {
                     (timer, first) = (tick_from(due), Some(lease.clone()));
                 }
-                let watch = (look.now + WATCH).max(tick_from(due) - from_ms(1000));
-                must!(
-                    "never-early",
-                    lease.state != State::Suspect || self.expected_look <= watch,
-                    "a stall of the engine would not be seen: {look:?}: {lease:?}"
-                );
+                self.watches(look, lease, due)?;
                 dues.push((*key, None));
                 continue;
             }

@@ -6,6 +6,7 @@
 //! the events that come of them; and it refuses what the protocol does not allow.
 
 mod beats;
+mod hearing;
 mod life;
 mod queries;
 mod requests;
