@@ -135,13 +135,13 @@ impl World {
             if self.random.random_bool(0.5) { b"\x06canary".to_vec() } else { Vec::new() };
         let mut body = Register::new_zeroed();
         body.nonce = U64::new(nonce);
-        body.port = U16::new(80);
         body.weight = U16::new(self.random.random_range(0..500));
         body.ttl_ms = U32::new(3 * self.random.random_range(1..30));
         body.service = Name::new(&service).unwrap();
         body.instance = Name::new(&name).unwrap();
         body.attributes_len = U16::new(attributes.len() as u16);
-        body.declared = [0, 0, 0, 1, 2][self.random.random_range(0..5)];
+        (body.port, body.declared) =
+            (U16::new(80), [0, 0, 0, 1, 2][self.random.random_range(0..5)]);
         let identity = (service, name);
         let expected = match self.model.members.get(&identity) {
             Some(member) if member.nonce == nonce => Ok(false),

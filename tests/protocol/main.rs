@@ -152,7 +152,13 @@ fn the_document_states_every_length() {
         let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
         assert_eq!((cells[3], cells[4]), (&*request, &*reply), "{name}");
     }
-    // What a request is padded to, section 4, and how many numbers stats has, section 5.9.
+}
+
+/// What a request is padded to, section 4, and how many numbers stats has, section 5.9.
+#[test]
+fn the_document_states_paddings_and_numbers() {
+    let text = PAGE;
+    let fixed = |body: usize| size_of::<Header>() + body;
     let (description, services, discover) = (
         fixed(size_of::<Description>()),
         format!("{} + {} × limit", fixed(size_of::<ServicesHead>()), size_of::<ServiceEntry>()),

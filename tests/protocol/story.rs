@@ -82,11 +82,16 @@ pub(crate) fn requests() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+fn reply(kind: Kind, status: Status, count: usize, tag: u64, parts: &[&[u8]]) -> Vec<u8> {
+    frame(Header::reply(kind, status, count as u16, U64::new(tag)), parts)
+}
+
 /// The replies by name.
 pub(crate) fn replies() -> Vec<(&'static str, Vec<u8>)> {
-    let reply = |kind, status, count, tag, parts: &[&[u8]]| {
-        frame(Header::reply(kind, status, count, U64::new(tag)), parts)
-    };
+    [replies_to_leases(), replies_to_queries()].concat()
+}
+
+fn replies_to_leases() -> Vec<(&'static str, Vec<u8>)> {
     let mut welcome = Welcome::new_zeroed();
     (welcome.cookie, welcome.epoch) = (U64::new(COOKIE), U64::new(EPOCH));
     (welcome.capacity, welcome.cookie_ms) = (U32::new(65_536), U32::new(60_000));
@@ -105,20 +110,18 @@ pub(crate) fn replies() -> Vec<(&'static str, Vec<u8>)> {
         reason: Status::Replaced as u8,
         reserved: [0; 7],
     };
-    let head = ServicesHead { version: U64::new(9), cursor: U32::ZERO, services: U32::new(1) };
-    let entry = ServiceEntry {
-        id: U64::new(service_id("payments")),
-        version: U64::new(12),
-        listed: U32::new(2),
-        total: U32::new(3),
-        name: Name::new("payments").unwrap(),
-    };
-    let found = DiscoverHead {
-        version: U64::new(12),
-        cursor: U32::ZERO,
-        hold_percent: 0,
-        reserved: [0; 3],
-    };
+    let (ok, epoch) = (Status::Ok, EPOCH.to_le_bytes());
+    vec![
+        ("hello-reply", reply(Kind::Hello, ok, 0, 0x0102_0304_0506_0708, &[welcome.as_bytes()])),
+        ("register-reply", reply(Kind::Register, ok, 0, 2, &[granted.as_bytes()])),
+        ("beat-ack", reply(Kind::Beat, ok, 1, 3, &[ack.as_bytes()])),
+        ("beat-nak", reply(Kind::Beat, Status::Nak, 1, 3, &[&epoch, nak.as_bytes()])),
+        ("update-reply", reply(Kind::Update, ok, 0, 4, &[&epoch])),
+        ("deregister-reply", reply(Kind::Deregister, Status::Removed, 0, 5, &[])),
+    ]
+}
+
+fn replies_to_queries() -> Vec<(&'static str, Vec<u8>)> {
     let endpoint = Endpoint {
         address: address(),
         port: U16::new(8080),
@@ -132,45 +135,35 @@ pub(crate) fn replies() -> Vec<(&'static str, Vec<u8>)> {
         zone: U32::new(Label::new("eu-1a").unwrap().hash32()),
         age_ms: U32::new(120),
     };
-    let epoch = EPOCH.to_le_bytes();
     let tail = b"\x06canary\x08rack=b12";
-    let mut description = Description::new_zeroed();
-    (description.endpoint, description.service_version) = (endpoint, U64::new(12));
-    (description.history, description.ttl_ms) = (U64::new(7), U32::new(3000));
-    description.attributes_len = U16::new(tail.len() as u16);
-    description.zone = Label::new("eu-1a").unwrap();
-    (description.service, description.instance) = (entry.name, Name::new("pay-1").unwrap());
+    let mut facts = Description::new_zeroed();
+    (facts.endpoint, facts.service_version) = (endpoint, U64::new(12));
+    (facts.history, facts.ttl_ms) = (U64::new(7), U32::new(3000));
+    (facts.zone, facts.attributes_len) = (Label::new("eu-1a").unwrap(), U16::new(16));
+    facts.service = Name::new("payments").unwrap();
+    facts.instance = Name::new("pay-1").unwrap();
+    let head = ServicesHead { version: U64::new(9), cursor: U32::ZERO, services: U32::new(1) };
+    let entry = ServiceEntry {
+        id: U64::new(service_id("payments")),
+        version: U64::new(12),
+        listed: U32::new(2),
+        total: U32::new(3),
+        name: facts.service,
+    };
+    let found = DiscoverHead { version: U64::new(12), ..DiscoverHead::new_zeroed() };
+    let nobody = DiscoverHead { version: U64::new(13), ..found };
     let mut numbers: [U64; STATS] = std::array::from_fn(|number| U64::new(number as u64));
     numbers[Stat::Epoch as usize] = U64::new(EPOCH);
-    let nobody = DiscoverHead { version: U64::new(13), ..found };
+    let (ok, none) = (Status::Ok, Status::NoneRegistered);
+    let services = [head.as_bytes(), entry.as_bytes()];
+    let endpoints = [found.as_bytes(), endpoint.as_bytes()];
     vec![
-        (
-            "hello-reply",
-            reply(Kind::Hello, Status::Ok, 0, 0x0102_0304_0506_0708, &[welcome.as_bytes()]),
-        ),
-        ("register-reply", reply(Kind::Register, Status::Ok, 0, 2, &[granted.as_bytes()])),
-        ("beat-ack", reply(Kind::Beat, Status::Ok, 1, 3, &[ack.as_bytes()])),
-        ("beat-nak", reply(Kind::Beat, Status::Nak, 1, 3, &[&epoch, nak.as_bytes()])),
-        ("update-reply", reply(Kind::Update, Status::Ok, 0, 4, &[&epoch])),
-        ("deregister-reply", reply(Kind::Deregister, Status::Removed, 0, 5, &[])),
-        (
-            "describe-reply",
-            reply(Kind::Describe, Status::Ok, 1, 6, &[description.as_bytes(), tail]),
-        ),
-        (
-            "services-reply",
-            reply(Kind::Services, Status::Ok, 1, 7, &[head.as_bytes(), entry.as_bytes()]),
-        ),
-        (
-            "discover-reply",
-            reply(Kind::Discover, Status::Ok, 1, 8, &[found.as_bytes(), endpoint.as_bytes()]),
-        ),
+        ("describe-reply", reply(Kind::Describe, ok, 1, 6, &[facts.as_bytes(), tail])),
+        ("services-reply", reply(Kind::Services, ok, 1, 7, &services)),
+        ("discover-reply", reply(Kind::Discover, ok, 1, 8, &endpoints)),
         ("discover-cut-down", reply(Kind::Discover, Status::Cookie, 0, 8, &[])),
-        (
-            "discover-none-registered",
-            reply(Kind::Discover, Status::NoneRegistered, 0, 8, &[nobody.as_bytes()]),
-        ),
-        ("stats-reply", reply(Kind::Stats, Status::Ok, STATS as u16, 9, &[numbers.as_bytes()])),
+        ("discover-none-registered", reply(Kind::Discover, none, 0, 8, &[nobody.as_bytes()])),
+        ("stats-reply", reply(Kind::Stats, ok, STATS, 9, &[numbers.as_bytes()])),
     ]
 }
 
