@@ -3,8 +3,9 @@
 use crate::Input;
 use crate::harness::{Harness, peer, settings};
 use heartline::clock::from_ms;
+use heartline::region::HeartState;
 use heartline::registrar::Settings;
-use heartline::wire::{Lease, Reply, ReplyBody};
+use heartline::wire::{Declared, Lease, Reply, ReplyBody};
 use zerocopy::IntoBytes;
 
 /// Datagrams from four addresses, with time between them.
@@ -55,6 +56,12 @@ pub(crate) fn check(engine: &Harness) {
         engine.region.lines().iter().filter(|line| line.head().1.is_leased()).count() as u32;
     assert_eq!(counts.up + counts.suspect + counts.down, leased);
     assert!(leased <= engine.region.geometry().capacity);
+    let lines = engine.region.lines().iter().zip(engine.region.endpoints());
+    let serving = lines.filter(|(line, endpoint)| {
+        let lives = matches!(line.head().1, HeartState::Up | HeartState::Suspect);
+        lives && endpoint.entry().declared() == Declared::Serving
+    });
+    assert_eq!(counts.serving as usize, serving.count());
     let totals: u32 = engine
         .region
         .directory()
