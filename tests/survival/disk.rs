@@ -268,17 +268,30 @@ fn a_failing_disk_is_reported_and_costs_nothing() {
     }
 }
 
-fn percentile(times: &mut [Duration], percent: usize) -> Duration {
-    times.sort();
-    times[times.len() * percent / 100]
+/// How long answers took, sorted.
+struct Latencies(Vec<Duration>);
+
+impl Latencies {
+    fn p99(&self) -> Duration {
+        self.0[self.0.len() * 99 / 100]
+    }
+
+    fn longest(&self) -> Duration {
+        self.0[self.0.len() - 1]
+    }
 }
 
-/// p99 of answered beats and of discovery, in turns; the least disturbed of six rounds each. All
-/// leases beat before each round.
-fn p99s(session: &mut Session, leases: &[Lease]) -> [Duration; 2] {
-    let round = |session: &mut Session| {
-        let (start, mut times) = (Instant::now(), [const { Vec::new() }; 2]);
-        while start.elapsed() < Duration::from_millis(500) {
+/// Asks for answered beats and for discovery, in turns, for a second and a half; all leases beat
+/// every quarter of a second.
+fn latencies(session: &mut Session, leases: &[Lease]) -> [Latencies; 2] {
+    let mut times = [const { Vec::new() }; 2];
+    for _ in 0..6 {
+        // Sequences are milliseconds: the one before is over.
+        std::thread::sleep(Duration::from_millis(2));
+        let now = (heartline::clock::now() / heartline::clock::NANOS_PER_MS) as u32;
+        assert_eq!(honoured(session, leases, now), leases.len());
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(250) {
             for (at, times) in times.iter_mut().enumerate() {
                 let asked = Instant::now();
                 match at {
@@ -289,18 +302,30 @@ fn p99s(session: &mut Session, leases: &[Lease]) -> [Duration; 2] {
                 times.push(asked.elapsed());
             }
         }
-        times.map(|mut times| percentile(&mut times, 99))
-    };
-    let mut least = [Duration::MAX; 2];
-    for _ in 0..6 {
-        // Sequences are milliseconds: the one before is over.
-        std::thread::sleep(Duration::from_millis(2));
-        let now = (heartline::clock::now() / heartline::clock::NANOS_PER_MS) as u32;
-        assert_eq!(honoured(session, leases, now), leases.len());
-        let p99s = round(session);
-        least = [0, 1].map(|at| least[at].min(p99s[at]));
     }
-    least
+    times.map(|mut times| {
+        times.sort();
+        Latencies(times)
+    })
+}
+
+/// Waits until the tracer has stopped the snapshot thread for a tenth of a second on end, so that
+/// it is delayed and not just seen in passing. In `/proc/PID/task/TID/stat` the state follows the
+/// name, which is in parentheses; `t` is a tracing stop (proc_pid_stat(5)).
+fn wait_for_a_delayed_sync(daemon: &Daemon) {
+    let is_stopped = || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.child.id())).unwrap();
+        let mut stats = tasks
+            .filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).ok());
+        stats.any(|stat| stat.contains("(heartline-snap) t"))
+    };
+    let mut since = Instant::now();
+    eventually("a sync is delayed", || {
+        if !is_stopped() {
+            since = Instant::now();
+        }
+        since.elapsed() > Duration::from_millis(100)
+    });
 }
 
 /// A disk that takes five seconds for a sync delays snapshots, and nothing else.
@@ -319,24 +344,26 @@ fn a_sync_of_five_seconds_delays_nobody() {
     let mut leases: Vec<Lease> = (0..100)
         .map(|n| session.register(&instance("s", &format!("i{n}"), 10_000)).unwrap().lease)
         .collect();
-    std::thread::sleep(Duration::from_millis(300));
+    wait_for_a_delayed_sync(&daemon);
     let stuck = stat(&mut session, Stat::Snapshot);
     leases.push(session.register(&instance("s", "more", 10_000)).unwrap().lease);
-    std::thread::sleep(Duration::from_millis(100));
-    let during = p99s(&mut session, &leases);
+    let during = latencies(&mut session, &leases);
     assert_eq!(stat(&mut session, Stat::Snapshot), stuck, "it still waits for the disk");
     eventually("the next snapshot", || {
         honoured(&mut session, &leases, (heartline::clock::now() / 1_000_000) as u32);
         stat(&mut session, Stat::Snapshot) > stuck
     });
-    let after = p99s(&mut session, &leases);
-    for (what, (during, after)) in
-        ["answered beats", "discovery"].into_iter().zip(during.into_iter().zip(after))
-    {
+    let after = latencies(&mut session, &leases);
+    for ((what, during), after) in ["answered beats", "discovery"].iter().zip(&during).zip(&after) {
         println!(
-            "{what} p99 during a sync of 5 s {during:?}, without {after:?}: {:.3}",
-            during.as_secs_f64() / after.as_secs_f64()
+            "{what} p99 during a sync of 5 s {:?}, without {:?}; longest {:?} and {:?}",
+            during.p99(),
+            after.p99(),
+            during.longest(),
+            after.longest()
         );
+        // A fifth of the sync: nothing waited for it, and a loaded machine is no failure.
+        assert!(during.longest() < Duration::from_secs(1), "{what}: {:?}", during.longest());
     }
     assert_eq!(stat(&mut session, Stat::Downs), 0);
 }
