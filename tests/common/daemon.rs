@@ -4,6 +4,7 @@
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -23,6 +24,12 @@ impl Scratch {
         ));
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
+    }
+
+    /// Memory that the files in the directory take. Files that vanish meanwhile take none.
+    pub(crate) fn allocated_bytes(&self) -> u64 {
+        let files = std::fs::read_dir(&self.0).unwrap().map(Result::unwrap);
+        files.filter_map(|file| file.metadata().ok()).map(|file| file.blocks() * 512).sum()
     }
 }
 
@@ -82,6 +89,12 @@ impl Daemon {
             .and_then(|rest| rest.split([',', ' ']).next())
             .expect("the ready line has the address");
         Self { address: address.parse().unwrap(), child, ready }
+    }
+
+    /// Starts it and waits for nothing.
+    pub(crate) fn unready(command: &mut Command, address: &str) -> Self {
+        let address = address.parse().unwrap();
+        Self { child: command.spawn().unwrap(), address, ready: String::new() }
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
