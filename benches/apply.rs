@@ -5,18 +5,16 @@
 //! `cargo bench --bench apply`; with `HEARTLINE_BENCH_LARGE=1` also at 16 M leases (6 GiB). One
 //! iteration is 1,000 beats for random leases, elements are beats.
 
-#[path = "common/fleet.rs"]
-mod fleet;
-
 use criterion::measurement::WallTime;
 use criterion::{
     BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
 };
-use fleet::{Fleet, LONG_TTL_MS, START};
 use heartline::dataplane::{Datagram, Dataplane};
 use heartline::exchange::{Peer, Replies};
 use heartline::limits::GROUP_BEATS;
 use heartline::region::{Geometry, prefetch};
+use heartline_test_support::START;
+use heartline_test_support::fleet::{Fleet, LONG_TTL_MS};
 use memmap2::{Advice, MmapMut, MmapOptions};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};

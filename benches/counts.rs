@@ -4,15 +4,12 @@
 //! `counts NAME REPEATS` runs one; only what happens inside [`measured`] is counted. Instructions,
 //! other than times, are the same on every run of one binary.
 
-#[path = "../tests/common/harness.rs"]
-mod harness;
-
-use harness::{Harness, peer, settings};
 use heartline::clock::from_ms;
 use heartline::dataplane::Datagram;
 use heartline::exchange::Replies;
 use heartline::registrar::Observed;
 use heartline::wire::*;
+use heartline_test_support::{Harness, peer, settings};
 use std::hint::black_box;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};

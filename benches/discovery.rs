@@ -4,17 +4,14 @@
 //! `cargo bench --bench discovery`; one iteration is one answer (40 for the 1,000 in pages),
 //! elements are endpoints.
 
-#[path = "../tests/common/harness.rs"]
-mod harness;
-
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use harness::{Harness, peer, settings};
 use heartline::dataplane::Datagram;
 use heartline::exchange::Replies;
 use heartline::limits::{ENDPOINT_BYTES, ENDPOINTS_PER_FRAME_MAX, HEADER_BYTES};
 use heartline::wire::{
     Discover, DiscoverHead, Header, Kind, Name, Register, Reply, ReplyBody, Strategy, service_id,
 };
+use heartline_test_support::{Harness, peer, settings};
 use std::mem::offset_of;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};

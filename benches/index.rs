@@ -5,17 +5,15 @@
 //! Ours hashes with keyed SipHash-1-3 and compares the name in the record; the maps hash with ahash
 //! and own their keys. Beside a writer, two idle processors are needed.
 
-#[path = "common/fleet.rs"]
-mod fleet;
-
 use ahash::RandomState;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use dashmap::DashMap;
-use fleet::{Fleet, LONG_TTL_MS, SERVICES, beside, instance_name, service_name};
 use hashbrown::HashMap;
 use heartline::region::{Geometry, Record, Region, Writer};
 use heartline::wire::{Label, Name, service_id};
+use heartline_test_support::beside;
+use heartline_test_support::fleet::{Fleet, LONG_TTL_MS, SERVICES, instance_name, service_name};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;

@@ -5,14 +5,12 @@
 //! whole region. Each generation takes the other half of the file, so with 1 % changed since the
 //! last one a half is brought up to date with the changes of two.
 
-#[path = "common/fleet.rs"]
-mod fleet;
-
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use fleet::{Fleet, LONG_TTL_MS, START};
 use heartline::limits::ATTRIBUTES_BYTES_DEFAULT;
 use heartline::region::Geometry;
 use heartline::snapshot::{MemoryDisk, Sizes, Writer};
+use heartline_test_support::START;
+use heartline_test_support::fleet::{Fleet, LONG_TTL_MS};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use std::time::{Duration, Instant};

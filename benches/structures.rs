@@ -5,18 +5,16 @@
 //! what the registrar does beside: a look reads a heart line and arms its timer anew, and a timer
 //! that fires is judged. The benches with two threads need two idle processors.
 
-#[path = "common/fleet.rs"]
-mod fleet;
-
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam::queue::ArrayQueue;
-use fleet::{Fleet, LONG_TTL_MS, START, beside};
 use heartline::clock::{Nanos, from_ms};
 use heartline::exchange::{Command, Replies};
 use heartline::limits::COMMAND_QUEUE;
 use heartline::region::Geometry;
 use heartline::registrar::{Next, Observed};
 use heartline::wire::Endpoint;
+use heartline_test_support::fleet::{Fleet, LONG_TTL_MS};
+use heartline_test_support::{START, beside};
 use std::hint::spin_loop;
 use std::sync::atomic::{
     AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,

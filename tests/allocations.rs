@@ -1,11 +1,9 @@
 //! The loops allocate nothing after start, whatever they are asked.
 
-mod common;
-
-use common::*;
 use heartline::Config;
 use heartline::wire::*;
 use heartline_client::{Query, Registration, Target};
+use heartline_test_support::*;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use zerocopy::byteorder::little_endian::{U16, U32};

@@ -1,21 +1,16 @@
 //! The program `heartlined` as an operator meets it: flags, files, environment, signals, exit
 //! codes, other processes.
 
-mod common;
-#[path = "common/daemon.rs"]
-mod program;
-
-use common::*;
 use heartline::wire::*;
 use heartline_client::{Beats, Query, Session};
-use program::*;
+use heartline_test_support::*;
 use rustix::process::Signal;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 fn output(flags: &[&str], environment: &[(&str, &str)]) -> Output {
-    Command::new(PROGRAM)
+    Command::new(program())
         .args(flags)
         .env_clear()
         .envs(environment.iter().copied())
@@ -144,7 +139,7 @@ fn failures_at_start_end_with_1_and_leave_the_other_engine_alone() {
     let disk = std::env::temp_dir().join(format!("heartline-test-{}", std::process::id()));
     let on_disk = rustix::fs::statfs(std::env::temp_dir().as_path()).unwrap().f_type != 0x0102_1994;
     if on_disk {
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(program());
         command.env_clear().args(["--listen", "127.0.0.1:0", "--state", disk.to_str().unwrap()]);
         assert!(fails(command).contains("not on tmpfs"));
         assert!(!disk.exists(), "nothing is left on the disk");

@@ -3,11 +3,9 @@
 //!
 //! The only test of its program, so that no other test takes the cores that it measures with.
 
-mod common;
-
-use common::*;
 use heartline::Config;
 use heartline::wire::*;
+use heartline_test_support::*;
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;

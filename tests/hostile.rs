@@ -1,12 +1,10 @@
 //! Datagrams that strangers send: any length, any content. The engine neither falls nor answers
 //! more than it got, and nothing changes.
 
-mod common;
-
-use common::*;
 use heartline::Config;
 use heartline::region::EventKind;
 use heartline::wire::*;
+use heartline_test_support::*;
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 use std::net::UdpSocket;

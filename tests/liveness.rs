@@ -1,12 +1,10 @@
 //! Who is silent, with a real engine: mass silence is held and ends, floods and drops blame nobody,
 //! beats of a batch all count.
 
-mod common;
-
-use common::*;
 use heartline::Config;
 use heartline::wire::*;
 use heartline_client::{Query, Session, Target};
+use heartline_test_support::*;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 

@@ -1,11 +1,9 @@
 //! A service of 10,000 instances, read in 400 pages while others come and go: within one version,
 //! nobody is missed and nobody doubled.
 
-mod common;
-
-use common::*;
 use heartline::Config;
 use heartline_client::{Query, Session};
+use heartline_test_support::*;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;

@@ -4,12 +4,8 @@
 //! What could go wrong: clients and engine compute different scores, the least loaded is not the
 //! one that is picked, two names share one list.
 
-mod common {
-    pub(crate) mod harness;
-}
-
-use common::harness::{Harness, peer, settings};
 use heartline::wire::*;
+use heartline_test_support::{Harness, peer, settings};
 use std::collections::BTreeSet;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};

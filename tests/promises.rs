@@ -4,15 +4,11 @@
 //! What could go wrong: a client in another language relies on a sentence of the page, and the
 //! engine does something else.
 
-mod common {
-    pub(crate) mod harness;
-}
-
-use common::harness::{Harness, peer, settings};
 use heartline::exchange::Replies;
 use heartline::region::Applied;
 use heartline::registrar::Registrar;
 use heartline::wire::*;
+use heartline_test_support::{Harness, peer, settings};
 use std::sync::Barrier;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};

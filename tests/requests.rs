@@ -1,11 +1,9 @@
 //! Every kind of request and every status, against a real engine over real sockets.
 
-mod common;
-
-use common::*;
 use heartline::Config;
 use heartline::wire::*;
 use heartline_client::{Beats, ClientError, Query, Registration, Session, Target};
+use heartline_test_support::*;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

@@ -5,15 +5,12 @@
 //! last that was reported, a damaged file that is read half, a clock reading of another boot that
 //! decides about somebody.
 
-#[path = "common/harness.rs"]
-mod harness;
-
-use harness::{Harness, peer, settings};
 use heartline::clock::{Nanos, from_ms};
 use heartline::region::{Geometry, HeartState, Place, Region, Writer as Right};
 use heartline::registrar::Registrar;
 use heartline::snapshot::{Disk, MemoryDisk, Reader, Sizes, SnapshotError, Writer};
 use heartline::wire::*;
+use heartline_test_support::{Harness, peer, settings};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use std::collections::BTreeMap;

@@ -1,7 +1,6 @@
 //! The files of a former engine, damaged.
 
 use crate::Input;
-use crate::harness::{peer, settings};
 use crossbeam::queue::ArrayQueue;
 use heartline::clock::from_ms;
 use heartline::dataplane::{Cookies, Datagram, Dataplane};
@@ -11,6 +10,7 @@ use heartline::registrar::{Observed, Registrar};
 use heartline::wire::{
     Describe, Discover, Endpoint, Header, Kind, Label, Name, Services, service_id,
 };
+use heartline_test_support::{peer, settings};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use std::fs::File;

@@ -1,11 +1,11 @@
 //! A sequence of datagrams through the data plane and the registrar.
 
 use crate::Input;
-use crate::harness::{Harness, peer, settings};
 use heartline::clock::from_ms;
 use heartline::region::HeartState;
 use heartline::registrar::Settings;
 use heartline::wire::{Declared, Lease, Reply, ReplyBody};
+use heartline_test_support::{Harness, peer, settings};
 use zerocopy::IntoBytes;
 
 /// Datagrams from four addresses, with time between them.

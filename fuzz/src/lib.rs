@@ -9,8 +9,6 @@ mod attach;
 mod config;
 mod dataplane;
 mod decode;
-#[path = "../../tests/common/harness.rs"]
-mod harness;
 mod registrar;
 
 pub use attach::attach;

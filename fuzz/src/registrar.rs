@@ -2,10 +2,10 @@
 
 use crate::Input;
 use crate::dataplane::check;
-use crate::harness::{Harness, peer, settings};
 use heartline::clock::Nanos;
 use heartline::exchange::{Attributes, Command, Replies, Requester};
 use heartline::wire::{Lease, Name, Register, Update};
+use heartline_test_support::{Harness, peer, settings};
 use rand::Rng;
 use zerocopy::FromZeros;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};

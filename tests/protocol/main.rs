@@ -1,13 +1,12 @@
 //! `docs/PROTOCOL.md` and `docs/vectors.json`, byte for byte: what the document says is what the code
 //! speaks, and what a client in another language tests against is the same.
 
-#[path = "../common/harness.rs"]
-mod harness;
 mod story;
 mod tables;
 mod vectors;
 
 use heartline::wire::*;
+use heartline_test_support::{Harness, peer, settings};
 use std::collections::BTreeMap;
 use story::{never_answered, replies, requests};
 
@@ -53,10 +52,10 @@ fn the_examples_are_what_the_code_speaks() {
 
 #[test]
 fn what_is_no_request_is_counted_and_never_answered() {
-    let mut engine = harness::Harness::new(16, harness::settings(16), 1);
+    let mut engine = Harness::new(16, settings(16), 1);
     for (count, (name, why, bytes)) in (1..).zip(never_answered()) {
         assert!(Request::decode(&bytes).is_err(), "{name}: {why}");
-        assert_eq!(engine.send(harness::peer(1), &bytes), None, "{name}: {why}");
+        assert_eq!(engine.send(peer(1), &bytes), None, "{name}: {why}");
         assert_eq!(engine.dataplane.tally().bad, count, "{name}: {why}");
     }
 }

@@ -1,13 +1,12 @@
 //! Processes that are killed, stopped or refused, machines that reboot.
 
-use crate::common::*;
-use crate::program::{Daemon, Scratch, StopOnDrop, command, lasting_address};
 use crate::{honoured, is_root, kill, next_generation, stat, times};
 use heartline::limits::ATTRIBUTES_BYTES_MAX;
 use heartline::region::{HeartLine, Region};
 use heartline::snapshot::Reader;
 use heartline::wire::{Header, Kind, Lease, Stat};
 use heartline_client::Session;
+use heartline_test_support::*;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::{Pid, Signal, kill_process};
@@ -223,7 +222,7 @@ fn a_start_that_does_not_succeed_costs_nothing() {
         // The memory can't be mapped.
         let script = "ulimit -v 30000; exec timeout 5 \"$@\"";
         let refused = Command::new("sh")
-            .args(["-c", script, "sh", crate::program::PROGRAM, "--snapshot", "off", "--state"])
+            .args(["-c", script, "sh", program(), "--snapshot", "off", "--state"])
             .arg(&state.0)
             .output();
         assert_ne!(refused.unwrap().status.code(), Some(0));
@@ -392,7 +391,7 @@ fn memory_of_another_boot_is_not_gone_on_with() {
     let script =
         format!("mount --bind {} /proc/sys/kernel/random/boot_id && exec \"$@\"", id.display());
     inside
-        .args(["-m", "sh", "-c", &script, "sh", crate::program::PROGRAM])
+        .args(["-m", "sh", "-c", &script, "sh", program()])
         .args(flags)
         .arg("--state")
         .arg(&state.0);

@@ -1,10 +1,9 @@
 //! Disks that fail, are full, slow, or lose their power.
 
-use crate::common::*;
-use crate::program::{Daemon, PROGRAM, Scratch, command};
 use crate::{honoured, is_root, kill, next_generation, stat, times};
 use heartline::wire::{Lease, Stat};
 use heartline_client::{Query, Session};
+use heartline_test_support::*;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use std::fs::File;
@@ -77,7 +76,7 @@ fn too_small_a_file_system_is_refused_with_the_size() {
     let small = Mounted::tmpfs(scratch.0.join("small"), "8m");
     let refused = |state: &str, snapshot: &str| {
         let output =
-            run(PROGRAM, &["--listen", "127.0.0.1:0", "--state", state, "--snapshot", snapshot]);
+            run(program(), &["--listen", "127.0.0.1:0", "--state", state, "--snapshot", snapshot]);
         assert_eq!(output.status.code(), Some(1));
         text(output.stderr)
     };
@@ -194,7 +193,7 @@ fn injected(state: &Scratch, flags: &[&str], calls: &str, inject: &str, errors: 
         &format!("trace={calls}"),
         "-e",
         &format!("inject={inject}"),
-        PROGRAM,
+        program(),
     ]);
     traced.args(flags).arg("--state").arg(&state.0).args(["--listen", "127.0.0.1:0"]);
     Daemon::spawn(traced.stderr(File::create(errors).unwrap()))

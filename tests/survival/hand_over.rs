@@ -1,10 +1,9 @@
 //! One engine replaces another while clients beat.
 
-use crate::common::*;
-use crate::program::{Daemon, PROGRAM, Scratch, StopOnDrop, command, lasting_address};
 use crate::{honoured, kill, next_generation, stat, times};
 use heartline::wire::{Header, Kind, Lease, Reply, Stat, StatsRequest, Status, header_flags};
 use heartline_client::Session;
+use heartline_test_support::*;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::{Pid, Signal, kill_process};
@@ -374,7 +373,7 @@ fn a_successor_that_fails_after_the_old_one_stopped_is_survived() {
                     "trace=clone3,clone",
                     "-e",
                     &inject,
-                    PROGRAM,
+                    program(),
                 ])
                 .arg("--state")
                 .arg(&state.0);

@@ -7,17 +7,14 @@
 //! HEARTLINE_KILLS=40 HEARTLINE_HAND_OVERS=50 HEARTLINE_POWER_LOSSES=20 cargo test --release --test survival -- --nocapture
 //! ```
 
-#[path = "../common/mod.rs"]
-mod common;
 mod death;
 mod disk;
 mod hand_over;
 mod manager;
-#[path = "../common/daemon.rs"]
-mod program;
 
 use heartline::wire::{Lease, Stat};
 use heartline_client::{Beats, Session};
+use heartline_test_support::{Daemon, beat};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
@@ -41,7 +38,7 @@ fn is_root(what: &str) -> bool {
 fn honoured(session: &mut Session, leases: &[Lease], sequence: u32) -> usize {
     let frames = leases
         .chunks(50)
-        .map(|chunk| chunk.iter().map(|lease| common::beat(*lease, sequence)).collect::<Vec<_>>());
+        .map(|chunk| chunk.iter().map(|lease| beat(*lease, sequence)).collect::<Vec<_>>());
     let accepted = frames.map(|beats| match session.beat(&beats).unwrap() {
         Beats::Acked(ack) => usize::from(ack.accepted.get()),
         Beats::Refused(naks) => beats.len() - naks.len(),
@@ -67,7 +64,7 @@ fn next_generation(session: &mut Session) -> u64 {
     }
 }
 
-fn kill(daemon: &mut program::Daemon) {
+fn kill(daemon: &mut Daemon) {
     daemon.signal(Signal::KILL);
     daemon.child.wait().unwrap();
 }

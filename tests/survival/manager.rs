@@ -1,12 +1,11 @@
 //! What a service manager and an operator ask of a daemon that runs.
 
-use crate::common::*;
-use crate::program::{Daemon, PROGRAM, Scratch, command, lasting_address};
 use crate::{is_root, next_generation, stat};
 use heartline::net::Inherited;
 use heartline::wire::{Lease, Stat, Status};
 use heartline::{Config, Engine};
 use heartline_client::{ClientError, Session};
+use heartline_test_support::*;
 use rustix::process::Signal;
 use rustix::thread::{Uid, set_thread_res_uid};
 use std::fs::File;
@@ -68,7 +67,7 @@ fn sockets_of_the_service_manager_are_served() {
         &listen,
         "-E",
         "HEARTLINE_SNAPSHOT=off",
-        PROGRAM,
+        program(),
         "--listen",
         &listen,
         "--state",

@@ -11,12 +11,12 @@ use heartline_killpoints::region::{
 };
 use heartline_killpoints::registrar::{DenyList, Observed, Registrar, Settings};
 use heartline_killpoints::sync::kill_at;
+use heartline_test_support::Scratch;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use zerocopy::FromZeros;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 
@@ -39,7 +39,7 @@ pub(crate) struct Member {
 pub(crate) type View = BTreeMap<(String, String), Member>;
 
 pub(crate) struct World {
-    directory: PathBuf,
+    directory: Scratch,
     region: Arc<Region>,
     registrar: Option<Registrar>,
     now: Nanos,
@@ -51,12 +51,6 @@ pub(crate) struct World {
 /// Where the heart file keeps the step that is on its way, and how many words of it are damaged.
 const STEP_OFFSET: u64 = 64;
 const STEP_WORDS: usize = 24;
-
-impl Drop for World {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
-}
 
 fn settings(epoch: u64) -> Settings {
     Settings {
@@ -75,12 +69,8 @@ fn from() -> Requester {
 impl World {
     pub(crate) fn new() -> Self {
         let now = from_ms(1_000_000);
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Relaxed);
-        let directory =
-            PathBuf::from(format!("/dev/shm/heartline-killpoints-{}-{number}", std::process::id()));
-        std::fs::create_dir(&directory).unwrap();
-        let place = Place::Directory(directory.clone());
+        let directory = Scratch::new();
+        let place = Place::Directory(directory.0.clone());
         let (region, writer) =
             Region::create(&place, Geometry::new(16, 64), (1, 2), 3, &AtomicBool::new(false))
                 .unwrap();
@@ -199,7 +189,7 @@ impl World {
         // A successor needs some time.
         self.now += NANOS_PER_MS;
         self.registrar = None;
-        let (region, writer) = Region::attach(&self.directory).unwrap();
+        let (region, writer) = Region::attach(&self.directory.0).unwrap();
         self.region = Arc::new(region);
         writer
     }
@@ -238,7 +228,7 @@ impl World {
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         File::options()
             .write(true)
-            .open(self.directory.join("heart"))
+            .open(self.directory.0.join("heart"))
             .unwrap()
             .write_all_at(&bytes, STEP_OFFSET)
             .unwrap();

@@ -1,5 +1,4 @@
 //! `heartlined` as a process of its own, on a directory that goes with the test.
-#![allow(dead_code, reason = "each test file uses its part")]
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader};
@@ -7,15 +6,33 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_heartlined");
+/// The program, which cargo builds before the tests of its package. Their files lie in a folder
+/// beside it.
+pub fn program() -> &'static str {
+    static PROGRAM: LazyLock<String> = LazyLock::new(|| {
+        let test = std::env::current_exe().expect("the path of this test");
+        let folder = test.ancestors().nth(2).expect("the folder of the build");
+        folder.join("heartlined").into_os_string().into_string().expect("a path of UTF-8")
+    });
+    &PROGRAM
+}
 
 /// A directory on tmpfs that goes with the test.
-pub(crate) struct Scratch(pub(crate) PathBuf);
+#[derive(Debug)]
+pub struct Scratch(pub PathBuf);
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Scratch {
-    pub(crate) fn new() -> Self {
+    /// An empty one.
+    pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let path = PathBuf::from(format!(
             "/dev/shm/heartline-test-{}-{}",
@@ -27,7 +44,7 @@ impl Scratch {
     }
 
     /// Memory that the files in the directory take. Files that vanish meanwhile take none.
-    pub(crate) fn allocated_bytes(&self) -> u64 {
+    pub fn allocated_bytes(&self) -> u64 {
         let files = std::fs::read_dir(&self.0).unwrap().map(Result::unwrap);
         files.filter_map(|file| file.metadata().ok()).map(|file| file.blocks() * 512).sum()
     }
@@ -41,7 +58,7 @@ impl Drop for Scratch {
 
 /// An address to start on again and again: below the ports that the kernel chooses from
 /// (`ip_local_port_range`), so that no other socket gets it while nobody listens there.
-pub(crate) fn lasting_address() -> String {
+pub fn lasting_address() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let ports = (0..20_000)
         .map(|_| 10_000 + (std::process::id() * 16 + NEXT.fetch_add(1, Relaxed)) % 20_000);
@@ -52,34 +69,30 @@ pub(crate) fn lasting_address() -> String {
         .expect("there is a free port on loopback")
 }
 
-/// Raises a flag when it is dropped, so that threads that wait for it end with a test that fails,
-/// too.
-pub(crate) struct StopOnDrop<'a>(pub(crate) &'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
-    }
-}
-
 /// A running heartlined, killed with the test.
-pub(crate) struct Daemon {
-    pub(crate) child: Child,
-    pub(crate) address: SocketAddr,
-    pub(crate) ready: String,
+#[derive(Debug)]
+pub struct Daemon {
+    /// The process.
+    pub child: Child,
+    /// The address that it listens on.
+    pub address: SocketAddr,
+    /// Its ready line.
+    pub ready: String,
 }
 
 impl Daemon {
-    pub(crate) fn start(state: &Scratch, flags: &[&str]) -> Self {
+    /// Starts it on a port that the kernel chooses.
+    pub fn start(state: &Scratch, flags: &[&str]) -> Self {
         Self::start_on(state, flags, "127.0.0.1:0")
     }
 
-    pub(crate) fn start_on(state: &Scratch, flags: &[&str], address: &str) -> Self {
+    /// Starts it on an address.
+    pub fn start_on(state: &Scratch, flags: &[&str], address: &str) -> Self {
         Self::spawn(command(state, flags).args(["--listen", address]))
     }
 
     /// Starts it and waits for its ready line.
-    pub(crate) fn spawn(command: &mut Command) -> Self {
+    pub fn spawn(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut ready = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
@@ -92,12 +105,13 @@ impl Daemon {
     }
 
     /// Starts it and waits for nothing.
-    pub(crate) fn unready(command: &mut Command, address: &str) -> Self {
+    pub fn unready(command: &mut Command, address: &str) -> Self {
         let address = address.parse().unwrap();
         Self { child: command.spawn().unwrap(), address, ready: String::new() }
     }
 
-    pub(crate) fn signal(&self, signal: Signal) {
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 }
@@ -109,8 +123,10 @@ impl Drop for Daemon {
     }
 }
 
-pub(crate) fn command(state: &Scratch, flags: &[&str]) -> Command {
-    let mut command = Command::new(PROGRAM);
+/// The command that starts it on a state directory, without a snapshot and with nothing of the
+/// environment of the test.
+pub fn command(state: &Scratch, flags: &[&str]) -> Command {
+    let mut command = Command::new(program());
     command.args(flags).arg("--state").arg(&state.0).env_clear().env("HEARTLINE_SNAPSHOT", "off");
     command
 }

@@ -1,5 +1,4 @@
 //! A real engine on loopback, in scratch memory.
-#![allow(dead_code, reason = "each test file uses its part")]
 
 use heartline::region::Place;
 use heartline::wire::{Beat, Lease};
@@ -7,11 +6,11 @@ use heartline::{Config, Engine};
 use heartline_client::{Registration, Session};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use zerocopy::byteorder::little_endian::{U16, U32};
 
 /// A small configuration on a port that the kernel chooses.
-pub(crate) fn config() -> Config {
+pub fn config() -> Config {
     Config {
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
         state: Place::Scratch,
@@ -22,40 +21,26 @@ pub(crate) fn config() -> Config {
 }
 
 /// An engine, and a session with it.
-pub(crate) fn start(config: &Config) -> (Engine, Session) {
+pub fn start(config: &Config) -> (Engine, Session) {
     let engine = Engine::start(config).expect("the engine starts");
     let session = Session::connect(engine.addresses()[0]).expect("a socket");
     (engine, session)
 }
 
 /// An instance with a TTL in milliseconds.
-pub(crate) fn instance(service: &str, name: &str, ttl_ms: u64) -> Registration {
+pub fn instance(service: &str, name: &str, ttl_ms: u64) -> Registration {
     Registration { ttl: Duration::from_millis(ttl_ms), ..Registration::new(service, name, 8080) }
 }
 
 /// A beat.
-pub(crate) fn beat(lease: Lease, sequence: u32) -> Beat {
+pub fn beat(lease: Lease, sequence: u32) -> Beat {
     Beat { lease, sequence: U32::new(sequence), load: U16::ZERO, flags: U16::ZERO }
-}
-
-/// Waits until something holds, for at most ten seconds.
-pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(10), "not within ten seconds: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// Beats for all leases, ten in a frame, again and again, until told to stop. The frames are spread
 /// over the interval, as the phases that an engine hands out ask for: sent at once they would push
 /// one another out of a short receive queue, the last ones every time.
-pub(crate) fn keep_beating(
-    engine: &Engine,
-    leases: &[Lease],
-    interval: Duration,
-    stop: &AtomicBool,
-) {
+pub fn keep_beating(engine: &Engine, leases: &[Lease], interval: Duration, stop: &AtomicBool) {
     let mut session = Session::connect(engine.addresses()[0]).unwrap();
     let mut sequence = 1;
     while !stop.load(Relaxed) {

@@ -1,5 +1,4 @@
 //! The real region, registrar and data plane in one thread, with simulated time and no sockets.
-#![allow(dead_code, reason = "each test file uses its part")]
 
 use crossbeam::queue::ArrayQueue;
 use heartline::clock::{Nanos, from_ms};
@@ -15,23 +14,39 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use zerocopy::IntoBytes;
 
-pub(crate) struct Harness {
-    pub(crate) region: Arc<Region>,
-    pub(crate) registrar: Registrar,
-    pub(crate) dataplane: Dataplane,
-    pub(crate) commands: Arc<ArrayQueue<Command>>,
-    pub(crate) cookies: Cookies,
-    pub(crate) random: StdRng,
-    pub(crate) now: Nanos,
-    pub(crate) drops: u64,
+/// An engine in memory. Without a call nothing happens and no time passes.
+#[derive(Debug)]
+pub struct Harness {
+    /// Its memory.
+    pub region: Arc<Region>,
+    /// Its registrar.
+    pub registrar: Registrar,
+    /// Its only loop; [`Harness::another_dataplane`] makes more.
+    pub dataplane: Dataplane,
+    /// What loops ask of the registrar.
+    pub commands: Arc<ArrayQueue<Command>>,
+    /// The cookies that it takes.
+    pub cookies: Cookies,
+    /// Where its random numbers come from.
+    pub random: StdRng,
+    /// The present time.
+    pub now: Nanos,
+    /// Kernel drops so far.
+    pub drops: u64,
     /// Whether the loops drain; `false`: an overloaded or stopped engine.
-    pub(crate) drains: bool,
-    pub(crate) drained: Nanos,
-    pub(crate) next: Option<Next>,
+    pub drains: bool,
+    /// When they last did.
+    pub drained: Nanos,
+    /// What the registrar said when it last looked.
+    pub next: Option<Next>,
+    epoch: u64,
 }
 
+/// When it starts.
+pub const START: Nanos = from_ms(1_000_000);
+
 /// An address in 10.0.0.0/8, mapped.
-pub(crate) fn peer(number: u8) -> Peer {
+pub fn peer(number: u8) -> Peer {
     Peer {
         ip: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 10, 0, 0, number],
         port: 4000 + u16::from(number),
@@ -39,7 +54,8 @@ pub(crate) fn peer(number: u8) -> Peer {
     }
 }
 
-pub(crate) fn settings(capacity: u32) -> Settings {
+/// Settings for an engine of this capacity.
+pub fn settings(capacity: u32) -> Settings {
     Settings {
         quota: capacity,
         hold: true,
@@ -50,23 +66,24 @@ pub(crate) fn settings(capacity: u32) -> Settings {
 }
 
 impl Harness {
-    pub(crate) fn new(capacity: u32, settings: Settings, seed: u64) -> Self {
-        let start = from_ms(1_000_000);
+    /// An engine for so many leases with up to 64 bytes of attributes each.
+    pub fn new(capacity: u32, settings: Settings, seed: u64) -> Self {
+        Self::with_geometry(Geometry::new(capacity, 64), settings, seed)
+    }
+
+    /// An engine whose memory has these sizes.
+    pub fn with_geometry(geometry: Geometry, settings: Settings, seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
-        let (region, writer) = Region::create(
-            &Place::Scratch,
-            Geometry::new(capacity, 64),
-            (random.next_u64(), random.next_u64()),
-            settings.epoch,
-            &AtomicBool::new(false),
-        )
-        .unwrap();
+        let key = (random.next_u64(), random.next_u64());
+        let never = AtomicBool::new(false);
+        let (region, writer) =
+            Region::create(&Place::Scratch, geometry, key, settings.epoch, &never).unwrap();
         let region = Arc::new(region);
         let commands = Arc::new(ArrayQueue::new(COMMAND_QUEUE));
         let cookies = Cookies::new((random.next_u64(), random.next_u64()));
         let epoch = settings.epoch;
         Self {
-            registrar: Registrar::new(Arc::clone(&region), writer, settings, start),
+            registrar: Registrar::new(Arc::clone(&region), writer, settings, START),
             dataplane: Dataplane::new(
                 Arc::clone(&region),
                 Arc::clone(&commands),
@@ -78,16 +95,28 @@ impl Harness {
             commands,
             cookies,
             random,
-            now: start,
+            now: START,
             drops: 0,
             drains: true,
-            drained: start,
+            drained: START,
             next: None,
+            epoch,
         }
     }
 
+    /// The data plane of one more loop.
+    pub fn another_dataplane(&mut self) -> Dataplane {
+        Dataplane::new(
+            Arc::clone(&self.region),
+            Arc::clone(&self.commands),
+            self.cookies.clone(),
+            self.epoch,
+            SmallRng::seed_from_u64(self.random.next_u64()),
+        )
+    }
+
     /// Hands one datagram in and returns the reply, if there is one.
-    pub(crate) fn send(&mut self, from: Peer, bytes: &[u8]) -> Option<Vec<u8>> {
+    pub fn send(&mut self, from: Peer, bytes: &[u8]) -> Option<Vec<u8>> {
         let mut replies = Replies::default();
         self.dataplane.receive(
             self.now,
@@ -95,8 +124,7 @@ impl Harness {
             &mut replies,
         );
         while let Some(command) = self.commands.pop() {
-            let random = &mut self.random;
-            self.registrar.handle(self.now, &command, &mut || random.next_u64(), &mut replies);
+            self.handle(&command, &mut replies);
         }
         let mut frames = replies.iter().map(|(_, frame)| frame.to_vec());
         let first = frames.next();
@@ -104,8 +132,14 @@ impl Harness {
         first
     }
 
+    /// Hands the registrar one command, as if a loop had.
+    pub fn handle(&mut self, command: &Command, replies: &mut Replies) {
+        let random = &mut self.random;
+        self.registrar.handle(self.now, command, &mut || random.next_u64(), replies);
+    }
+
     /// Sends a request of this kind; a cookie field is filled in.
-    pub(crate) fn request(&mut self, from: Peer, kind: Kind, parts: &[&[u8]]) -> Option<Vec<u8>> {
+    pub fn request(&mut self, from: Peer, kind: Kind, parts: &[&[u8]]) -> Option<Vec<u8>> {
         let mut frame = Header::request(kind, 1).as_bytes().to_vec();
         parts.iter().for_each(|part| frame.extend_from_slice(part));
         if matches!(kind, Kind::Register | Kind::Describe | Kind::Services | Kind::Discover) {
@@ -116,7 +150,7 @@ impl Harness {
     }
 
     /// One look of the registrar at the present time.
-    pub(crate) fn tick(&mut self) -> Next {
+    pub fn tick(&mut self) -> Next {
         if self.drains {
             self.drained = self.now;
         }
@@ -131,7 +165,7 @@ impl Harness {
     }
 
     /// Lets time pass, a millisecond at a time, with the registrar looking at each.
-    pub(crate) fn pass(&mut self, ms: u64) {
+    pub fn pass(&mut self, ms: u64) {
         for _ in 0..ms {
             self.now += from_ms(1);
             self.tick();
@@ -141,7 +175,7 @@ impl Harness {
     }
 
     /// The feed, as the words that lie in memory.
-    pub(crate) fn feed(&self) -> Vec<[u64; 8]> {
+    pub fn feed(&self) -> Vec<[u64; 8]> {
         let feed = self.region.feed();
         (1..=feed.head()).filter_map(|number| feed.raw(number)).collect()
     }

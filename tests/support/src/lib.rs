@@ -1,0 +1,17 @@
+//! What tests, benches and fuzz targets share: the engine in three forms.
+//!
+//! - [`Harness`]: region, registrar and data plane in one thread, with simulated time. [`fleet`]
+//!   fills one with leases.
+//! - [`start`]: an engine of this process on loopback, and a session with it.
+//! - [`Daemon`]: the program `heartlined` as a process of its own.
+
+mod daemon;
+pub mod fleet;
+mod harness;
+mod loopback;
+mod wait;
+
+pub use daemon::{Daemon, Scratch, command, lasting_address, program};
+pub use harness::{Harness, START, peer, settings};
+pub use loopback::{beat, config, instance, keep_beating, start};
+pub use wait::{StopOnDrop, beside, eventually};
