@@ -34,9 +34,16 @@ fn an_overflowing_receive_buffer_blames_nobody() {
                 flooded += u64::from(socket.send_to(&[7; 1000], engine.addresses()[0]).is_ok());
             }
         });
+        let _ending = StopOnDrop(&stop);
+        // The flood drops questions, too.
+        session.set_patience(Duration::from_millis(10));
+        let mut asked = |stat: Stat| session.stats().map_or(0, |stats| stats[stat as usize]);
+        eventually("datagrams are dropped", || asked(Stat::KernelDrops) > 1000);
+        eventually("the engine knows that it is deaf", || asked(Stat::Deafness) > 0);
+        // Longer than the TTL and the three more that grace may last.
         std::thread::sleep(Duration::from_secs(5));
-        stop.store(true, Relaxed);
     });
+    session.set_patience(Duration::from_millis(200));
     let stats = session.stats().unwrap();
     let drops = stats[Stat::KernelDrops as usize];
     println!("{drops} of {flooded} datagrams dropped");

@@ -216,7 +216,8 @@ fn a_start_that_does_not_succeed_costs_nothing() {
         kill(&mut daemon);
         let mut broken =
             command(&state, &large).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(200));
+        let others = state.allocated_bytes();
+        eventually("it allocates", || state.allocated_bytes() > others + (64 << 20));
         kill_process(Pid::from_child(&broken), signal).unwrap();
         broken.wait().unwrap();
         // The memory can't be mapped.
@@ -275,7 +276,6 @@ fn record(region: &Region, slot: u32) -> impl PartialEq + std::fmt::Debug + use<
 fn stopped_in_order_the_snapshot_equals_memory() {
     let state = Scratch::new();
     let snapshot = state.0.join("snapshot");
-    // Often enough that both halves were written whole long before the end.
     let mut daemon = Daemon::start(
         &state,
         &["--snapshot", snapshot.to_str().unwrap(), "--snapshot-interval", "100ms"],
@@ -304,7 +304,10 @@ fn stopped_in_order_the_snapshot_equals_memory() {
                 }
             });
         }
-        std::thread::sleep(Duration::from_millis(1500));
+        let mut session = Session::connect(address).unwrap();
+        eventually("both halves were written, with many leases", || {
+            stat(&mut session, Stat::Snapshot) >= 4 && stat(&mut session, Stat::Up) > 100
+        });
         let start = Instant::now();
         daemon.signal(Signal::TERM);
         let code = daemon.child.wait().unwrap().code();

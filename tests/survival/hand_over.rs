@@ -6,6 +6,7 @@ use heartline_client::Session;
 use heartline_test_support::*;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use rustix::fs::inotify;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
 use std::net::{SocketAddr, UdpSocket};
@@ -410,12 +411,17 @@ fn a_successor_waits_for_an_engine_that_does_not_listen_yet() {
     let state = Scratch::new();
     let lock = File::create(state.0.join("lock")).unwrap();
     lock.lock().unwrap();
-    let daemon = std::thread::scope(|scope| {
-        let starting = scope.spawn(|| Daemon::start(&state, &["--replace"]));
-        std::thread::sleep(Duration::from_millis(300));
-        assert!(!starting.is_finished(), "it waits");
-        drop(lock);
-        starting.join().unwrap()
-    });
-    assert!(Session::connect(daemon.address).unwrap().hello().is_ok());
+    let opens = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+    inotify::add_watch(&opens, state.0.join("lock"), inotify::WatchFlags::OPEN).unwrap();
+    let address = lasting_address();
+    let mut command = command(&state, &["--replace", "--listen", &address]);
+    let mut daemon = Daemon::unready(command.stdout(Stdio::piped()), &address);
+    eventually("it asks for the lock", || rustix::io::read(&opens, &mut [0; 256]).is_ok());
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(daemon.child.try_wait().unwrap().is_none(), "it waits");
+    let mut session = Session::connect(daemon.address).unwrap();
+    session.set_patience(Duration::from_millis(10));
+    assert!(session.hello().is_err(), "and serves nobody");
+    drop(lock);
+    eventually("it serves", || session.hello().is_ok());
 }
