@@ -167,6 +167,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #![proptest_config(super::super::models::kept_seeds())]
+
         /// Blocks that overlap would let one service overwrite the list of another.
         #[test]
         fn blocks_never_overlap_and_all_comes_back(steps in prop::collection::vec((any::<bool>(), 1_u32..200), 1..300)) {

@@ -9,7 +9,16 @@ use std::collections::BTreeMap;
 
 const BUCKETS: usize = 32;
 
+/// Seeds that failed a property once are kept under `tests/regressions` and tried first.
+pub(super) fn kept_seeds() -> proptest::test_runner::Config {
+    use proptest::test_runner::{Config, FileFailurePersistence};
+    let kept = FileFailurePersistence::SourceParallel("../tests/regressions/region");
+    Config { failure_persistence: Some(Box::new(kept)), ..Config::default() }
+}
+
 proptest! {
+    #![proptest_config(kept_seeds())]
+
     /// A deletion that cuts a probe chain loses a neighbour; a wrong shift finds a key twice or
     /// under another's hash.
     #[test]
@@ -55,6 +64,8 @@ proptest! {
 const LINES: usize = 8;
 
 proptest! {
+    #![proptest_config(kept_seeds())]
+
     /// An event that is read under another's number, or silently missing, makes a watcher believe
     /// in a history that never was.
     #[test]

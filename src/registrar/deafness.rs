@@ -210,6 +210,8 @@ mod tests {
     }
 
     proptest::proptest! {
+        #![proptest_config(crate::registrar::kept_seeds())]
+
         /// A timer was armed for where an older beat led; a beat that a slow loop applies after
         /// that must not lead to before it.
         #[test]

@@ -102,6 +102,8 @@ mod tests {
     }
 
     proptest::proptest! {
+        #![proptest_config(crate::registrar::kept_seeds())]
+
         /// A hold that is never admitted lets a failing switch take everybody down; one that never
         /// ends keeps the dead.
         #[test]

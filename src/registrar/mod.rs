@@ -289,3 +289,11 @@ fn limbo_floor(drained: Nanos) -> u64 {
 fn limbo_time(key: u64) -> Nanos {
     key * 1000
 }
+
+/// Seeds that failed a property once are kept under `tests/regressions` and tried first.
+#[cfg(test)]
+fn kept_seeds() -> proptest::test_runner::Config {
+    use proptest::test_runner::{Config, FileFailurePersistence};
+    let kept = FileFailurePersistence::SourceParallel("tests/regressions");
+    Config { failure_persistence: Some(Box::new(kept)), ..Config::default() }
+}

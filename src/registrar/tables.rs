@@ -401,6 +401,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::registrar::kept_seeds())]
+
         /// A list that keeps a slot which left, an endpoint with an old weight, a version that
         /// stands still: discovery would believe all of them.
         #[test]

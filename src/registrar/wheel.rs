@@ -181,6 +181,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::registrar::kept_seeds())]
+
         /// A timer that fires early declares the living dead, one that fires late or never keeps
         /// the dead alive.
         #[test]
