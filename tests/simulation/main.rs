@@ -3,17 +3,18 @@
 //! every step. A seed decides everything.
 //!
 //! ```text
-//! cargo test --release --test simulation                                   # 2,000 seeds
-//! HEARTLINE_SEEDS=7..7 cargo test --release --test simulation              # one seed
-//! HEARTLINE_SEEDS=7..7 HEARTLINE_FAULTS=3,5 ...                            # with some faults of its list only
-//! HEARTLINE_FAULTS=loss,pause HEARTLINE_SIM_SECONDS=60 ...                 # some classes, a fixed length
-//! HEARTLINE_SIM_MINUTES=60 ...                                             # further seeds until an hour is over
+//! cargo test --release --test simulation                       # 2,000 seeds
+//! HEARTLINE_SEEDS=7..7 cargo test --release --test simulation  # one seed
+//! HEARTLINE_SEEDS=7..7 HEARTLINE_FAULTS=3,5 ...                # with some faults of its list only
+//! HEARTLINE_FAULTS=loss,pause HEARTLINE_SIM_SECONDS=60 ...     # some classes, a fixed length
+//! HEARTLINE_SIM_MINUTES=60 ...                                 # further seeds for an hour
 //! ```
 
 mod checks;
 mod client;
 mod engine;
 mod frames;
+mod network;
 mod oracle;
 mod plan;
 mod tables;

@@ -61,6 +61,12 @@ fn check_slot(region: &Region, lease: &Lease, state: HeartState) -> Verdict {
     );
     let held = state == HeartState::Suspect && line.hold_until() != 0;
     must!("hold", held == lease.held_at.is_some(), "held until {}: {lease:?}", line.hold_until());
+    check_endpoint(region, lease)
+}
+
+/// Endpoint, record, index and list of a lease.
+fn check_endpoint(region: &Region, lease: &Lease) -> Verdict {
+    let slot = lease.slot;
     let line = &region.endpoints()[slot as usize];
     let entry = line.entry();
     let is = (

@@ -95,36 +95,38 @@ impl Oracle {
                 must!("hold", told == expected, "event {kind} tells {told:?}, not {expected:?}");
                 self.silent(now, lease, kind, cause)
             }
-            7 => {
-                let updated = doing
-                    .updated
-                    .clone()
-                    .filter(|updated| (updated.slot, updated.generation) == key && cause == 1);
-                must!("transitions", updated.is_some(), "an update that nobody asked for");
-                self.leases.insert(key, updated.unwrap());
-                Ok(())
-            }
-            8 => {
-                must!(
-                    "transitions",
-                    cause == 2 && declared != lease.declared && declared != 3,
-                    "declared {declared} again"
-                );
-                must!(
-                    "transitions",
-                    lease.said.is_none_or(|said| said == declared),
-                    "declared {declared}, said {:?}",
-                    lease.said
-                );
-                self.leases.get_mut(&key).unwrap().declared = declared;
-                Ok(())
-            }
+            7 => self.updated(key, cause, doing),
+            8 => self.declared(&lease, cause, declared),
             9 => self.gone(now, lease, cause, doing),
             _ => Err(Violation {
                 invariant: "transitions",
                 what: format!("no such event: {words:?}"),
             }),
         }
+    }
+
+    fn updated(&mut self, key: (u32, u32), cause: u64, doing: &Doing) -> Verdict {
+        let asked = doing.updated.clone();
+        let updated = asked.filter(|asked| (asked.slot, asked.generation) == key && cause == 1);
+        must!("transitions", updated.is_some(), "an update that nobody asked for");
+        self.leases.insert(key, updated.unwrap());
+        Ok(())
+    }
+
+    fn declared(&mut self, lease: &Lease, cause: u64, declared: u8) -> Verdict {
+        must!(
+            "transitions",
+            cause == 2 && declared != lease.declared && declared != 3,
+            "declared {declared} again"
+        );
+        must!(
+            "transitions",
+            lease.said.is_none_or(|said| said == declared),
+            "declared {declared}, said {:?}",
+            lease.said
+        );
+        self.leases.get_mut(&(lease.slot, lease.generation)).unwrap().declared = declared;
+        Ok(())
     }
 
     fn engine_event(&mut self, now: Nanos, kind: u64, cause: u64, shares: (u32, u32)) -> Verdict {

@@ -6,6 +6,7 @@
 //! the events that come of them; and it refuses what the protocol does not allow.
 
 mod beats;
+mod discovery;
 mod hearing;
 mod life;
 mod queries;
@@ -93,7 +94,8 @@ pub(crate) const INVARIANTS: [(&str, &str); 16] = [
 macro_rules! must {
     ($invariant:literal, $condition:expr, $($what:tt)+) => {
         if !$condition {
-            return Err($crate::oracle::Violation { invariant: $invariant, what: format!($($what)+) });
+            let what = format!($($what)+);
+            return Err($crate::oracle::Violation { invariant: $invariant, what });
         }
     };
 }

@@ -166,33 +166,14 @@ impl Oracle {
             generation != 0 && secret != 0 && u32_at(reply, 48) == u32_at(&request, 52),
             "a lease that can't be"
         );
-        let address = ip_at(&request, 32);
+        let replaced = standing.as_ref().map_or(0, |lease| lease.nonce);
         let lease = Lease {
             slot,
             generation,
             secret,
-            nonce,
-            replaced_nonce: standing.as_ref().map_or(0, |lease| lease.nonce),
-            service,
-            instance,
-            source: from.source,
-            ttl: from_ms(u32_at(&request, 52).into()),
-            address: if address == [0; 16] { from.source } else { address },
-            port: u16_at(&request, 48),
-            weight: u16_at(&request, 50),
-            version: u64_at(&request, 56),
-            zone: text_at(&request, 72),
+            replaced_nonce: replaced,
             attributes: tail.to_vec(),
-            last: now,
-            sequence: 0,
-            load: 0,
-            history: 0,
-            said: Some(request[66]),
-            declared: request[66],
-            state: State::Up,
-            held_at: None,
-            down_at: 0,
-            due: None,
+            ..asked_for(&request, from.source, now)
         };
         Ok(Doing {
             granted: Some(lease),
@@ -367,4 +348,36 @@ fn check_register(frame: &[u8]) -> AtLoop {
         return Err((2, 232));
     }
     if frame.len() - 232 > ATTRIBUTES_MAX { Err((8, 0)) } else { Ok(()) }
+}
+
+/// A lease as a register request asks for it. The engine adds slot, generation and secret.
+fn asked_for(request: &[u8], source: [u8; 16], now: Nanos) -> Lease {
+    let address = ip_at(request, 32);
+    Lease {
+        slot: 0,
+        generation: 0,
+        secret: 0,
+        nonce: u64_at(request, 24),
+        replaced_nonce: 0,
+        service: text_at(request, 104),
+        instance: text_at(request, 168),
+        source,
+        ttl: from_ms(u32_at(request, 52).into()),
+        address: if address == [0; 16] { source } else { address },
+        port: u16_at(request, 48),
+        weight: u16_at(request, 50),
+        version: u64_at(request, 56),
+        zone: text_at(request, 72),
+        attributes: Vec::new(),
+        last: now,
+        sequence: 0,
+        load: 0,
+        history: 0,
+        said: Some(request[66]),
+        declared: request[66],
+        state: State::Up,
+        held_at: None,
+        down_at: 0,
+        due: None,
+    }
 }
