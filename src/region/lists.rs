@@ -171,7 +171,9 @@ mod tests {
 
         /// Blocks that overlap would let one service overwrite the list of another.
         #[test]
-        fn blocks_never_overlap_and_all_comes_back(steps in prop::collection::vec((any::<bool>(), 1_u32..200), 1..300)) {
+        fn blocks_never_overlap_and_all_comes_back(
+            steps in prop::collection::vec((any::<bool>(), 1_u32..200), 1..300),
+        ) {
             let mut allocator = ListAllocator::new(4096);
             let mut held: Vec<ListRef> = Vec::new();
             let mut owner = vec![false; 4096];
@@ -186,7 +188,8 @@ mod tests {
                     }
                 } else if !held.is_empty() {
                     let list = held.swap_remove(number as usize % held.len());
-                    owner[list.offset as usize..(list.offset + list.capacity()) as usize].fill(false);
+                    let end = list.offset + list.capacity();
+                    owner[list.offset as usize..end as usize].fill(false);
                     allocator.free(list);
                 }
             }

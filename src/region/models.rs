@@ -22,7 +22,10 @@ proptest! {
     /// A deletion that cuts a probe chain loses a neighbour; a wrong shift finds a key twice or
     /// under another's hash.
     #[test]
-    fn finds_what_a_map_finds(steps in prop::collection::vec((0_u8..4, 0_u32..40, 0_u32..40), 1..400), homes in 1_u64..40) {
+    fn finds_what_a_map_finds(
+        steps in prop::collection::vec((0_u8..4, 0_u32..40, 0_u32..40), 1..400),
+        homes in 1_u64..40,
+    ) {
         let mapping = Mapping::create(&Place::Scratch, "index", 4096, &false.into()).unwrap();
         let index = HashIndex::new(mapping.view(0, BUCKETS), mapping.view(BUCKETS * 8, 1));
         let writer = Writer(());
@@ -55,7 +58,8 @@ proptest! {
             }
             for key in 0..40 {
                 let expected = model.get(&key).copied();
-                prop_assert_eq!(index.find(hash(key), |value| Some(expected == Some(value))), Ok(expected));
+                let found = index.find(hash(key), |value| Some(expected == Some(value)));
+                prop_assert_eq!(found, Ok(expected));
             }
         }
     }
@@ -69,7 +73,9 @@ proptest! {
     /// An event that is read under another's number, or silently missing, makes a watcher believe
     /// in a history that never was.
     #[test]
-    fn keeps_the_newest_events_under_their_numbers(slots in prop::collection::vec(any::<(u32, u32, u64)>(), 0..60)) {
+    fn keeps_the_newest_events_under_their_numbers(
+        slots in prop::collection::vec(any::<(u32, u32, u64)>(), 0..60),
+    ) {
         let mapping = Mapping::create(&Place::Scratch, "feed", 4096, &false.into()).unwrap();
         let feed = Feed::new(mapping.view(0, LINES), mapping.view(2048, 1));
         let mut model = BTreeMap::new();

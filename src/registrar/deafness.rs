@@ -216,7 +216,9 @@ mod tests {
         /// that must not lead to before it.
         #[test]
         fn a_newer_beat_never_leads_to_an_earlier_deadline(
-            deafs in proptest::collection::vec((1_u64..300, 0_u64..400, proptest::bool::ANY), 0..100),
+            deafs in proptest::collection::vec(
+                (1_u64..300, 0_u64..400, proptest::bool::ANY), 0..100,
+            ),
             (last, later, ttl) in (0_u64..6000, 0_u64..3000, 1_u64..500),
         ) {
             let (mut deafness, mut now) = (Deafness::new(), 0);
@@ -225,7 +227,9 @@ mod tests {
                 now += pause;
                 if drops { deafness.dropped(now) } else { deafness.stalled(now, length) }
             }
-            proptest::prop_assert!(deafness.deadline(last, ttl) <= deafness.deadline(last + later, ttl));
+            let (of_older, of_newer) =
+                (deafness.deadline(last, ttl), deafness.deadline(last + later, ttl));
+            proptest::prop_assert!(of_older <= of_newer);
         }
     }
 

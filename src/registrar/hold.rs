@@ -108,7 +108,9 @@ mod tests {
         /// ends keeps the dead.
         #[test]
         fn is_on_from_the_first_admission_to_the_first_lack_of_evidence(
-            steps in proptest::collection::vec((0_u32..30, 0_u32..40, 1_u64..50, proptest::bool::ANY), 1..200),
+            steps in proptest::collection::vec(
+                (0_u32..30, 0_u32..40, 1_u64..50, proptest::bool::ANY), 1..200,
+            ),
             enabled in proptest::bool::ANY,
         ) {
             let mut guard = HoldGuard::new(enabled);
@@ -123,7 +125,8 @@ mod tests {
                     on |= enabled && evidence;
                 }
                 let ends = on && !evidence;
-                proptest::prop_assert_eq!(guard.observe(silent, live, now), if ends { HoldChange::Ended } else { HoldChange::None });
+                let change = if ends { HoldChange::Ended } else { HoldChange::None };
+                proptest::prop_assert_eq!(guard.observe(silent, live, now), change);
                 if ends {
                     (on, lost_at) = (false, now);
                 }

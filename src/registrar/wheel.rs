@@ -211,7 +211,8 @@ mod tests {
                             prop_assert!(model.is_empty());
                         }
                         now += span;
-                        let due: BTreeSet<u32> = model.iter().filter(|&(_, &tick)| tick <= now).map(|(&slot, _)| slot).collect();
+                        let due = model.iter().filter(|&(_, &tick)| tick <= now);
+                        let due: BTreeSet<u32> = due.map(|(&slot, _)| slot).collect();
                         prop_assert_eq!(fire_all(&mut wheel, now), due.clone());
                         for slot in &due {
                             model.remove(slot);
