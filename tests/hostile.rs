@@ -84,6 +84,28 @@ impl Stranger {
     }
 }
 
+/// Fills the buffer with random bytes, which often begin as a frame does, or with a sample of which
+/// some bits are flipped. Returns the length.
+fn fill(buffer: &mut [u8], samples: &[Vec<u8>], random: &mut SmallRng) -> usize {
+    if random.random_bool(0.5) {
+        let length = random.random_range(0..1300);
+        random.fill_bytes(&mut buffer[..length]);
+        if random.random_bool(0.8) && length >= 4 {
+            buffer[..3].copy_from_slice(b"HL\x01");
+            buffer[3] &= 15;
+        }
+        length
+    } else {
+        let sample = &samples[random.random_range(0..samples.len())];
+        buffer[..sample.len()].copy_from_slice(sample);
+        for _ in 0..random.random_range(1..4) {
+            let at = random.random_range(0..sample.len());
+            buffer[at] ^= 1 << random.random_range(0..8);
+        }
+        sample.len()
+    }
+}
+
 #[test]
 fn frames_of_every_length_and_a_million_at_random() {
     let (engine, mut session) = start(&Config { cores: None, ..config() });
@@ -117,23 +139,7 @@ fn frames_of_every_length_and_a_million_at_random() {
                 delta(Stat::Datagrams) + delta(Stat::KernelDrops) >= stranger.sent.len() as u64
             });
         }
-        let length = if random.random_bool(0.5) {
-            let length = random.random_range(0..1300);
-            random.fill_bytes(&mut buffer[..length]);
-            if random.random_bool(0.8) && length >= 4 {
-                buffer[..3].copy_from_slice(b"HL\x01");
-                buffer[3] &= 15;
-            }
-            length
-        } else {
-            let sample = &samples[random.random_range(0..samples.len())];
-            buffer[..sample.len()].copy_from_slice(sample);
-            for _ in 0..random.random_range(1..4) {
-                let at = random.random_range(0..sample.len());
-                buffer[at] ^= 1 << random.random_range(0..8);
-            }
-            sample.len()
-        };
+        let length = fill(&mut buffer, &samples, &mut random);
         stranger.send(&mut buffer[..length]);
     }
     // Each loop answers in the order in which it reads, and one socket is read by one loop.

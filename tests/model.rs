@@ -123,6 +123,24 @@ impl World {
         self.compare();
     }
 
+    /// Whether a registration gets a lease of its own or the standing one; else the status.
+    fn expected(
+        &self,
+        identity: &(String, String),
+        nonce: u64,
+        from: Peer,
+    ) -> Result<bool, Status> {
+        match self.model.members.get(identity) {
+            Some(member) if member.nonce == nonce => Ok(false),
+            Some(member) if member.replaced_nonce == nonce => Err(Status::Replaced),
+            Some(member) if member.state != State::Down && member.source.ip != from.ip => {
+                Err(Status::Conflict)
+            }
+            None if self.model.members.len() == CAPACITY as usize => Err(Status::Full),
+            _ => Ok(true),
+        }
+    }
+
     fn register(&mut self) {
         let (service, name) = self.identity();
         let from = peer(self.random.random_range(1..4));
@@ -139,15 +157,7 @@ impl World {
         (body.port, body.declared) =
             (U16::new(80), [0, 0, 0, 1, 2][self.random.random_range(0..5)]);
         let identity = (service, name);
-        let expected = match self.model.members.get(&identity) {
-            Some(member) if member.nonce == nonce => Ok(false),
-            Some(member) if member.replaced_nonce == nonce => Err(Status::Replaced),
-            Some(member) if member.state != State::Down && member.source.ip != from.ip => {
-                Err(Status::Conflict)
-            }
-            None if self.model.members.len() == CAPACITY as usize => Err(Status::Full),
-            _ => Ok(true),
-        };
+        let expected = self.expected(&identity, nonce, from);
         let mut reply = self
             .engine
             .request(from, Kind::Register, &[body.as_bytes(), &attributes])

@@ -1,5 +1,5 @@
-//! What `docs/PROTOCOL.md` says beside layouts and timers: who is picked before the first beat, what
-//! a repetition does, in which order values are judged, what a cursor from nowhere gives.
+//! What `docs/PROTOCOL.md` says beside layouts and timers: who is picked before the first beat,
+//! what a repetition does, in which order values are judged, what a cursor from nowhere gives.
 //!
 //! What could go wrong: a client in another language relies on a sentence of the page, and the
 //! engine does something else.

@@ -1,5 +1,5 @@
-//! `docs/PROTOCOL.md` and `docs/vectors.json`, byte for byte: what the document says is what the code
-//! speaks, and what a client in another language tests against is the same.
+//! `docs/PROTOCOL.md` and `docs/vectors.json`, byte for byte: what the document says is what the
+//! code speaks, and what a client in another language tests against is the same.
 
 mod story;
 mod tables;

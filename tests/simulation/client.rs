@@ -206,8 +206,8 @@ impl Client {
         self.caller.begin(Kind::Register, 0, 0, &[body.as_bytes(), &tail]);
     }
 
-    /// What it says of itself when it registers: mostly that it serves, now and then that it leaves,
-    /// which is refused. A repeated request says the same.
+    /// What it says of itself when it registers: mostly that it serves, now and then that it
+    /// leaves, which is refused. A repeated request says the same.
     fn first_declared(&self) -> Declared {
         match self.nonce >> 1 & 63 {
             0 if !self.calm => Declared::Leaving,

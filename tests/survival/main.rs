@@ -4,7 +4,8 @@
 //! How often things are done can be raised; `.ci/run` does:
 //!
 //! ```text
-//! HEARTLINE_KILLS=40 HEARTLINE_HAND_OVERS=50 HEARTLINE_POWER_LOSSES=20 cargo test --release --test survival -- --nocapture
+//! HEARTLINE_KILLS=40 HEARTLINE_HAND_OVERS=50 HEARTLINE_POWER_LOSSES=20 \
+//!     cargo test --release --test survival -- --nocapture
 //! ```
 
 mod death;

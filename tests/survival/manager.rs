@@ -211,7 +211,8 @@ fn loops_take_no_page_fault_under_snapshots() {
             (4..94).for_each(|number| round(&mut session, window * 100 + number));
             next_generation(&mut session);
             let (after, to) = (loop_faults(&daemon), stat(&mut session, Stat::Snapshot));
-            println!("memory {what}: faults of the loops {before:?} before, {after:?} after {} snapshots", to - from);
+            let count = to - from;
+            println!("memory {what}: faults {before:?} before, {after:?} after {count} snapshots");
             assert!(!before.is_empty() && to > from);
             before == after
         });
