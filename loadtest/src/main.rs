@@ -3,22 +3,17 @@
 
 mod bed;
 mod drive;
-mod flood;
 mod floors;
 mod goals;
-mod html;
-mod live;
 mod machine;
-mod massacre;
 mod peers;
 mod population;
 mod report;
-mod restart;
-mod single;
+mod scenarios;
 mod target;
-mod traffic;
 
 use clap::{Parser, Subcommand};
+use scenarios::{flood, live, massacre, restart, single, traffic};
 use std::process::ExitCode;
 
 /// Load generator and measuring instrument for heartline.

@@ -3,11 +3,11 @@
 use super::Lab;
 use crate::bed::Bed;
 use crate::floors::timer_lateness;
-use crate::live;
 use crate::machine;
-use crate::massacre;
 use crate::population::{Beats, Wanted, register};
 use crate::report::{Chart, Goal, Series, digits};
+use crate::scenarios::live;
+use crate::scenarios::massacre;
 use hdrhistogram::Histogram;
 use heartline::wire::Stat;
 use rustix::process::{Pid, Signal, kill_process};

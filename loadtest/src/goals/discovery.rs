@@ -3,11 +3,11 @@
 use super::Lab;
 use crate::bed::Bed;
 use crate::drive::{Drive, Rates};
-use crate::flood;
 use crate::floors::{Floor, Responder};
 use crate::machine;
 use crate::population::{Beats, Wanted, cookie, register};
 use crate::report::{Chart, Goal, Series, digits};
+use crate::scenarios::flood;
 use hdrhistogram::Histogram;
 use heartline::limits::FRAME_BYTES_MAX;
 use std::cell::{Cell, RefCell};

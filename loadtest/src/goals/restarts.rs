@@ -6,7 +6,7 @@ use crate::drive::{Drive, Rates};
 use crate::machine;
 use crate::population::{Beats, Wanted, cookie, register};
 use crate::report::Goal;
-use crate::restart;
+use crate::scenarios::restart;
 use heartline::wire::Stat;
 use std::cell::RefCell;
 use std::time::Duration;

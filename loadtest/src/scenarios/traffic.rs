@@ -3,10 +3,10 @@
 
 use crate::bed::{Bed, Counters};
 use crate::drive::{Drive, Rates};
-use crate::flood;
 use crate::machine::{self, Machine, Steal};
 use crate::population::{Beats, Wanted, cookie, register};
 use crate::report::{Chart, Outputs, Report, Row, Series, digits};
+use crate::scenarios::flood;
 use crate::target::Target;
 use clap::Args;
 use hdrhistogram::Histogram;

@@ -1,6 +1,7 @@
 //! What a run showed: figures for the terminal, for programs, and as a page.
 
-use crate::html;
+mod html;
+
 use crate::machine::Machine;
 use hdrhistogram::Histogram;
 use serde::Serialize;

@@ -3,10 +3,10 @@
 use crate::bed::Bed;
 use crate::drive::{Drive, Rates};
 use crate::floors::{Floor, LineWalk, Responder, timer_lateness};
-use crate::live;
 use crate::machine::{self, Machine, Steal};
 use crate::population::Beats;
 use crate::report::{Chart, Outputs, Report, Row, Series, digits, median};
+use crate::scenarios::live;
 use crate::target::Target;
 use clap::Args;
 use hdrhistogram::Histogram;
