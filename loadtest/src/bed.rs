@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The engine under test. A process of our own ends with this value, or with this program, whatever
 /// ends it.
@@ -25,17 +25,28 @@ pub(crate) struct Bed {
 
 /// The engine's counters at one moment.
 #[derive(Clone, Debug)]
-pub(crate) struct Counters(Vec<u64>);
+pub(crate) struct Counters {
+    values: Vec<u64>,
+    /// When the engine was asked, and when it had answered.
+    asked: Instant,
+    answered: Instant,
+}
 
 impl Counters {
     /// One of them.
     pub(crate) fn get(&self, stat: Stat) -> u64 {
-        self.0[stat as usize]
+        self.values[stat as usize]
     }
 
-    /// How much one of them has grown since.
+    /// Whether the engine was started again in between; then its counters began anew.
+    pub(crate) fn restarted_since(&self, before: &Self) -> bool {
+        u128::from(self.get(Stat::UptimeNs)) < (self.asked - before.answered).as_nanos()
+    }
+
+    /// How much one of them has grown since, or since the engine was started again.
     pub(crate) fn since(&self, before: &Self, stat: Stat) -> u64 {
-        self.get(stat).saturating_sub(before.get(stat))
+        let before = if self.restarted_since(before) { 0 } else { before.get(stat) };
+        self.get(stat).saturating_sub(before)
     }
 }
 
@@ -147,7 +158,9 @@ impl Bed {
     pub(crate) fn counters(&mut self) -> Result<Counters, String> {
         // Longer than the engine keeps a reading of its CPU time.
         std::thread::sleep(Duration::from_millis(12));
-        self.session.stats().map(Counters).map_err(|error| self.explain(&error))
+        let asked = Instant::now();
+        let values = self.session.stats().map_err(|error| self.explain(&error))?;
+        Ok(Counters { values, asked, answered: Instant::now() })
     }
 
     /// The session that asks for the counters.

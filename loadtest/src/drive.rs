@@ -1,13 +1,14 @@
 //! One thread that beats, asks and registers at intended times, and counts every answer's time from
 //! when it was to be asked.
 
-use crate::population::{Beats, DEPTH, Wanted, hello_frame, open_socket, receive, send_all};
+use crate::population::{Beats, Pace, Wanted};
+use crate::report::histogram;
+use crate::socket::{Cookie, DEPTH, open_socket, receive, send_all};
 use hdrhistogram::Histogram;
-use heartline::clock::{self, NANOS_PER_SECOND, Nanos};
+use heartline::clock::{self, Nanos};
 use heartline::limits::FRAME_BYTES_MAX;
 use heartline::wire::{Discover, Header, Kind, Lease, Reply, ReplyBody, Status, service_id};
 use std::collections::VecDeque;
-use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 use zerocopy::byteorder::little_endian::{U16, U64};
@@ -15,8 +16,6 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 /// Requests whose intended times are remembered.
 const REMEMBERED: usize = 1 << 16;
-/// Time after which a cookie is replaced.
-const COOKIE_NS: Nanos = 20 * NANOS_PER_SECOND;
 /// Time that answers have after the last request.
 const LAST_ANSWERS_NS: Nanos = 100_000_000;
 /// Instances of the churn that live at once.
@@ -40,8 +39,7 @@ pub(crate) struct Drive {
     socket: UdpSocket,
     request: Vec<u8>,
     intended: Vec<Nanos>,
-    cookie: U64,
-    cookie_at: Nanos,
+    cookie: Cookie,
     churn: Wanted,
     next_churn: usize,
     alive: VecDeque<Lease>,
@@ -56,47 +54,21 @@ pub(crate) struct Drive {
     pub(crate) refused: u64,
 }
 
-/// Times at which something of a rate is due.
-struct Pace {
-    start: Nanos,
-    per_second: f64,
-    done: u64,
-}
-
-impl Pace {
-    /// How many are due, and when the first of them was.
-    fn due(&self, now: Nanos) -> (u64, Nanos) {
-        let until_now = ((now - self.start) as f64 * self.per_second / 1e9) as u64;
-        (
-            until_now.saturating_sub(self.done),
-            self.start + (self.done as f64 * 1e9 / self.per_second) as Nanos,
-        )
-    }
-}
-
 impl Drive {
-    /// Asks `target` for `endpoints` endpoints of a service.
-    pub(crate) fn new(
-        target: SocketAddr,
-        cookie: U64,
-        service: &str,
-        endpoints: u16,
-        ttl: Duration,
-    ) -> Result<Self, String> {
+    /// Asks `target` for `endpoints` endpoints of the first service.
+    pub(crate) fn new(target: SocketAddr, cookie: Cookie, endpoints: u16) -> Result<Self, String> {
         let body = Discover {
-            cookie,
-            service: U64::new(service_id(service)),
+            cookie: cookie.value,
+            service: U64::new(service_id(&Wanted::service(0))),
             limit: U16::new(endpoints),
             ..Discover::new_zeroed()
         };
-        let histogram = || Histogram::new(3).expect("three digits are possible");
         Ok(Self {
-            socket: open_socket(target).map_err(|error| error.to_string())?,
+            socket: open_socket(target)?,
             request: [Header::request(Kind::Discover, 0).as_bytes(), body.as_bytes()].concat(),
             intended: vec![0; REMEMBERED],
             cookie,
-            cookie_at: clock::now(),
-            churn: Wanted { instances: 0, services: 100, ttl, prefix: "churn" },
+            churn: Wanted::new(0, 100, "churn"),
             next_churn: 0,
             alive: VecDeque::new(),
             discovers: histogram(),
@@ -109,14 +81,13 @@ impl Drive {
 
     /// Asks somebody else from now on.
     pub(crate) fn aim(&mut self, target: SocketAddr) -> Result<(), String> {
-        self.socket = open_socket(target).map_err(|error| error.to_string())?;
+        self.socket = open_socket(target)?;
         Ok(())
     }
 
     /// Takes the times of discovery out, for the next run to begin anew.
     pub(crate) fn take_discovers(&mut self) -> Histogram<u64> {
-        let fresh = Histogram::new(3).expect("three digits are possible");
-        std::mem::replace(&mut self.discovers, fresh)
+        std::mem::replace(&mut self.discovers, histogram())
     }
 
     /// Goes on for a time.
@@ -128,7 +99,8 @@ impl Drive {
     ) -> Result<(), String> {
         let start = clock::now();
         let end = start + time.as_nanos() as Nanos;
-        let pace = |per_second| Pace { start, per_second, done: 0 };
+        let gap = |per_second: f64| (1e9 / per_second) as Nanos;
+        let pace = |per_second| Pace::new(start.saturating_add(gap(per_second)), per_second);
         let (mut beating, mut asking, mut changing) =
             (pace(rates.beats), pace(rates.discovers), pace(rates.churn));
         loop {
@@ -143,24 +115,21 @@ impl Drive {
                 let before = beats.sent;
                 let most = if rates.discovers > 0.0 { BEATS_PER_TURN } else { DEPTH as u64 };
                 beats.send(due.min(most) as usize)?;
-                beating.done += beats.sent - before;
+                beating.done(beats.sent - before);
             }
             if let (1.., at) = asking.due(now) {
-                asking.done += 1;
-                self.ask(at).map_err(|error| error.to_string())?;
+                asking.done(1);
+                self.ask(at - gap(rates.discovers))?;
             }
             if let (1.., at) = changing.due(now) {
-                changing.done += 1;
-                self.change(at)?;
+                changing.done(1);
+                self.change(at - gap(rates.churn))?;
             }
-            if now > self.cookie_at + COOKIE_NS {
-                self.cookie_at = now;
-                self.post(&hello_frame()).map_err(|error| error.to_string())?;
-            }
-            self.listen().map_err(|error| error.to_string())?;
+            self.cookie.refresh(&self.socket)?;
+            self.listen()?;
         }
         while self.answered < self.asked && clock::now() < end + LAST_ANSWERS_NS {
-            self.listen().map_err(|error| error.to_string())?;
+            self.listen()?;
         }
         Ok(())
     }
@@ -171,11 +140,11 @@ impl Drive {
         U64::new(self.asked - 1)
     }
 
-    fn post(&self, frame: &[u8]) -> io::Result<()> {
+    fn post(&self, frame: &[u8]) -> Result<(), String> {
         send_all(&self.socket, &[frame]).map(drop)
     }
 
-    fn ask(&mut self, at: Nanos) -> io::Result<()> {
+    fn ask(&mut self, at: Nanos) -> Result<(), String> {
         let tag = self.tag(at);
         let header = Header { tag, ..Header::request(Kind::Discover, 0) };
         self.request[..size_of::<Header>()].copy_from_slice(header.as_bytes());
@@ -184,34 +153,31 @@ impl Drive {
 
     /// Registers one more, and gives the oldest back when enough of them live.
     fn change(&mut self, at: Nanos) -> Result<(), String> {
-        let mut frame = self.churn.frame(self.next_churn, self.cookie)?;
+        let mut frame = self.churn.frame(self.next_churn, self.cookie.value)?;
         self.next_churn += 1;
         let header = Header { tag: self.tag(at), ..Header::request(Kind::Register, 0) };
         frame[..size_of::<Header>()].copy_from_slice(header.as_bytes());
-        self.post(&frame).map_err(|error| error.to_string())?;
+        self.post(&frame)?;
         if self.alive.len() > CHURN_ALIVE
             && let Some(lease) = self.alive.pop_front()
         {
             let header = Header { tag: self.tag(at), ..Header::request(Kind::Deregister, 0) };
-            self.post(&[header.as_bytes(), lease.as_bytes()].concat())
-                .map_err(|error| error.to_string())?;
+            self.post(&[header.as_bytes(), lease.as_bytes()].concat())?;
         }
         Ok(())
     }
 
     /// Takes the answers that have come.
-    fn listen(&mut self) -> io::Result<()> {
+    fn listen(&mut self) -> Result<(), String> {
         let mut frame = [0; FRAME_BYTES_MAX];
         while let Some(length) = receive(&self.socket, &mut frame)? {
             let now = clock::now();
             let Ok((header, _)) = Header::read_from_prefix(&frame[..length]) else { continue };
             if header.kind & 0x7F == Kind::Hello as u8 {
-                if let Ok(Reply { body: ReplyBody::Welcome(welcome), .. }) =
-                    Reply::decode(&frame[..length])
-                {
-                    self.cookie = welcome.cookie;
+                if let Ok(reply) = Reply::decode(&frame[..length]) {
+                    self.cookie.take(&reply);
                     let at = size_of::<Header>() + std::mem::offset_of!(Discover, cookie);
-                    self.request[at..at + 8].copy_from_slice(welcome.cookie.as_bytes());
+                    self.request[at..at + 8].copy_from_slice(self.cookie.value.as_bytes());
                 }
                 continue;
             }

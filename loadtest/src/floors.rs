@@ -2,6 +2,7 @@
 //! small as it can be.
 
 use crate::machine;
+use crate::report::histogram;
 use hdrhistogram::Histogram;
 use heartline::exchange::{Replies, Requester};
 use heartline::limits::{
@@ -167,7 +168,7 @@ pub(crate) fn timer_lateness(cpu: usize, time: Duration) -> Result<Histogram<u64
 
 fn timer_loop(time: Duration) -> std::io::Result<Histogram<u64>> {
     let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::empty())?;
-    let mut lateness = Histogram::new(3).expect("three digits are possible");
+    let mut lateness = histogram();
     let mut at = heartline::clock::now();
     let end = at + time.as_nanos() as u64;
     while at < end {
@@ -194,7 +195,7 @@ const TIMER_NS: u64 = 1_037_000;
 /// Words of a line as large as a heart line.
 const LINE_WORDS: usize = 8;
 
-/// An array of lines to store to at random, on huge pages where the kernel has them.
+/// An array of lines to store to at random.
 pub(crate) struct LineWalk {
     memory: MmapMut,
     order: Vec<u32>,
@@ -202,12 +203,13 @@ pub(crate) struct LineWalk {
 }
 
 impl LineWalk {
-    /// As many lines as a heart file for so many leases has, each touched once.
-    pub(crate) fn new(lines: usize) -> Result<Self, String> {
+    /// As many lines as a heart file for so many leases has, each touched once; on huge pages where
+    /// that is asked for and the kernel has them.
+    pub(crate) fn new(lines: usize, huge: bool) -> Result<Self, String> {
         let mut memory =
             MmapMut::map_anon(lines * LINE_WORDS * 8).map_err(|error| error.to_string())?;
         // Advice: without huge pages the walk takes the longer.
-        let _ = memory.advise(Advice::HugePage);
+        let _ = memory.advise(if huge { Advice::HugePage } else { Advice::NoHugePage });
         memory.fill(1);
         Ok(Self { memory, order: vec![0; 1 << 21], random: SmallRng::seed_from_u64(3) })
     }

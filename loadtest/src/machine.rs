@@ -18,11 +18,13 @@ pub(crate) struct Machine {
     pub(crate) mitigations: String,
     /// Share of the time that a hypervisor took away while the scenario ran, in percent.
     pub(crate) steal_percent: f64,
+    #[serde(skip)]
+    since: Steal,
 }
 
 impl Machine {
-    /// Reads what the kernel says. The share of stolen time is that since `steal` was read.
-    pub(crate) fn read(since: &Steal) -> Self {
+    /// Reads what the kernel says.
+    pub(crate) fn read() -> Self {
         let cpu = read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model =
             cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown CPU");
@@ -34,15 +36,23 @@ impl Machine {
             governor: text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
                 .unwrap_or_else(|| "none shown".into()),
             mitigations: mitigations(),
-            steal_percent: since.percent(),
+            steal_percent: 0.0,
+            since: Steal::read(),
         }
     }
 
-    /// One line for the terminal.
+    /// Takes the share of the time that was stolen since this was read.
+    pub(crate) fn finish(&mut self) {
+        self.steal_percent = self.since.percent();
+    }
+
+    /// One line.
     pub(crate) fn line(&self) -> String {
+        let Self { cpus, model, kernel, governor, mitigations, steal_percent, .. } = self;
+        let plural = if *cpus == 1 { "" } else { "s" };
         format!(
-            "{} CPUs, {}, Linux {}, governor {}, mitigations: {}, stolen time {:.2} %",
-            self.cpus, self.model, self.kernel, self.governor, self.mitigations, self.steal_percent
+            "{cpus} CPU{plural}, {model}, Linux {kernel}, governor: {governor}, \
+             mitigations: {mitigations}, stolen time: {steal_percent:.2} %"
         )
     }
 }

@@ -2,18 +2,25 @@
 //! fine, 1 failed, 2 wrong usage.
 
 mod bed;
+mod cost;
 mod drive;
 mod floors;
 mod goals;
+mod lab;
 mod machine;
+#[cfg(feature = "peers")]
+mod peers;
+#[cfg(not(feature = "peers"))]
+#[path = "no_peers.rs"]
 mod peers;
 mod population;
 mod report;
 mod scenarios;
+mod socket;
 mod target;
 
 use clap::{Parser, Subcommand};
-use scenarios::{flood, live, massacre, restart, single, traffic};
+use scenarios::{detect, flood, live, massacre, memory, restart, traffic};
 use std::process::ExitCode;
 
 /// Load generator and measuring instrument for heartline.
@@ -39,20 +46,16 @@ enum Scenario {
     /// The mixture for half an hour, with snapshots
     Soak(traffic::Options),
     /// How late the engine finds the dead of a population, beside a bare timer
-    Detect(single::DetectOptions),
+    Detect(detect::Options),
     /// All but one in a hundred fall silent at once
     Massacre(massacre::Options),
     /// Fill heartlined, kill it, replace it, stop it, start it from its snapshot, and take the time
     /// of each
     Restart(restart::Options),
-    /// Floor: CPU time of a bare recvmmsg loop for each datagram
-    Sink(single::FloorOptions),
-    /// Floor: round trips to a bare loop that answers
-    Echo(single::FloorOptions),
-    /// Floor: how late a timerfd wakes a thread
-    Timer(single::FloorOptions),
-    /// Floor: stores to random lines of an array
-    Linewalk(single::FloorOptions),
+    /// An engine's parts without sockets: beats applied, names looked up and inserted, in memory
+    Memory(memory::Options),
+    /// Floors: a bare recvmmsg loop, an echo, a timer, stores to random lines
+    Floors(scenarios::floors::Options),
     /// Peer: Redis, SET with an expiry
     Redis(peers::Options),
     /// Peer: memcached, touch
@@ -73,11 +76,6 @@ enum Scenario {
     TokioServer,
 }
 
-/// The command that ran, for reports.
-pub(crate) fn command_line() -> String {
-    std::env::args().skip(1).fold("heartline-loadtest".to_owned(), |line, word| line + " " + &word)
-}
-
 fn main() -> ExitCode {
     let result = match Arguments::parse().scenario {
         Scenario::Live(options) => live::run(&options),
@@ -86,13 +84,11 @@ fn main() -> ExitCode {
         Scenario::Mixed(options) => traffic::run(traffic::MIXED, &options),
         Scenario::Churn(options) => traffic::run(traffic::CHURN, &options),
         Scenario::Soak(options) => traffic::run(traffic::SOAK, &options),
-        Scenario::Detect(options) => single::detect(&options),
+        Scenario::Detect(options) => detect::run(&options),
         Scenario::Massacre(options) => massacre::run(&options),
         Scenario::Restart(options) => restart::run(&options),
-        Scenario::Sink(options) => single::sink(&options),
-        Scenario::Echo(options) => single::echo(&options),
-        Scenario::Timer(options) => single::timer(&options),
-        Scenario::Linewalk(options) => single::linewalk(&options),
+        Scenario::Memory(options) => memory::run(&options),
+        Scenario::Floors(options) => scenarios::floors::run(&options),
         Scenario::Redis(options) => peers::run("redis", &options),
         Scenario::Memcached(options) => peers::run("memcached", &options),
         Scenario::Etcd(options) => peers::run("etcd", &options),

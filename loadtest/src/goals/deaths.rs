@@ -1,11 +1,11 @@
 //! When the engine says that somebody is dead, and that it says so of nobody else.
 
-use super::Lab;
 use crate::bed::Bed;
 use crate::floors::timer_lateness;
+use crate::lab::Lab;
 use crate::machine;
 use crate::population::{Beats, Wanted, register};
-use crate::report::{Chart, Goal, Series, digits};
+use crate::report::{Chart, Goal, merged, micros, number};
 use crate::scenarios::live;
 use crate::scenarios::massacre;
 use hdrhistogram::Histogram;
@@ -41,45 +41,29 @@ pub(super) fn lateness(lab: &mut Lab) -> Result<Vec<Goal>, String> {
         "in {deaf} of {} runs the machine stood still for 20 ms or more, and verdicts were put off",
         2 * ROUNDS
     );
-    let p99 = |histogram: &Histogram<u64>| histogram.value_at_quantile(0.99) as f64 / 1e3;
+    let p99 = |histogram: &Histogram<u64>| micros(histogram, 0.99);
     let tick = |histogram: &Histogram<u64>| p99(histogram) + TICK_US;
     let pairs =
         |ours: &[Histogram<u64>], floor: &[Histogram<u64>], of: &dyn Fn(&Histogram<u64>) -> f64| {
             ours.iter().zip(floor).map(|(ours, floor)| (p99(ours), of(floor))).collect::<Vec<_>>()
         };
     let what = "lateness of verdicts p99, a million leases";
+    let few_what = "lateness of verdicts p99, 10,000 leases";
+    let timer = "bare timer p99 + 1 tick";
     let goals = [
-        Goal::ratio(
-            "G9",
-            "lateness of verdicts p99, 10,000 leases",
-            "µs",
-            &pairs(&few, &timers, &tick),
-            1.5,
-        )
-        .against("bare timer p99 + 1 tick"),
-        Goal::ratio("G9", what, "µs", &pairs(&many, &timers, &tick), 1.5)
-            .against("bare timer p99 + 1 tick"),
+        Goal::ratio("G9", few_what, "µs", &pairs(&few, &timers, &tick), 1.5).against(timer),
+        Goal::ratio("G9", what, "µs", &pairs(&many, &timers, &tick), 1.5).against(timer),
         Goal::ratio("G9", what, "µs", &pairs(&many, &few, &p99), 1.5).against("10,000 leases"),
     ]
     .map(|goal| goal.note(note.clone()))
     .to_vec();
-    let merged = |name: &str, histograms: &[Histogram<u64>]| {
-        let mut all = Histogram::new(3).expect("three digits are possible");
-        histograms.iter().for_each(|one| all.add(one).expect("they are alike"));
-        Series::percentiles(name, &all)
-    };
-    lab.charts.push(Chart::Percentiles {
-        title: format!(
-            "Of a million, the dead are found {} ms after their deadline at p99",
-            digits(goals[1].ours / 1e3)
-        ),
-        unit: "µs",
-        series: vec![
-            merged("10,000 leases", &few),
-            merged("a million leases", &many),
-            merged("bare timer", &timers),
-        ],
-    });
+    let title = format!(
+        "Of a million, the dead are found {} ms after their deadline at p99",
+        number(goals[1].ours / 1e3)
+    );
+    let (few, many, timers) = (merged(&few), merged(&many), merged(&timers));
+    let lines = [("10,000 leases", &few), ("a million leases", &many), ("bare timer", &timers)];
+    lab.charts.push(Chart::latencies(title, &lines));
     Ok(goals)
 }
 
@@ -134,8 +118,7 @@ fn after_a_stop(lab: &Lab) -> Result<Goal, String> {
     let ttl = Duration::from_millis(500);
     let pid = Pid::from_raw(bed.pid()? as i32).ok_or("no process")?;
     machine::pinned(lab.generator_cpu, || {
-        let leases =
-            register(&mut bed, &Wanted { instances: 10_000, services: 100, ttl, prefix: "g11" })?;
+        let leases = register(&mut bed, &Wanted::new(10_000, 100, "g11").ttl(ttl))?;
         let mut beats = Beats::new(bed.target, leases, 50)?;
         let rate = beats.rate(ttl / 4);
         beats.run(Duration::from_secs(1), Some(rate))?;
@@ -162,10 +145,8 @@ fn under_loss(lab: &Lab, percent: u32, instances: u32, count: u32) -> Result<Goa
     let loss = f64::from(percent) / 100.0;
     let (downs, count, deaf) = machine::pinned(lab.generator_cpu, || {
         // Three intervals fit into a TTL and a half of one is left.
-        let leases = register(
-            &mut bed,
-            &Wanted { instances, services: 1000, ttl: interval * 7 / 2, prefix: "g11" },
-        )?;
+        let wanted = Wanted::new(instances, 1000, "g11").ttl(interval * 7 / 2);
+        let leases = register(&mut bed, &wanted)?;
         let mut beats = Beats::new(bed.target, leases, 50)?;
         let rate = beats.rate(interval);
         beats.run(interval * 5, Some(rate))?;
@@ -195,7 +176,8 @@ fn under_loss(lab: &Lab, percent: u32, instances: u32, count: u32) -> Result<Goa
     // Too few say that the engine was deaf, and that nothing was measured.
     let goal = Goal { met: goal.met && goal.ratio >= 1.0 - chance.max(0.2), ..goal };
     Ok(goal.note(format!(
-        "{instances} instances, {count:.0} beats each; two standard deviations of the expectation are {:.0} %; the engine was deaf {deaf} times",
+        "{instances} instances, {count:.0} beats each; two standard deviations of the expectation \
+         are {:.0} %; the engine was deaf {deaf} times",
         chance * 100.0
     )))
 }

@@ -1,16 +1,16 @@
 //! Discovery round trips beside an echo of the same length.
 
-use super::Lab;
 use crate::bed::Bed;
 use crate::drive::{Drive, Rates};
 use crate::floors::{Floor, Responder};
+use crate::lab::Lab;
 use crate::machine;
-use crate::population::{Beats, Wanted, cookie, register};
-use crate::report::{Chart, Goal, Series, digits};
+use crate::population::{Beats, Wanted, register};
+use crate::report::{Chart, Goal, merged, micros, number};
 use crate::scenarios::flood;
+use crate::socket::Cookie;
 use hdrhistogram::Histogram;
 use heartline::limits::FRAME_BYTES_MAX;
-use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 const RUN: Duration = Duration::from_secs(1);
@@ -46,9 +46,6 @@ impl From<Missed> for String {
     }
 }
 
-/// Round trips of ours and of the floor.
-type Pair = (Histogram<u64>, Histogram<u64>);
-
 /// Histograms of ours and the floor's, pair by pair.
 struct Measured {
     pairs: Vec<[[f64; 3]; 2]>,
@@ -64,72 +61,56 @@ impl Measured {
     }
 
     fn chart(&self, title: String, floor: &str) -> Chart {
-        let series = vec![
-            Series::percentiles("heartline", &self.ours),
-            Series::percentiles(floor, &self.floor),
-        ];
-        Chart::Percentiles { title, unit: "µs", series }
+        Chart::latencies(title, &[("heartline", &self.ours), (floor, &self.floor)])
     }
 }
 
 fn quantiles(histogram: &Histogram<u64>) -> [f64; 3] {
-    QUANTILES.map(|(quantile, _)| histogram.value_at_quantile(quantile) as f64 / 1e3)
+    QUANTILES.map(|(quantile, _)| micros(histogram, quantile))
 }
 
 /// Round trips of an engine and of an echo in turns, while beats come at a rate to either. A run
 /// that lost an answer, or in which the generator did not keep its rate, says nothing.
 fn measure(
-    lab: &mut Lab,
+    lab: &Lab,
     bed: &mut Bed,
-    beats: &RefCell<Beats>,
+    beats: &mut Beats,
     beat_rate: f64,
 ) -> Result<Measured, Missed> {
     let echo = Responder::start(lab.engine_cpu, Floor::Echo(FRAME_BYTES_MAX))?;
-    let drive = RefCell::new(Drive::new(
-        bed.target,
-        cookie(bed)?,
-        "svc-0",
-        ENDPOINTS,
-        Duration::from_secs(3600),
-    )?);
-    let (target, cpu) = (bed.target, lab.generator_cpu);
+    let drive = Drive::new(bed.target, Cookie::from(bed)?, ENDPOINTS)?;
     let rates = Rates { beats: beat_rate, discovers: RATE, churn: 0.0 };
-    let slow = Cell::new(false);
-    let one = |target| {
-        let (drive, beats) = (&mut *drive.borrow_mut(), &mut *beats.borrow_mut());
+    let one = |(drive, beats, is_slow): &mut (Drive, &mut Beats, bool), target| {
         drive.aim(target)?;
         beats.aim(target)?;
         let before = (drive.asked, drive.answered, beats.sent);
-        machine::pinned(cpu, || drive.run(RUN, rates, Some(beats)))?;
+        drive.run(RUN, rates, Some(beats))?;
         let (asked, answered, sent) =
             (drive.asked - before.0, drive.answered - before.1, beats.sent - before.2);
         if drive.refused > 0 || answered != asked {
             return Err(format!("{answered} of {asked} answers came, {} refused", drive.refused));
         }
         if (sent as f64) < 0.98 * beat_rate * RUN.as_secs_f64() {
-            slow.set(true);
+            *is_slow = true;
             return Err(format!("{sent} frames of beats of {beat_rate:.0} a second went out"));
         }
         Ok(drive.take_discovers())
     };
-    let missed = |reason| if slow.get() { Missed::Rate(reason) } else { Missed::Other(reason) };
-    let pairs = lab.pairs(|| one(target), || one(echo.target)).map_err(missed)?;
-    let all = |of: fn(&Pair) -> &Histogram<u64>| {
-        let mut all = Histogram::new(3).expect("three digits are possible");
-        pairs.iter().for_each(|pair| all.add(of(pair)).expect("they are alike"));
-        all
-    };
+    let mut state = (drive, beats, false);
+    let measured =
+        lab.pairs(&mut state, |state| one(state, bed.target), |state| one(state, echo.target));
+    let missed = if state.2 { Missed::Rate } else { Missed::Other };
+    let pairs = measured.map_err(missed)?;
     Ok(Measured {
         pairs: pairs.iter().map(|(ours, floor)| [quantiles(ours), quantiles(floor)]).collect(),
-        ours: all(|pair| &pair.0),
-        floor: all(|pair| &pair.1),
+        ours: merged(pairs.iter().map(|pair| &pair.0)),
+        floor: merged(pairs.iter().map(|pair| &pair.1)),
     })
 }
 
 fn population(lab: &Lab) -> Result<(Bed, Beats), String> {
     let mut bed = Bed::start(131_072, lab.engine_cpu, &[])?;
-    let wanted =
-        Wanted { instances: 100_000, services: 1000, ttl: Duration::from_secs(3600), prefix: "g6" };
+    let wanted = Wanted::new(100_000, 1000, "g6");
     let leases = machine::pinned(lab.generator_cpu, || register(&mut bed, &wanted))?;
     let beats = Beats::new(bed.target, leases, 50)?;
     Ok((bed, beats))
@@ -137,8 +118,8 @@ fn population(lab: &Lab) -> Result<(Bed, Beats), String> {
 
 /// G6: nothing else to do.
 pub(super) fn alone(lab: &mut Lab) -> Result<Vec<Goal>, String> {
-    let (mut bed, beats) = population(lab)?;
-    let measured = measure(lab, &mut bed, &RefCell::new(beats), 0.0)?;
+    let (mut bed, mut beats) = population(lab)?;
+    let measured = measure(lab, &mut bed, &mut beats, 0.0)?;
     let goals: Vec<Goal> = [1.05, 1.10, 1.25]
         .iter()
         .enumerate()
@@ -150,8 +131,8 @@ pub(super) fn alone(lab: &mut Lab) -> Result<Vec<Goal>, String> {
         .collect();
     let title = format!(
         "Discovery takes {} times an echo at the median, {} times at p99",
-        digits(goals[0].ratio),
-        digits(goals[1].ratio)
+        number(goals[0].ratio),
+        number(goals[1].ratio)
     );
     lab.charts.push(measured.chart(title, "echo"));
     Ok(goals)
@@ -163,27 +144,28 @@ pub(super) fn under_load(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     let found = machine::pinned(lab.generator_cpu, || {
         flood::search(&mut bed, &mut beats, Duration::from_secs(1))
     })?;
-    let beats = RefCell::new(beats);
     let mut shares = SHARES.into_iter();
     let (share, rate, measured) = loop {
         let share = shares.next().expect("the last one ends the loop");
         let rate = share * found.rate;
-        match measure(lab, &mut bed, &beats, rate) {
+        match measure(lab, &mut bed, &mut beats, rate) {
             Err(Missed::Rate(_)) if found.by_generator && shares.len() > 0 => {}
             measured => break (share, rate, measured?),
         }
     };
     let limit =
         if found.by_generator { "what one CPU can send" } else { "the highest rate without loss" };
-    let goal = measured.goal("G7", "discovery under beats", 1, 1.25).against("echo beside a sink").note(format!(
-        "{rate:.0} datagrams of 50 beats a second, {:.0} % of {limit}, at which the engine uses {:.0} % of a core",
+    let goal = measured.goal("G7", "discovery under beats", 1, 1.25).against("echo beside a sink");
+    let goal = goal.note(format!(
+        "{rate:.0} datagrams of 50 beats a second, {:.0} % of {limit}, at which the engine uses \
+         {:.0} % of a core",
         share * 100.0,
         found.share * 100.0
     ));
     let title = format!(
         "Under {:.1} M beats a second, discovery p99 is {} times an echo beside a sink",
         rate * 50.0 / 1e6,
-        digits(goal.ratio)
+        number(goal.ratio)
     );
     lab.charts.push(measured.chart(title, "echo beside a sink"));
     Ok(vec![goal])

@@ -7,13 +7,10 @@ mod in_memory;
 mod restarts;
 mod sizes;
 
-pub(crate) use beats::engine_cost;
-
-use crate::machine::{self, Machine, Steal};
+use crate::lab::Lab;
 use crate::peers;
-use crate::report::{Chart, Goal, Outputs, Report, digits};
+use crate::report::{self, Chart, Goal, Outputs, number};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use std::time::{Duration, Instant};
 
 #[derive(Args, Clone, Debug)]
@@ -26,53 +23,6 @@ pub(crate) struct Options {
     pairs: u32,
     #[command(flatten)]
     outputs: Outputs,
-}
-
-/// Where and how often things are measured.
-pub(crate) struct Lab {
-    /// CPU of engines, floors and peers.
-    pub(crate) engine_cpu: usize,
-    /// CPU of whoever loads them.
-    pub(crate) generator_cpu: usize,
-    /// Pairs for each ratio.
-    pub(crate) pairs: u32,
-    /// Charts that came off.
-    pub(crate) charts: Vec<Chart>,
-}
-
-/// Pairs with more stolen time than this, in percent, say nothing.
-const STEAL_MAX: f64 = 1.0;
-/// A pair is tried at most this often.
-const TRIES: u32 = 3;
-
-impl Lab {
-    /// Measures ours and a floor in turns: A B, B A, A B ... Pairs in which the machine was taken
-    /// away are measured again.
-    pub(crate) fn pairs<T>(
-        &mut self,
-        mut ours: impl FnMut() -> Result<T, String>,
-        mut floor: impl FnMut() -> Result<T, String>,
-    ) -> Result<Vec<(T, T)>, String> {
-        (0..self.pairs)
-            .map(|pair| {
-                let mut tries = 1;
-                loop {
-                    let steal = Steal::read();
-                    let measured = if pair % 2 == 0 {
-                        let first = ours()?;
-                        (first, floor()?)
-                    } else {
-                        let first = floor()?;
-                        (ours()?, first)
-                    };
-                    if steal.percent() <= STEAL_MAX || tries == TRIES {
-                        return Ok(measured);
-                    }
-                    tries += 1;
-                }
-            })
-            .collect()
-    }
 }
 
 /// Beats a CPU second of ours and the peers', if there are any.
@@ -102,9 +52,9 @@ fn throughput(goals: &[Goal]) -> Option<Chart> {
     bars.insert(1, ("heartline, one a datagram".into(), single));
     let title = format!(
         "{} M beats a CPU second in batches, {} M singly; no peer more than {} M",
-        digits(batched),
-        digits(single),
-        digits(fastest)
+        number(batched),
+        number(single),
+        number(fastest)
     );
     Some(Chart::Bars { title, unit: "M beats a CPU second", bars })
 }
@@ -130,7 +80,7 @@ const LIST: [(&[&str], Measure); 14] = [
 ];
 
 pub(crate) fn run(options: &Options) -> Result<(), String> {
-    options.outputs.check()?;
+    let mut report = options.outputs.begin("heartline beside its floors and peers")?;
     let known: Vec<&str> = LIST.iter().flat_map(|(ids, _)| ids.iter().copied()).collect();
     if let Some(unknown) = options.only.iter().find(|id| !known.contains(&id.as_str())) {
         return Err(format!(
@@ -139,21 +89,16 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         ));
     }
     let wanted = |id: &str| options.only.is_empty() || options.only.iter().any(|only| only == id);
-    let (engine_cpu, generator_cpu) = machine::two_cpus()?;
-    let mut lab = Lab { engine_cpu, generator_cpu, pairs: options.pairs, charts: Vec::new() };
-    let (steal, begin) = (Steal::read(), Instant::now());
+    let mut lab = Lab::new(options.pairs)?;
+    let begin = Instant::now();
     let groups: Vec<_> = LIST.iter().filter(|(ids, _)| ids.iter().any(|id| wanted(id))).collect();
-    let bar = ProgressBar::new(groups.len() as u64);
-    bar.set_style(
-        ProgressStyle::with_template("{msg:24} [{bar:40}] {pos}/{len} {elapsed}")
-            .map_err(|error| error.to_string())?,
-    );
+    let bar = report::bar(groups.len() as u64, "{msg:24} [{bar:40}] {pos}/{len} {elapsed}");
     bar.enable_steady_tick(Duration::from_secs(1));
-    let (mut goals, mut failed) = (Vec::new(), Vec::new());
+    let mut failed = Vec::new();
     for (ids, measure) in groups {
         bar.set_message(ids.join(" "));
         match measure(&mut lab) {
-            Ok(measured) => goals.extend(measured.into_iter().filter(|goal| wanted(goal.id))),
+            Ok(goals) => report.goals.extend(goals.into_iter().filter(|goal| wanted(goal.id))),
             // The others can be measured all the same.
             Err(reason) => failed.push(format!("{}: {reason}", ids.join(" "))),
         }
@@ -161,19 +106,12 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     }
     bar.finish_and_clear();
     // Peers come last, the others by number; those of one number stay as they are.
-    goals.sort_by_key(|goal| {
+    report.goals.sort_by_key(|goal| {
         (goal.peer.is_some() && goal.id.starts_with('P'), goal.id[1..].parse::<u32>().unwrap_or(0))
     });
-    lab.charts.extend(throughput(&goals));
+    report.charts = lab.charts;
+    report.charts.extend(throughput(&report.goals));
     eprintln!("\nmeasured in {} s", begin.elapsed().as_secs());
-    Report {
-        title: "heartline beside its floors and peers".into(),
-        machine: Machine::read(&steal),
-        command: crate::command_line(),
-        rows: Vec::new(),
-        goals,
-        charts: lab.charts,
-    }
-    .finish(&options.outputs)?;
+    options.outputs.finish(report)?;
     if failed.is_empty() { Ok(()) } else { Err(format!("not measured: {}", failed.join("; "))) }
 }

@@ -1,14 +1,14 @@
 //! What comes back after a restart and how fast, and what snapshots cost meanwhile.
 
-use super::Lab;
 use crate::bed::Bed;
 use crate::drive::{Drive, Rates};
-use crate::machine;
-use crate::population::{Beats, Wanted, cookie, register};
-use crate::report::Goal;
+use crate::lab::Lab;
+use crate::machine::{self, Task};
+use crate::population::{Beats, Wanted, register};
+use crate::report::{Goal, micros};
 use crate::scenarios::restart;
+use crate::socket::Cookie;
 use heartline::wire::Stat;
-use std::cell::RefCell;
 use std::time::Duration;
 
 /// How long each run of a pair takes: two intervals between snapshots.
@@ -17,27 +17,16 @@ const RUN: Duration = Duration::from_secs(2);
 /// G15: a million leases, attached to and loaded.
 pub(super) fn restart(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     let times = restart::measure(lab.pairs.min(3))?;
-    let attach = Goal::bound(
-        "G15",
-        "start after a kill to ready, a million leases",
-        "ms",
-        times.ready_ms,
-        250.0,
-    );
+    let ready = "start after a kill to ready, a million leases";
     let silence = "hand-over of a million leases: longest time without an answer";
+    let load = "snapshot of a million leases loaded";
+    let load_on_one = format!("{load}, on one CPU");
+    let read = "read() of as many bytes";
     Ok(vec![
-        attach,
+        Goal::bound("G15", ready, "ms", times.ready_ms, 250.0),
         Goal::bound("G15", silence, "ms", times.silence_ms, 50.0),
-        Goal::ratio("G15", "snapshot of a million leases loaded", "ms", &times.loads_ms, 2.0)
-            .against("read() of as many bytes"),
-        Goal::ratio(
-            "G15",
-            "snapshot of a million leases loaded, on one CPU",
-            "ms",
-            &times.loads_on_one_ms,
-            2.0,
-        )
-        .against("read() of as many bytes"),
+        Goal::ratio("G15", load, "ms", &times.loads_ms, 2.0).against(read),
+        Goal::ratio("G15", load_on_one, "ms", &times.loads_on_one_ms, 2.0).against(read),
     ])
 }
 
@@ -52,28 +41,18 @@ pub(super) fn snapshots(lab: &mut Lab) -> Result<Vec<Goal>, String> {
 }
 
 fn compare_snapshots(lab: &mut Lab, path: &str) -> Result<Vec<Goal>, String> {
-    let (with, without) = (Side::new(lab, &["--snapshot", path])?, Side::new(lab, &[])?);
-    let (with, without) = (RefCell::new(with), RefCell::new(without));
-    let cpu = lab.generator_cpu;
-    let pairs = lab.pairs(
-        || {
-            let side = &mut *with.borrow_mut();
-            machine::pinned(cpu, || side.run())
-        },
-        || {
-            let side = &mut *without.borrow_mut();
-            machine::pinned(cpu, || side.run())
-        },
-    )?;
+    let mut sides = (Side::new(lab, &["--snapshot", path])?, Side::new(lab, &[])?);
+    let pairs = lab.pairs(&mut sides, |sides| sides.0.run(), |sides| sides.1.run())?;
     let of =
         |at: usize| pairs.iter().map(|(with, without)| (with[at], without[at])).collect::<Vec<_>>();
-    let side = with.into_inner();
+    let side = sides.0;
     if side.snapshots == 0 {
         return Err("no snapshot was written".into());
     }
     let share = 100.0 * side.writing_ns as f64 / (RUN.as_nanos() as f64 * side.runs as f64);
     let written = format!(
-        "all threads of the engine, a million leases; {} snapshots were written meanwhile, for {share:.2} % of a core",
+        "all threads of the engine, a million leases; {} snapshots were written meanwhile, for \
+         {share:.2} % of a core",
         side.snapshots
     );
     Ok(vec![
@@ -100,16 +79,10 @@ struct Side {
 impl Side {
     fn new(lab: &Lab, flags: &[&str]) -> Result<Self, String> {
         let mut bed = Bed::start(1_048_576, lab.engine_cpu, flags)?;
-        let wanted = Wanted {
-            instances: 1_000_000,
-            services: 1000,
-            ttl: Duration::from_secs(3600),
-            prefix: "g16",
-        };
+        let wanted = Wanted::new(1_000_000, 1000, "g16");
         let leases = machine::pinned(lab.generator_cpu, || register(&mut bed, &wanted))?;
         let beats = Beats::new(bed.target, leases, 50)?;
-        let drive =
-            Drive::new(bed.target, cookie(&mut bed)?, "svc-0", 10, Duration::from_secs(3600))?;
+        let drive = Drive::new(bed.target, Cookie::from(&mut bed)?, 10)?;
         Ok(Self { bed, beats, drive, faults: 0, snapshots: 0, writing_ns: 0, runs: 0 })
     }
 
@@ -117,19 +90,11 @@ impl Side {
     /// microseconds.
     fn run(&mut self) -> Result<[f64; 2], String> {
         let pid = self.bed.pid()?;
-        let faults = || {
-            machine::tasks(pid)
-                .iter()
-                .filter(|task| task.is_loop())
-                .map(|task| task.faults)
-                .sum::<u64>()
-        };
+        let tasks = || machine::tasks(pid).into_iter();
+        let faults = || tasks().filter(Task::is_loop).map(|task| task.faults).sum::<u64>();
         let writing = || {
-            machine::tasks(pid)
-                .iter()
-                .filter(|task| task.name == "heartline-snap")
-                .map(|task| task.cpu_ns)
-                .sum::<u64>()
+            let writers = tasks().filter(|task| task.name == "heartline-snap");
+            writers.map(|task| task.cpu_ns).sum::<u64>()
         };
         let (before, faults_before, cpu_before, writing_before) =
             (self.bed.counters()?, faults(), machine::process_cpu_ns(pid), writing());
@@ -145,7 +110,7 @@ impl Side {
             return Err("requests were lost or refused".into());
         }
         let cpu = (machine::process_cpu_ns(pid) - cpu_before) as f64;
-        let p99 = self.drive.take_discovers().value_at_quantile(0.99) as f64 / 1e3;
+        let p99 = micros(&self.drive.take_discovers(), 0.99);
         Ok([cpu / after.since(&before, Stat::BeatsAccepted).max(1) as f64, p99])
     }
 }

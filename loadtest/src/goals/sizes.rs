@@ -1,15 +1,15 @@
 //! A million leases: what beats cost, what memory they take, what idling costs, how fast they are
 //! registered.
 
-use super::Lab;
-use super::beats::{RUN, beside_sinks, engine_cost};
+use super::beats::beside_sinks;
 use crate::bed::Bed;
+use crate::cost::engine_cost;
 use crate::floors::LineWalk;
+use crate::lab::Lab;
 use crate::machine;
 use crate::population::{Beats, Wanted, register};
 use crate::report::{Goal, median};
 use heartline::wire::Stat;
-use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 const MILLION: u32 = 1_000_000;
@@ -22,8 +22,7 @@ const EMPTY: Duration = Duration::from_secs(5);
 /// G2, G3, G13, G14 with beats, G17: all on one engine with a million leases.
 pub(super) fn million(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     let (cpu, engine_cpu) = (lab.generator_cpu, lab.engine_cpu);
-    let wanted =
-        Wanted { instances: MILLION, services: 1000, ttl: Duration::from_secs(30), prefix: "g2" };
+    let wanted = Wanted::new(MILLION, 1000, "g2").ttl(Duration::from_secs(30));
     let fill = || {
         let mut bed = Bed::start(MILLION, engine_cpu, &[])?;
         let begin = Instant::now();
@@ -38,34 +37,30 @@ pub(super) fn million(lab: &mut Lab) -> Result<Vec<Goal>, String> {
         rates.iter().copied().fold(f64::MAX, f64::min),
         rates.iter().copied().fold(0.0, f64::max)
     );
-    let mut goals = vec![
-        Goal::bound("G17", "registrations a second, acknowledged and distinct", "", median(&mut rates), 200_000.0)
-            .at_least()
-            .note(format!("a million three times, {spread}; one registrar, one client with 1,024 registrations under way")),
-    ];
-    let beats = RefCell::new(Beats::new(bed.target, leases, 50)?);
-    let mut walk = machine::pinned(lab.engine_cpu, || LineWalk::new(MILLION as usize))?;
+    let what = "registrations a second, acknowledged and distinct";
+    let goal = Goal::bound("G17", what, "", median(&mut rates), 200_000.0).at_least();
+    let mut goals = vec![goal.note(format!(
+        "a million three times, {spread}; one registrar, one client with 1,024 registrations \
+         under way"
+    ))];
+    let mut beats = Beats::new(bed.target, leases, 50)?;
+    let mut walk = machine::pinned(engine_cpu, || LineWalk::new(MILLION as usize, true))?;
     let stores = || 50.0 * machine::pinned(engine_cpu, || walk.walk(true));
-    for (name, pairs) in beside_sinks(lab, &mut bed, &beats, stores)? {
-        goals.push(
-            Goal::ratio(
-                "G2",
-                "CPU a datagram with 50 beats for random ones of a million leases",
-                "ns",
-                &pairs,
-                1.25,
-            )
-            .against(format!("{name} + 50 prefetched line stores")),
-        );
+    let what = "CPU a datagram with 50 beats for random ones of a million leases";
+    for (name, pairs) in beside_sinks(lab, &mut bed, &mut beats, stores)? {
+        let goal = Goal::ratio("G2", what, "ns", &pairs, 1.25);
+        goals.push(goal.against(format!("{name} + 50 prefetched line stores")));
     }
-    let bed_cell = RefCell::new(&mut bed);
-    let per_second = |batch| {
-        let (bed, beats) = (&mut *bed_cell.borrow_mut(), &mut *beats.borrow_mut());
+    let per_second = |(bed, beats): &mut (&mut Bed, &mut Beats), batch| {
         beats.set_batch(batch);
-        machine::pinned(cpu, || engine_cost(bed, beats, RUN)).map(|cost| cost.beats_per_second)
+        engine_cost(bed, beats).map(|cost| cost.beats_per_second)
     };
-    let gains = lab.pairs(|| per_second(50), || per_second(1))?;
-    beats.borrow_mut().set_batch(50);
+    let gains = lab.pairs(
+        &mut (&mut bed, &mut beats),
+        |both| per_second(both, 50),
+        |both| per_second(both, 1),
+    )?;
+    beats.set_batch(50);
     goals.push(
         Goal::ratio("G3", "beats a CPU second, 50 a datagram", "", &gains, 20.0)
             .at_least()
@@ -78,7 +73,7 @@ pub(super) fn million(lab: &mut Lab) -> Result<Vec<Goal>, String> {
             format!("resident memory of the process; its tables and buffers alone: {counted:.1} B"),
         ),
     );
-    goals.push(idle_million(lab, &mut bed, &mut beats.borrow_mut())?);
+    goals.push(idle_million(lab, &mut bed, &mut beats)?);
     Ok(goals)
 }
 
@@ -121,8 +116,7 @@ pub(super) fn empty(lab: &mut Lab) -> Result<Vec<Goal>, String> {
         let before = machine::process_cpu_ns(bed.pid()?);
         std::thread::sleep(EMPTY);
         shares.push(
-            100.0 * (machine::process_cpu_ns(bed.pid()?) - before) as f64
-                / (EMPTY).as_nanos() as f64,
+            100.0 * (machine::process_cpu_ns(bed.pid()?) - before) as f64 / EMPTY.as_nanos() as f64,
         );
     }
     Ok(vec![Goal::bound("G14", "CPU of an empty engine", "% of a core", median(&mut shares), 0.1)])

@@ -1,7 +1,7 @@
 //! etcd: leases kept alive over one gRPC stream (etcd.io/docs, `Lease.LeaseKeepAlive`), on tmpfs,
 //! where `fsync` costs nothing.
 
-use super::{Process, Server, connect, free_port, start, version};
+use super::{Process, Server, connect, free_port, version};
 use prost::Message;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -48,39 +48,37 @@ struct KeptAlive {
 /// Leases that beat.
 const LEASES: i64 = 1000;
 
-pub(super) struct Etcd {
+struct Etcd {
     process: Process,
-    pub(super) version: String,
+    version: String,
     data: PathBuf,
     runtime: Runtime,
     stream: Option<(mpsc::Sender<KeepAlive>, Streaming<KeptAlive>)>,
     at: i64,
 }
 
+pub(super) fn start(cpu: usize) -> Result<Box<dyn Server>, String> {
+    Ok(Box::new(Etcd::start(cpu)?))
+}
+
 impl Etcd {
-    pub(super) fn start(cpu: usize) -> Result<Self, String> {
+    fn start(cpu: usize) -> Result<Self, String> {
         const INSTALL: &str = "apt-get install etcd-server";
         let version = version("etcd", "--version", INSTALL)?.replace("Version: ", "");
         let (port, peer) = (free_port()?, free_port()?);
         let data = PathBuf::from(format!("/dev/shm/heartline-etcd-{}", std::process::id()));
         let url = |port: u16| format!("http://127.0.0.1:{port}");
-        let (client, peers, cluster) = (url(port), url(peer), format!("default={}", url(peer)));
-        let directory = data.to_str().ok_or("the path is no text")?;
+        let (client, peers) = (url(port), url(peer));
         let arguments = [
-            "--data-dir",
-            directory,
-            "--listen-client-urls",
-            &client,
-            "--advertise-client-urls",
-            &client,
-            "--listen-peer-urls",
-            &peers,
-            "--initial-advertise-peer-urls",
-            &peers,
-            "--initial-cluster",
-            &cluster,
+            format!("--data-dir={}", data.display()),
+            format!("--listen-client-urls={client}"),
+            format!("--advertise-client-urls={client}"),
+            format!("--listen-peer-urls={peers}"),
+            format!("--initial-advertise-peer-urls={peers}"),
+            format!("--initial-cluster=default={peers}"),
         ];
-        let process = start(cpu, "etcd", &arguments, INSTALL)?;
+        let process =
+            super::start(cpu, "etcd", &arguments.each_ref().map(String::as_str), INSTALL)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -102,14 +100,8 @@ impl Etcd {
                     client.ready().await?;
                     let path = PathAndQuery::from_static("/etcdserverpb.Lease/LeaseGrant");
                     let grant = Request::new(Grant { ttl: 600, id });
-                    match client
-                        .unary::<_, Granted, _>(
-                            grant,
-                            path,
-                            ProstCodec::<Grant, Granted>::default(),
-                        )
-                        .await
-                    {
+                    let codec = ProstCodec::<Grant, Granted>::default();
+                    match client.unary::<_, Granted, _>(grant, path, codec).await {
                         Ok(_) => break,
                         Err(status) if Instant::now() > deadline => return Err(status.into()),
                         Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -135,6 +127,10 @@ impl Etcd {
 }
 
 impl Server for Etcd {
+    fn name(&self) -> &str {
+        &self.version
+    }
+
     fn load(&mut self, time: Duration, batch: usize) -> Result<u64, String> {
         let (sender, answers) = self.stream.as_mut().ok_or("no stream")?;
         let (begin, mut done) = (Instant::now(), 0);

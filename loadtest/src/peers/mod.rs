@@ -1,18 +1,19 @@
 //! Other servers at the same work: accept a beat, know who is silent. Each on the engine's CPU,
 //! with its persistence off, per second of its CPU time.
 
+mod datagrams;
 mod etcd;
-mod node_json;
 mod stores;
-mod tokio_map;
+
+pub(crate) use datagrams::serve as tokio_server;
 
 use crate::bed::Bed;
-use crate::goals::{Lab, engine_cost};
-use crate::machine::{self, Machine, Steal};
+use crate::cost::engine_cost;
+use crate::lab::Lab;
+use crate::machine;
 use crate::population::{Beats, Wanted, register};
-use crate::report::{Goal, Outputs, Report};
+use crate::report::{Goal, Outputs};
 use clap::Args;
-use std::cell::RefCell;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -33,7 +34,9 @@ pub(crate) struct Options {
 }
 
 /// A server under load. It ends with this value.
-trait Server {
+trait Server: Send {
+    /// Name and version.
+    fn name(&self) -> &str;
     /// Beats for a time, in batches of so many; returns how many the server said it took, or is
     /// known to have taken.
     fn load(&mut self, time: Duration, batch: usize) -> Result<u64, String>;
@@ -41,18 +44,73 @@ trait Server {
     fn pid(&self) -> u32;
 }
 
-/// What a peer is measured at.
-struct Match {
+/// A peer, and what it is measured at.
+struct Peer {
     id: &'static str,
-    /// Name and version.
-    name: String,
-    what: &'static str,
-    /// Beats in one of its messages, and in one of our datagrams.
-    batch: usize,
-    ours: usize,
-    goal: f64,
+    start: fn(cpu: usize) -> Result<Box<dyn Server>, String>,
+    /// What it does for a beat; beats in one of its messages, and in one of our datagrams; the goal.
+    matches: &'static [(&'static str, usize, usize, f64)],
     gives: &'static str,
 }
+
+const PEERS: [(&str, Peer); 5] = [
+    (
+        "redis",
+        Peer {
+            id: "P1",
+            start: stores::redis,
+            matches: &[
+                ("SET PX, 64 in a pipeline", 64, 50, 50.0),
+                ("SET PX, 50 connections with one command each", 1, 1, 10.0),
+            ],
+            gives: "replication, persistence (off here), any data, authentication",
+        },
+    ),
+    (
+        "memcached",
+        Peer {
+            id: "P2",
+            start: stores::memcached,
+            matches: &[("touch, 50 in a pipeline", 50, 50, 20.0)],
+            gives: "any data, eviction; expiry is noticed when a key is read",
+        },
+    ),
+    (
+        "etcd",
+        Peer {
+            id: "P3",
+            start: etcd::start,
+            matches: &[("lease keep-alive, 50 under way", 50, 50, 500.0)],
+            gives: "consensus, durability, transactions, watches, authentication",
+        },
+    ),
+    // The second goals of P4 and P5 are ours with 50 beats a datagram beside theirs with one: such
+    // registries and servers are written that way.
+    (
+        "node-json",
+        Peer {
+            id: "P4",
+            start: datagrams::node_json,
+            matches: &[
+                ("JSON beats into a Map, one a datagram", 1, 1, 2.0),
+                ("JSON beats into a Map, one a datagram, beside ours with 50", 1, 50, 50.0),
+            ],
+            gives: "beats that a person can read",
+        },
+    ),
+    (
+        "tokio-map",
+        Peer {
+            id: "P5",
+            start: datagrams::tokio_map,
+            matches: &[
+                ("beats into a Mutex<HashMap>, one a datagram", 1, 1, 1.3),
+                ("beats into a Mutex<HashMap>, one a datagram, beside ours with 50", 1, 50, 20.0),
+            ],
+            gives: "nothing more; a hundred lines to write",
+        },
+    ),
+];
 
 /// A process of ours, killed and waited for when this is dropped.
 struct Process(Child);
@@ -66,191 +124,57 @@ impl Drop for Process {
 
 /// One peer alone.
 pub(crate) fn run(name: &str, options: &Options) -> Result<(), String> {
-    options.outputs.check()?;
-    let (engine_cpu, generator_cpu) = machine::two_cpus()?;
-    let mut lab = Lab { engine_cpu, generator_cpu, pairs: options.pairs, charts: Vec::new() };
-    let steal = Steal::read();
-    let goals = match name {
-        "redis" => redis(&mut lab)?,
-        "memcached" => memcached(&mut lab)?,
-        "etcd" => etcd(&mut lab)?,
-        "node-json" => node_json(&mut lab)?,
-        _ => tokio_map(&mut lab)?,
-    };
-    let (machine, command) = (Machine::read(&steal), crate::command_line());
-    Report {
-        title: format!("heartline beside {name}"),
-        machine,
-        command,
-        rows: Vec::new(),
-        goals,
-        charts: Vec::new(),
-    }
-    .finish(&options.outputs)
+    let mut report = options.outputs.begin(format!("heartline beside {name}"))?;
+    let peer = PEERS.iter().find(|peer| peer.0 == name).ok_or("there is no such peer")?;
+    report.goals = compete(&Lab::new(options.pairs)?, &peer.1)?;
+    options.outputs.finish(report)
 }
 
-/// P1, P2, P3: stores with expiry. Those that are not installed are left out, and it is said how to
-/// install them.
+/// P1, P2, P3: stores with expiry.
 pub(crate) fn stores(lab: &mut Lab) -> Result<Vec<Goal>, String> {
-    Ok([redis(lab), memcached(lab), etcd(lab)].into_iter().flat_map(or_say).collect())
+    Ok(all(lab, &PEERS[..3]))
 }
 
 /// P4, P5: servers of the same datagrams.
 pub(crate) fn datagram_servers(lab: &mut Lab) -> Result<Vec<Goal>, String> {
-    Ok([node_json(lab), tokio_map(lab)].into_iter().flat_map(or_say).collect())
+    Ok(all(lab, &PEERS[3..]))
 }
 
-fn or_say(goals: Result<Vec<Goal>, String>) -> Vec<Goal> {
-    goals.unwrap_or_else(|reason| {
-        eprintln!("heartline-loadtest: not measured: {reason}");
-        Vec::new()
-    })
-}
-
-fn redis(lab: &mut Lab) -> Result<Vec<Goal>, String> {
-    let server = stores::Redis::start(lab.engine_cpu)?;
-    let gives = "replication, persistence (off here), any data, authentication";
-    let with = |what, batch, goal| Match {
-        id: "P1",
-        name: server.version.clone(),
-        what,
-        batch,
-        ours: batch.min(50),
-        goal,
-        gives,
-    };
-    let matches = [
-        with("SET PX, 64 in a pipeline", 64, 50.0),
-        with("SET PX, 50 connections with one command each", 1, 10.0),
-    ];
-    compete(lab, server, &matches)
-}
-
-fn memcached(lab: &mut Lab) -> Result<Vec<Goal>, String> {
-    let server = stores::Memcached::start(lab.engine_cpu)?;
-    let gives = "any data, eviction; expiry is noticed when a key is read";
-    let matches = [Match {
-        id: "P2",
-        name: server.version.clone(),
-        what: "touch, 50 in a pipeline",
-        batch: 50,
-        ours: 50,
-        goal: 20.0,
-        gives,
-    }];
-    compete(lab, server, &matches)
-}
-
-fn etcd(lab: &mut Lab) -> Result<Vec<Goal>, String> {
-    let server = etcd::Etcd::start(lab.engine_cpu)?;
-    let gives = "consensus, durability, transactions, watches, authentication";
-    let name = server.version.clone();
-    let matches = [Match {
-        id: "P3",
-        name,
-        what: "lease keep-alive, 50 under way",
-        batch: 50,
-        ours: 50,
-        goal: 500.0,
-        gives,
-    }];
-    compete(lab, server, &matches)
-}
-
-fn node_json(lab: &mut Lab) -> Result<Vec<Goal>, String> {
-    let server = node_json::Node::start(lab.engine_cpu)?;
-    let gives = "beats that a person can read";
-    let with = |what, batch, goal| Match {
-        id: "P4",
-        name: server.version.clone(),
-        what,
-        batch,
-        ours: batch,
-        goal,
-        gives,
-    };
-    // As for tokio: the second goal is ours with 50 beats a datagram beside theirs with one, as
-    // such registries speak.
-    let matches = [
-        with("JSON beats into a Map, one a datagram", 1, 2.0),
-        Match {
-            ours: 50,
-            ..with("JSON beats into a Map, one a datagram, beside ours with 50", 1, 50.0)
-        },
-    ];
-    compete(lab, server, &matches)
-}
-
-fn tokio_map(lab: &mut Lab) -> Result<Vec<Goal>, String> {
-    let server = tokio_map::Tokio::start(lab.engine_cpu)?;
-    let gives = "nothing more; a hundred lines to write";
-    let with = |what, batch, goal| Match {
-        id: "P5",
-        name: "tokio 1".into(),
-        what,
-        batch,
-        ours: batch,
-        goal,
-        gives,
-    };
-    // The second goal is ours with 50 beats a datagram beside theirs with one, as such a server is
-    // written.
-    let matches = [
-        with("beats into a Mutex<HashMap>, one a datagram", 1, 1.3),
-        Match {
-            ours: 50,
-            ..with("beats into a Mutex<HashMap>, one a datagram, beside ours with 50", 1, 20.0)
-        },
-    ];
-    compete(lab, server, &matches)
-}
-
-pub(crate) fn tokio_server() -> Result<(), String> {
-    tokio_map::serve().map_err(|error| error.to_string())
+/// Those that are not installed are left out, and it is said how to install them.
+fn all(lab: &Lab, peers: &[(&str, Peer)]) -> Vec<Goal> {
+    let goals = peers.iter().flat_map(|(_, peer)| {
+        compete(lab, peer).unwrap_or_else(|reason| {
+            eprintln!("heartline-loadtest: not measured: {reason}");
+            Vec::new()
+        })
+    });
+    goals.collect()
 }
 
 /// Ours and a peer in turns.
-fn compete(
-    lab: &mut Lab,
-    server: impl Server + Send,
-    matches: &[Match],
-) -> Result<Vec<Goal>, String> {
+fn compete(lab: &Lab, peer: &Peer) -> Result<Vec<Goal>, String> {
+    let mut server = (peer.start)(lab.engine_cpu)?;
     let mut bed = Bed::start(16_384, lab.engine_cpu, &[])?;
-    let wanted = Wanted {
-        instances: INSTANCES,
-        services: 100,
-        ttl: Duration::from_secs(3600),
-        prefix: "peer",
-    };
-    let leases = register(&mut bed, &wanted)?;
-    let beats = RefCell::new(Beats::new(bed.target, leases, 1)?);
-    let (server, cpu) = (RefCell::new(server), lab.generator_cpu);
+    let leases = register(&mut bed, &Wanted::new(INSTANCES, 100, "peer"))?;
+    let mut beats = Beats::new(bed.target, leases, 1)?;
+    let name = server.name().to_owned();
     let mut goals = Vec::new();
-    for one in matches {
-        beats.borrow_mut().set_batch(one.ours);
+    for &(what, theirs, ours, goal) in peer.matches {
+        beats.set_batch(ours);
         let pairs = lab.pairs(
-            || {
-                let beats = &mut *beats.borrow_mut();
-                machine::pinned(cpu, || engine_cost(&mut bed, beats, RUN))
-                    .map(|cost| cost.beats_per_second)
-            },
-            || {
-                let server = &mut *server.borrow_mut();
-                machine::pinned(cpu, || per_cpu_second(server, one.batch))
-            },
+            &mut (&mut beats, &mut server),
+            |(beats, _)| engine_cost(&mut bed, beats).map(|cost| cost.beats_per_second),
+            |(_, server)| per_cpu_second(&mut ***server, theirs),
         )?;
-        let what = format!("beats a CPU second / {}", one.what);
-        let goal =
-            Goal::ratio(one.id, what, "", &pairs, one.goal).at_least().against(one.name.clone());
-        goals.push(
-            Goal { peer: Some(one.name.clone()), ..goal }
-                .note(format!("gives what heartline does not: {}", one.gives)),
-        );
+        let what = format!("beats a CPU second / {what}");
+        let goal = Goal::ratio(peer.id, what, "", &pairs, goal).at_least().against(name.clone());
+        let note = format!("gives what heartline does not: {}", peer.gives);
+        goals.push(Goal { peer: Some(name.clone()), ..goal }.note(note));
     }
     Ok(goals)
 }
 
-fn per_cpu_second(server: &mut impl Server, batch: usize) -> Result<f64, String> {
+fn per_cpu_second(server: &mut dyn Server, batch: usize) -> Result<f64, String> {
     let before = machine::process_cpu_ns(server.pid());
     let beats = server.load(RUN, batch)?;
     Ok(beats as f64 / ((machine::process_cpu_ns(server.pid()) - before) as f64 / 1e9))

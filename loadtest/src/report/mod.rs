@@ -1,34 +1,26 @@
-//! What a run showed: figures for the terminal, for programs, and as a page.
+//! What a run showed: data only. The siblings make numbers, terminal output and a page of it.
 
+mod chart;
 mod html;
+mod numbers;
+mod outputs;
+mod terminal;
+
+pub(crate) use numbers::{median, number};
+pub(crate) use outputs::Outputs;
 
 use crate::machine::Machine;
 use hdrhistogram::Histogram;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use std::fs::File;
-use std::io::Write;
-use std::path::PathBuf;
-
-/// Where a report goes beside the terminal.
-#[derive(clap::Args, Clone, Debug, Default)]
-pub(crate) struct Outputs {
-    /// Write the figures as JSON to a file; without a file, to standard output and nothing else
-    /// there
-    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
-    json: Option<PathBuf>,
-    /// Write a page with charts to a file
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
-}
 
 /// One figure of a run.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Row {
-    /// What it is.
     pub(crate) name: String,
-    /// How much.
+    /// Not a number where the figure is not known.
     pub(crate) value: f64,
-    /// Of what; empty for counts.
+    /// Empty for counts.
     pub(crate) unit: &'static str,
 }
 
@@ -37,38 +29,37 @@ pub(crate) struct Row {
 pub(crate) struct Goal {
     /// Its number there.
     pub(crate) id: &'static str,
-    /// What is measured.
+    /// The measured work, in words.
     pub(crate) what: String,
     /// Unit of `ours` and `floor`; empty for counts and plain ratios.
     pub(crate) unit: &'static str,
     /// Median of ours.
     pub(crate) ours: f64,
-    /// Median of what it is measured against, if it is a ratio.
+    /// Median of the floor or peer, if the goal is a ratio.
     pub(crate) floor: Option<f64>,
-    /// What that is, in a few words.
+    /// Name of the floor or peer.
     pub(crate) against: String,
     /// Median of the pairs' ratios; `ours` itself when there is no floor.
     pub(crate) ratio: f64,
-    /// Smallest and largest of the pairs' ratios.
+    /// Smallest of the pairs' ratios.
     pub(crate) low: f64,
-    /// The same, upper end.
+    /// Largest of the pairs' ratios.
     pub(crate) high: f64,
     /// The bound on `ratio`.
     pub(crate) goal: f64,
     /// Whether `ratio` is to be at least the goal, instead of at most.
     pub(crate) at_least: bool,
-    /// Whether it holds.
+    /// Whether the goal holds.
     pub(crate) met: bool,
     /// Name and version of the peer, for rows of the peer table.
     pub(crate) peer: Option<String>,
-    /// What the reader should know: what the peer gives beyond this, what limits the figure.
+    /// Limits of the figure, and what a peer gives beyond this.
     pub(crate) note: String,
 }
 
 /// A line of a chart.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Series {
-    /// Whose.
     pub(crate) name: String,
     /// x and y.
     pub(crate) points: Vec<(f64, f64)>,
@@ -91,16 +82,22 @@ pub(crate) enum Chart {
 pub(crate) struct Report {
     /// The scenario.
     pub(crate) title: String,
-    /// Where it ran.
     pub(crate) machine: Machine,
-    /// What to run for the same figures.
+    /// The command line that gave these figures.
     pub(crate) command: String,
-    /// Its figures.
     pub(crate) rows: Vec<Row>,
-    /// Goals that it measured.
     pub(crate) goals: Vec<Goal>,
-    /// Charts for the page.
     pub(crate) charts: Vec<Chart>,
+}
+
+impl Report {
+    /// An empty report on this machine. Stolen time is counted from here on.
+    pub(crate) fn begin(title: impl Into<String>) -> Self {
+        let words = std::env::args().skip(1);
+        let command = words.fold("heartline-loadtest".to_owned(), |line, word| line + " " + &word);
+        let (rows, goals, charts) = (Vec::new(), Vec::new(), Vec::new());
+        Self { title: title.into(), machine: Machine::read(), command, rows, goals, charts }
+    }
 }
 
 impl Row {
@@ -116,15 +113,10 @@ impl Row {
 
     /// Percentiles of a histogram of nanoseconds, in microseconds.
     pub(crate) fn percentiles(name: &str, histogram: &Histogram<u64>) -> Vec<Self> {
-        let at =
-            |what: &str, value: u64| Self::new(format!("{name} {what}"), value as f64 / 1e3, "µs");
-        let quantile = |what: &str, quantile: f64| at(what, histogram.value_at_quantile(quantile));
-        vec![
-            quantile("p50", 0.5),
-            quantile("p99", 0.99),
-            quantile("p99.9", 0.999),
-            at("max", histogram.max()),
-        ]
+        let at = |quantile| micros(histogram, quantile);
+        [("p50", at(0.5)), ("p99", at(0.99)), ("p99.9", at(0.999)), ("max", at(1.0))]
+            .map(|(quantile, value)| Self::new(format!("{name} {quantile}"), value, "µs"))
+            .to_vec()
     }
 }
 
@@ -137,6 +129,15 @@ impl Series {
             .filter(|point| point.0 < 100.0)
             .collect();
         Self { name: name.into(), points }
+    }
+}
+
+impl Chart {
+    /// Latency of each histogram of nanoseconds by percentile, in microseconds.
+    pub(crate) fn latencies(title: String, histograms: &[(&str, &Histogram<u64>)]) -> Self {
+        let series =
+            histograms.iter().map(|(name, histogram)| Series::percentiles(name, histogram));
+        Self::Percentiles { title, unit: "µs", series: series.collect() }
     }
 }
 
@@ -179,15 +180,12 @@ impl Goal {
         let ratio = median(&mut ratios);
         let ours = median(&mut pairs.iter().map(|pair| pair.0).collect::<Vec<_>>());
         let floor = median(&mut pairs.iter().map(|pair| pair.1).collect::<Vec<_>>());
-        let (low, high) = (
-            ratios.first().copied().unwrap_or(f64::NAN),
-            ratios.last().copied().unwrap_or(f64::NAN),
-        );
+        let end = |ratio: Option<&f64>| ratio.copied().unwrap_or(f64::NAN);
         Self {
             floor: Some(floor),
             ratio,
-            low,
-            high,
+            low: end(ratios.first()),
+            high: end(ratios.last()),
             met: ratio <= goal,
             ..Self::bound(id, what, unit, ours, goal)
         }
@@ -198,113 +196,36 @@ impl Goal {
         Self { at_least: true, met: self.ratio >= self.goal, ..self }
     }
 
-    /// Says what it is measured against.
+    /// Names the floor or peer.
     pub(crate) fn against(self, what: impl Into<String>) -> Self {
         Self { against: what.into(), ..self }
     }
 
-    /// Says what the reader should know.
+    /// Adds limits of the figure, or what a peer gives beyond this.
     pub(crate) fn note(self, note: impl Into<String>) -> Self {
         Self { note: note.into(), ..self }
     }
-
-    fn line(&self) -> String {
-        let floor =
-            self.floor.map_or(String::new(), |floor| format!("{} {}", digits(floor), self.unit));
-        let spread = if self.low == self.high {
-            String::new()
-        } else {
-            format!("({} to {})", digits(self.low), digits(self.high))
-        };
-        format!(
-            "{:<4} {:<62} {:>16} {:>16} {:>9} {:<18} {:>10} {}",
-            self.id,
-            self.peer.as_ref().map_or(self.what.clone(), |peer| format!("{}: {peer}", self.what)),
-            format!("{} {}", digits(self.ours), self.unit),
-            floor,
-            digits(self.ratio),
-            spread,
-            format!("{} {}", if self.at_least { "≥" } else { "≤" }, digits(self.goal)),
-            if self.met { "met" } else { "NOT MET" },
-        )
-    }
 }
 
-/// The middle one, or the mean of the two in the middle; sorts the values.
-pub(crate) fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    match (values.get(values.len() / 2), values.len() % 2) {
-        (None, _) => f64::NAN,
-        (Some(&upper), 0) => f64::midpoint(values[values.len() / 2 - 1], upper),
-        (Some(&middle), _) => middle,
-    }
+/// A bar of progress.
+pub(crate) fn bar(length: u64, template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).expect("templates are constants");
+    ProgressBar::new(length).with_style(style)
 }
 
-/// Three significant digits for small numbers, none after the point for large ones.
-pub(crate) fn digits(value: f64) -> String {
-    match value.abs() {
-        0.0 => "0".into(),
-        size if size >= 100.0 || (size - size.round()).abs() < 1e-9 => format!("{value:.0}"),
-        size if size >= 10.0 => format!("{value:.1}"),
-        size if size >= 0.1 => format!("{value:.3}"),
-        _ => format!("{value:.5}"),
-    }
+/// A quantile of a histogram of nanoseconds, in microseconds.
+pub(crate) fn micros(histogram: &Histogram<u64>, quantile: f64) -> f64 {
+    histogram.value_at_quantile(quantile) as f64 / 1e3
 }
 
-impl Report {
-    /// Prints the report, and writes what was asked for.
-    pub(crate) fn finish(&self, outputs: &Outputs) -> Result<(), String> {
-        let to_stdout = outputs.json.as_ref().is_some_and(|path| path.as_os_str() == "-");
-        if !to_stdout {
-            print!("{self}");
-        }
-        if let Some(path) = &outputs.json {
-            // A list of goals for the list of goals; all there is for everything else.
-            let json = if self.goals.is_empty() {
-                serde_json::to_string_pretty(self)
-            } else {
-                serde_json::to_string_pretty(&self.goals)
-            };
-            let json = json.map_err(|error| error.to_string())? + "\n";
-            let written = if to_stdout {
-                std::io::stdout().write_all(json.as_bytes())
-            } else {
-                std::fs::write(path, json)
-            };
-            written.map_err(|error| format!("{}: {error}", path.display()))?;
-        }
-        match &outputs.html {
-            Some(path) => std::fs::write(path, html::page(self))
-                .map_err(|error| format!("{}: {error}", path.display())),
-            None => Ok(()),
-        }
-    }
+/// A histogram that holds nothing yet.
+pub(crate) fn histogram() -> Histogram<u64> {
+    Histogram::new(3).expect("three digits are possible")
 }
 
-impl Outputs {
-    /// Opens the files before a run: a report that can't be written is no surprise to come at its
-    /// end.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        let files = self.json.iter().filter(|path| path.as_os_str() != "-").chain(&self.html);
-        files.into_iter().try_for_each(|path| {
-            File::create(path).map(drop).map_err(|error| format!("{}: {error}", path.display()))
-        })
-    }
-}
-
-impl std::fmt::Display for Report {
-    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(to, "{}", self.machine.line())?;
-        if !self.goals.is_empty() {
-            writeln!(
-                to,
-                "{:<4} {:<62} {:>16} {:>16} {:>9} {:<18} {:>10}",
-                "", "", "ours", "floor", "ratio", "spread", "goal"
-            )?;
-        }
-        self.goals.iter().try_for_each(|goal| writeln!(to, "{}", goal.line()))?;
-        self.rows
-            .iter()
-            .try_for_each(|row| writeln!(to, "{:<52} {} {}", row.name, digits(row.value), row.unit))
-    }
+/// All that several histograms hold.
+pub(crate) fn merged<'a>(all: impl IntoIterator<Item = &'a Histogram<u64>>) -> Histogram<u64> {
+    let mut sum = histogram();
+    all.into_iter().for_each(|one| sum.add(one).expect("they are alike"));
+    sum
 }

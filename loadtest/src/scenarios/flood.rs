@@ -1,9 +1,9 @@
 //! The `flood` scenario: the highest rate of datagrams at which none is lost.
 
 use crate::bed::Bed;
-use crate::machine::{self, Machine, Steal};
+use crate::machine;
 use crate::population::{Beats, Wanted, register};
-use crate::report::{Outputs, Report, Row};
+use crate::report::{Outputs, Row};
 use crate::target::Target;
 use clap::Args;
 use heartline::wire::Stat;
@@ -14,7 +14,8 @@ pub(crate) struct Options {
     #[command(flatten)]
     target: Target,
     /// Leases that beat
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+    #[arg(long, default_value_t = 100_000,
+        value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     instances: u32,
     /// Beats in a datagram
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=50))]
@@ -80,31 +81,17 @@ pub(crate) fn search(bed: &mut Bed, beats: &mut Beats, trial: Duration) -> Resul
 }
 
 pub(crate) fn run(options: &Options) -> Result<(), String> {
-    options.outputs.check()?;
-    let steal = Steal::read();
+    let mut report = options.outputs.begin("flood")?;
     let mut bed = options.target.bed(options.instances, &[])?;
     machine::pin(options.target.generator_cpu()?);
-    let wanted = Wanted {
-        instances: options.instances,
-        services: 1000,
-        ttl: Duration::from_secs(3600),
-        prefix: "flood",
-    };
-    let leases = register(&mut bed, &wanted)?;
+    let leases = register(&mut bed, &Wanted::new(options.instances, 1000, "flood"))?;
     let mut beats = Beats::new(bed.target, leases, options.batch.into())?;
     let found = search(&mut bed, &mut beats, options.trial)?;
-    Report {
-        title: "flood".into(),
-        machine: Machine::read(&steal),
-        command: crate::command_line(),
-        rows: vec![
-            Row::new("datagrams a second without a loss", found.rate, ""),
-            Row::new("beats a second without a loss", found.rate * f64::from(options.batch), ""),
-            Row::new("engine's share of a core at that rate", 100.0 * found.share, "%"),
-            Row::count("limited by the generator, not the engine", u64::from(found.by_generator)),
-        ],
-        goals: Vec::new(),
-        charts: Vec::new(),
-    }
-    .finish(&options.outputs)
+    report.rows = vec![
+        Row::new("datagrams a second without a loss", found.rate, ""),
+        Row::new("beats a second without a loss", found.rate * f64::from(options.batch), ""),
+        Row::new("engine's share of a core at that rate", 100.0 * found.share, "%"),
+        Row::count("limited by the generator, not the engine", u64::from(found.by_generator)),
+    ];
+    options.outputs.finish(report)
 }

@@ -2,9 +2,9 @@
 //! said so of each.
 
 use crate::bed::Bed;
-use crate::machine::{self, Machine, Steal};
+use crate::machine;
 use crate::population::{Beats, Wanted, register};
-use crate::report::{Outputs, Report, Row};
+use crate::report::{Outputs, Row};
 use crate::target::Target;
 use clap::Args;
 use heartline::wire::Stat;
@@ -15,7 +15,8 @@ pub(crate) struct Options {
     #[command(flatten)]
     target: Target,
     /// Leases in all
-    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(100..=16_777_216))]
+    #[arg(long, default_value_t = 1_000_000,
+        value_parser = clap::value_parser!(u32).range(100..=16_777_216))]
     instances: u32,
     /// Time to live of their leases; longer than it takes to register them
     #[arg(long, default_value = "15s", value_parser = humantime::parse_duration)]
@@ -40,11 +41,10 @@ pub(crate) struct Outcome {
 /// Registers them, beats all once more, then goes on with one in a hundred until the others are
 /// down.
 pub(crate) fn measure(bed: &mut Bed, instances: u32, ttl: Duration) -> Result<Outcome, String> {
-    let wanted = Wanted { instances, services: 1000, ttl, prefix: "massacre" };
-    let leases = register(bed, &wanted)?;
+    let leases = register(bed, &Wanted::new(instances, 1000, "massacre").ttl(ttl))?;
     let mut beats = Beats::new(bed.target, leases, 50)?;
     let first_deadline = Instant::now() + ttl;
-    let frames = beats.leases().div_ceil(50);
+    let frames = beats.leases().len().div_ceil(50);
     while beats.sent < frames as u64 {
         // Half of what an engine takes, so that none is lost.
         beats.send_for(Duration::from_millis(5), Some(200_000.0))?;
@@ -83,28 +83,17 @@ pub(crate) fn measure(bed: &mut Bed, instances: u32, ttl: Duration) -> Result<Ou
 }
 
 pub(crate) fn run(options: &Options) -> Result<(), String> {
-    options.outputs.check()?;
-    let steal = Steal::read();
+    let mut report = options.outputs.begin("massacre")?;
     let mut bed = options.target.bed(options.instances, &["--hold", "off"])?;
     machine::pin(options.target.generator_cpu()?);
     let outcome = measure(&mut bed, options.instances, options.ttl)?;
-    Report {
-        title: "massacre".into(),
-        machine: Machine::read(&steal),
-        command: crate::command_line(),
-        rows: vec![
-            Row::count("leases", options.instances.into()),
-            Row::count("declared down", outcome.downs),
-            Row::new(
-                "from the first deadline to the last verdict",
-                outcome.took.as_secs_f64(),
-                "s",
-            ),
-            Row::count("beats of the survivors", outcome.beats),
-            Row::count("of which were lost", outcome.lost),
-        ],
-        goals: Vec::new(),
-        charts: Vec::new(),
-    }
-    .finish(&options.outputs)
+    let took = outcome.took.as_secs_f64();
+    report.rows = vec![
+        Row::count("leases", options.instances.into()),
+        Row::count("declared down", outcome.downs),
+        Row::new("from the first deadline to the last verdict", took, "s"),
+        Row::count("beats of the survivors", outcome.beats),
+        Row::count("of which were lost", outcome.lost),
+    ];
+    options.outputs.finish(report)
 }

@@ -1,8 +1,10 @@
 //! What an engine is loaded with, and what became of it.
 
+pub(crate) mod detect;
 pub(crate) mod flood;
+pub(crate) mod floors;
 pub(crate) mod live;
 pub(crate) mod massacre;
+pub(crate) mod memory;
 pub(crate) mod restart;
-pub(crate) mod single;
 pub(crate) mod traffic;

@@ -2,9 +2,9 @@
 //! and started again, and the time is taken.
 
 use crate::bed::Bed;
-use crate::machine::{self, Machine, Steal};
+use crate::machine;
 use crate::population::{Wanted, register};
-use crate::report::{Outputs, Report, Row, median};
+use crate::report::{Outputs, Row, median};
 use clap::Args;
 use heartline::clock;
 use heartline::region::{Geometry, Place, Region};
@@ -25,7 +25,8 @@ use zerocopy::byteorder::little_endian::{U16, U32};
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
     /// Instances to register
-    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=16_000_000))]
+    #[arg(long, default_value_t = 1_000_000,
+        value_parser = clap::value_parser!(u32).range(1..=16_000_000))]
     instances: u32,
     /// Services they are of
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
@@ -44,13 +45,9 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<(), String> {
-    options.outputs.check()?;
-    let steal = Steal::read();
-    let figures = of(options)?;
-    let (title, machine, command) =
-        ("restart".into(), Machine::read(&steal), crate::command_line());
-    Report { title, machine, command, rows: figures.rows, goals: Vec::new(), charts: Vec::new() }
-        .finish(&options.outputs)
+    let mut report = options.outputs.begin("restart")?;
+    report.rows = of(options)?.rows;
+    options.outputs.finish(report)
 }
 
 /// A million leases, everything done so often.
@@ -183,8 +180,7 @@ impl<'a> Restart<'a> {
         let mut daemon = self.start(&[])?;
         let begin = Instant::now();
         let (instances, services) = (self.options.instances, self.options.services);
-        let wanted =
-            Wanted { instances, services, ttl: Duration::from_secs(600), prefix: "restart" };
+        let wanted = Wanted::new(instances, services, "restart");
         let leases = apart(|| register(&mut Bed::elsewhere(self.listen)?, &wanted))??;
         figures.rows.push(Row::new(
             "registrations a second",

@@ -1,17 +1,17 @@
 //! The scenarios `discover`, `mixed`, `churn` and `soak`: beats, questions and registrations side
 //! by side, each at its rate.
 
+use super::flood;
 use crate::bed::{Bed, Counters};
 use crate::drive::{Drive, Rates};
-use crate::machine::{self, Machine, Steal};
-use crate::population::{Beats, Wanted, cookie, register};
-use crate::report::{Chart, Outputs, Report, Row, Series, digits};
-use crate::scenarios::flood;
+use crate::machine;
+use crate::population::{Beats, HOUR, Wanted, register};
+use crate::report::{self, Chart, Outputs, Report, Row, Series, merged, micros, number};
+use crate::socket::Cookie;
 use crate::target::Target;
 use clap::Args;
 use hdrhistogram::Histogram;
 use heartline::wire::Stat;
-use indicatif::{ProgressBar, ProgressStyle};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -28,16 +28,6 @@ pub(crate) struct Profile {
     snapshots: bool,
 }
 
-/// Questions only.
-pub(crate) const DISCOVER: Profile = Profile {
-    name: "discover",
-    instances: 10_000,
-    load: 0.0,
-    discovers: 5000.0,
-    churn: 0.0,
-    seconds: 10,
-    snapshots: false,
-};
 /// All of it for a short time.
 pub(crate) const MIXED: Profile = Profile {
     name: "mixed",
@@ -48,26 +38,21 @@ pub(crate) const MIXED: Profile = Profile {
     seconds: 10,
     snapshots: false,
 };
-/// Instances that come and go.
-pub(crate) const CHURN: Profile = Profile {
-    name: "churn",
+/// All of it for half an hour, with snapshots.
+pub(crate) const SOAK: Profile =
+    Profile { name: "soak", load: 60.0, churn: 500.0, seconds: 1800, snapshots: true, ..MIXED };
+/// Questions only.
+pub(crate) const DISCOVER: Profile = Profile {
+    name: "discover",
     instances: 10_000,
     load: 0.0,
-    discovers: 0.0,
-    churn: 20_000.0,
-    seconds: 10,
-    snapshots: false,
+    discovers: 5000.0,
+    churn: 0.0,
+    ..MIXED
 };
-/// All of it for half an hour, with snapshots.
-pub(crate) const SOAK: Profile = Profile {
-    name: "soak",
-    instances: 100_000,
-    load: 60.0,
-    discovers: 1000.0,
-    churn: 500.0,
-    seconds: 1800,
-    snapshots: true,
-};
+/// Instances that come and go.
+pub(crate) const CHURN: Profile =
+    Profile { name: "churn", discovers: 0.0, churn: 20_000.0, ..DISCOVER };
 
 /// What is left out takes the value of the scenario.
 #[derive(Args, Clone, Debug)]
@@ -114,16 +99,21 @@ struct Slice {
 }
 
 pub(crate) fn run(profile: Profile, options: &Options) -> Result<(), String> {
-    options.outputs.check()?;
+    let mut report = options.outputs.begin(profile.name)?;
     let snapshot =
         std::env::temp_dir().join(format!("heartline-loadtest-{}.snapshot", std::process::id()));
-    let result = drive(profile, options, &snapshot);
+    let result = drive(profile, options, &snapshot, &mut report);
     let _ = std::fs::remove_file(snapshot);
-    result
+    result?;
+    options.outputs.finish(report)
 }
 
-fn drive(profile: Profile, options: &Options, snapshot: &Path) -> Result<(), String> {
-    let steal = Steal::read();
+fn drive(
+    profile: Profile,
+    options: &Options,
+    snapshot: &Path,
+    report: &mut Report,
+) -> Result<(), String> {
     let instances = options.instances.unwrap_or(profile.instances);
     let load = options.load.unwrap_or(profile.load);
     let flags = if profile.snapshots {
@@ -133,38 +123,36 @@ fn drive(profile: Profile, options: &Options, snapshot: &Path) -> Result<(), Str
     };
     let mut bed = options.target.bed(instances.saturating_mul(2), &flags)?;
     machine::pin(options.target.generator_cpu()?);
-    let ttl = options.ttl.unwrap_or(Duration::from_secs(if load > 0.0 { 3 } else { 3600 }));
-    let leases = register(
-        &mut bed,
-        &Wanted { instances, services: options.services, ttl, prefix: profile.name },
-    )?;
+    let ttl = options.ttl.unwrap_or(if load > 0.0 { Duration::from_secs(3) } else { HOUR });
+    let wanted = Wanted::new(instances, options.services, profile.name).ttl(ttl);
+    let leases = register(&mut bed, &wanted)?;
     let mut beats = Beats::new(bed.target, leases, options.batch.into())?;
-    let rate = if load > 0.0 {
+    let beat_rate = if load > 0.0 {
         flood::search(&mut bed, &mut beats, Duration::from_secs(1))?.rate * load / 100.0
     } else {
         0.0
     };
     let rates = Rates {
-        beats: rate,
+        beats: beat_rate,
         discovers: options.discovers.unwrap_or(profile.discovers),
         churn: options.churn.unwrap_or(profile.churn),
     };
-    let mut drive = Drive::new(
-        bed.target,
-        cookie(&mut bed)?,
-        "svc-0",
-        options.endpoints,
-        Duration::from_secs(3600),
-    )?;
+    let mut drive = Drive::new(bed.target, Cookie::from(&mut bed)?, options.endpoints)?;
     // Until memory and caches are as they will be.
     drive.run(Duration::from_secs(1), rates, Some(&mut beats))?;
     let _ = drive.take_discovers();
-    let before = (bed.counters()?, beats.beats);
-    let slices =
-        go_on(options.seconds.unwrap_or(profile.seconds), rates, &mut bed, &mut drive, &mut beats)?;
-    let after = (bed.counters()?, beats.beats);
-    report(profile, &drive, &slices, [&before.0, &after.0], after.1 - before.1, &steal)
-        .finish(&options.outputs)
+    let (before, beats_before) = (bed.counters()?, beats.beats);
+    let seconds = options.seconds.unwrap_or(profile.seconds);
+    let slices = go_on(seconds, rates, &mut bed, &mut drive, &mut beats)?;
+    let after = bed.counters()?;
+    let end = slices.last().map_or(0.0, |slice| slice.at);
+    report.rows = rows(&drive, end, &before, &after, beats.beats - beats_before);
+    discoveries(&slices, end, report);
+    if !drive.changes.is_empty() {
+        report.rows.extend(Row::percentiles("registration", &drive.changes));
+    }
+    memory(&slices, report);
+    Ok(())
 }
 
 fn go_on(
@@ -175,19 +163,12 @@ fn go_on(
     beats: &mut Beats,
 ) -> Result<Vec<Slice>, String> {
     let part = Duration::from_secs(if seconds > 120 { 30 } else { 1 });
-    let bar = ProgressBar::new(seconds);
-    bar.set_style(
-        ProgressStyle::with_template("{msg:40} [{bar:40}] {pos}/{len} s")
-            .map_err(|error| error.to_string())?,
-    );
+    let bar = report::bar(seconds, "{msg:40} [{bar:40}] {pos}/{len} s");
     let (start, mut slices) = (Instant::now(), Vec::new());
     while start.elapsed().as_secs() < seconds {
         drive.run(part, rates, Some(beats))?;
         let discovers = drive.take_discovers();
-        bar.set_message(format!(
-            "discovery p99 {} µs",
-            digits(discovers.value_at_quantile(0.99) as f64 / 1e3)
-        ));
+        bar.set_message(format!("discovery p99 {} µs", number(micros(&discovers, 0.99))));
         bar.set_position(start.elapsed().as_secs());
         let resident = bed.pid().map_or(0, machine::resident_bytes);
         slices.push(Slice { at: start.elapsed().as_secs_f64(), discovers, resident });
@@ -196,27 +177,11 @@ fn go_on(
     Ok(slices)
 }
 
-/// What all slices that end within these seconds have together.
-fn merged(slices: &[Slice], from: f64, to: f64) -> Histogram<u64> {
-    let mut all = Histogram::new(3).expect("three digits are possible");
-    let within = slices.iter().filter(|slice| slice.at > from && slice.at <= to + 0.5);
-    within.for_each(|slice| all.add(&slice.discovers).expect("they are alike"));
-    all
-}
-
-fn report(
-    profile: Profile,
-    drive: &Drive,
-    slices: &[Slice],
-    [before, after]: [&Counters; 2],
-    beats: u64,
-    steal: &Steal,
-) -> Report {
+fn rows(drive: &Drive, end: f64, before: &Counters, after: &Counters, beats: u64) -> Vec<Row> {
     let grown = |stat| after.since(before, stat);
-    let end = slices.last().map_or(0.0, |slice| slice.at);
-    let all = merged(slices, 0.0, end);
     let arrived = grown(Stat::BeatsAccepted) + grown(Stat::BeatsOld);
-    let mut rows = vec![
+    let share = 100.0 * grown(Stat::CpuNs) as f64 / grown(Stat::UptimeNs).max(1) as f64;
+    vec![
         Row::new("time", end, "s"),
         Row::count("beats sent", beats),
         Row::count("beats lost", beats.saturating_sub(arrived)),
@@ -225,69 +190,51 @@ fn report(
         Row::count("requests", drive.asked),
         Row::count("requests without an answer", drive.asked - drive.answered),
         Row::count("refused", drive.refused),
-        Row::new(
-            "engine's share of a core",
-            100.0 * grown(Stat::CpuNs) as f64 / grown(Stat::UptimeNs).max(1) as f64,
-            "%",
-        ),
+        Row::new("engine's share of a core", share, "%"),
         Row::count("snapshots written", grown(Stat::Snapshot)),
-    ];
-    let mut charts = Vec::new();
-    if !all.is_empty() {
-        rows.extend(Row::percentiles("discovery", &all));
-        let p99 = digits(all.value_at_quantile(0.99) as f64 / 1e3);
-        let series = vec![Series::percentiles("discovery", &all)];
-        charts.push(Chart::Percentiles {
-            title: format!("99 % of discoveries are answered within {p99} µs"),
-            unit: "µs",
-            series,
-        });
-        let point =
-            |slice: &Slice| (slice.at, slice.discovers.value_at_quantile(0.99) as f64 / 1e3);
-        let series =
-            vec![Series { name: "p99".into(), points: slices.iter().map(point).collect() }];
-        let (first, last) = (merged(slices, 0.0, 60.0), merged(slices, end - 60.5, end));
-        let ratio =
-            last.value_at_quantile(0.99) as f64 / first.value_at_quantile(0.99).max(1) as f64;
-        if end >= 120.0 {
-            rows.push(Row::new("discovery p99 of the last minute / of the first", ratio, ""));
-        }
-        charts.push(Chart::Timeline {
-            title: format!(
-                "Discovery p99 over the run: the end is {} times the beginning",
-                digits(ratio)
-            ),
-            unit: "µs",
-            series,
-        });
+    ]
+}
+
+/// Discovery over all, and over the run.
+fn discoveries(slices: &[Slice], end: f64, report: &mut Report) {
+    let within = |from: f64, to: f64| {
+        let slices = slices.iter().filter(move |slice| slice.at > from && slice.at <= to + 0.5);
+        merged(slices.map(|slice| &slice.discovers))
+    };
+    let all = within(0.0, end);
+    if all.is_empty() {
+        return;
     }
-    if !drive.changes.is_empty() {
-        rows.extend(Row::percentiles("registration", &drive.changes));
+    report.rows.extend(Row::percentiles("discovery", &all));
+    let title =
+        format!("99 % of discoveries are answered within {} µs", number(micros(&all, 0.99)));
+    report.charts.push(Chart::latencies(title, &[("discovery", &all)]));
+    let first = within(0.0, 60.0).value_at_quantile(0.99).max(1);
+    let ratio = within(end - 60.5, end).value_at_quantile(0.99) as f64 / first as f64;
+    if end >= 120.0 {
+        report.rows.push(Row::new("discovery p99 of the last minute / of the first", ratio, ""));
     }
-    if let (Some(first), Some(last)) = (slices.first(), slices.last())
-        && last.resident > 0
-    {
-        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        rows.push(Row::new("memory of the engine at first", mib(first.resident), "MiB"));
-        rows.push(Row::new("memory of the engine in the end", mib(last.resident), "MiB"));
-        let points = slices.iter().map(|slice| (slice.at, mib(slice.resident))).collect();
-        charts.push(Chart::Timeline {
-            title: format!(
-                "The engine's memory: {} MiB at first, {} MiB in the end",
-                digits(mib(first.resident)),
-                digits(mib(last.resident))
-            ),
-            unit: "MiB",
-            series: vec![Series { name: "resident".into(), points }],
-        });
+    let ratio = number(ratio);
+    let title = format!("Discovery p99 over the run: the end is {ratio} times the beginning");
+    let point = |slice: &Slice| (slice.at, micros(&slice.discovers, 0.99));
+    let series = Series { name: "p99".into(), points: slices.iter().map(point).collect() };
+    report.charts.push(Chart::Timeline { title, unit: "µs", series: vec![series] });
+}
+
+/// Resident memory over the run.
+fn memory(slices: &[Slice], report: &mut Report) {
+    let mib = |slice: &Slice| slice.resident as f64 / f64::from(1 << 20);
+    let (first, last) = (slices.first().map_or(0.0, mib), slices.last().map_or(0.0, mib));
+    if last == 0.0 {
+        return;
     }
-    let command = crate::command_line();
-    Report {
-        title: profile.name.into(),
-        machine: Machine::read(steal),
-        command,
-        rows,
-        goals: Vec::new(),
-        charts,
-    }
+    report.rows.push(Row::new("memory of the engine at first", first, "MiB"));
+    report.rows.push(Row::new("memory of the engine in the end", last, "MiB"));
+    let points = slices.iter().map(|slice| (slice.at, mib(slice))).collect();
+    let (first, last) = (number(first), number(last));
+    report.charts.push(Chart::Timeline {
+        title: format!("The engine's memory: {first} MiB at first, {last} MiB in the end"),
+        unit: "MiB",
+        series: vec![Series { name: "resident".into(), points }],
+    });
 }

@@ -1,15 +1,15 @@
 //! Watching the engine: each dead instance is asked for, most often from its deadline on, and every
 //! service is read again and again.
 
-use super::fleet::Fleet;
-use crate::population::receive;
+use crate::population::Wanted;
+use crate::report::histogram;
+use crate::socket::{Cookie, open_socket, post, receive};
 use hdrhistogram::Histogram;
-use heartline::clock::Nanos;
+use heartline::clock::{self, Nanos};
 use heartline::limits::FRAME_BYTES_MAX;
 use heartline::wire::{
-    Describe, Discover, Header, Kind, Lease, Reply, ReplyBody, State, Status, service_id,
+    Describe, Discover, Kind, Lease, Reply, ReplyBody, State, Status, service_id,
 };
-use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
@@ -42,7 +42,7 @@ pub(super) struct Dead {
 /// The watching socket and what it has seen.
 pub(super) struct Watch {
     socket: UdpSocket,
-    pub(super) cookie: u64,
+    cookie: Cookie,
     pub(super) dead: Vec<Dead>,
     /// Dead instances before this one are found.
     first_open: usize,
@@ -64,18 +64,18 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn new(
         target: SocketAddr,
-        cookie: u64,
+        cookie: Cookie,
         services: u32,
         discover_rate: u32,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, String> {
         Ok(Self {
-            socket: crate::population::open_socket(target)?,
+            socket: open_socket(target)?,
             cookie,
             dead: Vec::new(),
             first_open: 0,
             detected: 0,
-            from_beat: Histogram::new(3).expect("three digits are possible"),
-            lateness: Histogram::new(3).expect("three digits are possible"),
+            from_beat: histogram(),
+            lateness: histogram(),
             early: 0,
             service: 0,
             services,
@@ -107,7 +107,8 @@ impl Watch {
     }
 
     /// Asks what is to be asked now. Returns the time of the next question.
-    pub(super) fn ask(&mut self, now: Nanos) -> io::Result<Nanos> {
+    pub(super) fn ask(&mut self, now: Nanos) -> Result<Nanos, String> {
+        self.cookie.refresh(&self.socket)?;
         let mut next = Nanos::MAX;
         let mut asked = 0;
         let open = self.first_open..self.dead.len();
@@ -133,9 +134,9 @@ impl Watch {
                 (dead.asked_at, dead.asked_after) = (now, self.detected);
                 asked += 1;
                 let mut body = Describe::new_zeroed();
-                body.cookie = U64::new(self.cookie);
+                body.cookie = self.cookie.value;
                 (body.slot, body.generation) = (dead.lease.slot, dead.lease.generation);
-                send(&self.socket, Kind::Describe, at as u64, body.as_bytes())?;
+                post(&self.socket, Kind::Describe, at as u64, &[body.as_bytes()])?;
                 next = next.min(now + POLL_NS);
             } else {
                 next = next.min(due);
@@ -144,20 +145,21 @@ impl Watch {
         if now >= self.next_discover {
             self.next_discover = now.max(self.next_discover + self.discover_gap);
             let mut body = Discover::new_zeroed();
-            body.cookie = U64::new(self.cookie);
-            body.service = U64::new(service_id(&Fleet::service_name(self.service)));
+            body.cookie = self.cookie.value;
+            body.service = U64::new(service_id(&Wanted::service(self.service)));
             body.cursor = U32::new(self.cursor);
-            send(&self.socket, Kind::Discover, u64::MAX, body.as_bytes())?;
+            post(&self.socket, Kind::Discover, u64::MAX, &[body.as_bytes()])?;
         }
         Ok(next.min(self.next_discover))
     }
 
     /// Takes the answers that have come.
-    pub(super) fn listen(&mut self, clock: impl Fn() -> Nanos) -> io::Result<()> {
+    pub(super) fn listen(&mut self) -> Result<(), String> {
         let mut frame = [0; FRAME_BYTES_MAX];
         while let Some(length) = receive(&self.socket, &mut frame)? {
-            let now = clock();
+            let now = clock::now();
             let Ok(reply) = Reply::decode(&frame[..length]) else { continue };
+            self.cookie.take(&reply);
             match (reply.kind, reply.body) {
                 (Kind::Describe, body) => {
                     let down = match body {
@@ -198,17 +200,5 @@ impl Watch {
         while self.dead.get(self.first_open).is_some_and(|dead| dead.found) {
             self.first_open += 1;
         }
-    }
-}
-
-fn send(socket: &UdpSocket, kind: Kind, tag: u64, body: &[u8]) -> io::Result<()> {
-    let header = Header::request(kind, tag);
-    let mut frame = [0; FRAME_BYTES_MAX];
-    let length = size_of::<Header>() + body.len();
-    frame[..size_of::<Header>()].copy_from_slice(header.as_bytes());
-    frame[size_of::<Header>()..length].copy_from_slice(body);
-    match socket.send(&frame[..length]) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-        other => other.map(drop),
     }
 }
