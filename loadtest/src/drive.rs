@@ -99,8 +99,7 @@ impl Drive {
     ) -> Result<(), String> {
         let start = clock::now();
         let end = start + time.as_nanos() as Nanos;
-        let gap = |per_second: f64| (1e9 / per_second) as Nanos;
-        let pace = |per_second| Pace::new(start.saturating_add(gap(per_second)), per_second);
+        let pace = |per_second| Pace::new(start, per_second);
         let (mut beating, mut asking, mut changing) =
             (pace(rates.beats), pace(rates.discovers), pace(rates.churn));
         loop {
@@ -119,11 +118,11 @@ impl Drive {
             }
             if let (1.., at) = asking.due(now) {
                 asking.done(1);
-                self.ask(at - gap(rates.discovers))?;
+                self.ask(at)?;
             }
             if let (1.., at) = changing.due(now) {
                 changing.done(1);
-                self.change(at - gap(rates.churn))?;
+                self.change(at)?;
             }
             self.cookie.refresh(&self.socket)?;
             self.listen()?;
