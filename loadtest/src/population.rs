@@ -439,8 +439,8 @@ impl Beats {
         Ok(answers)
     }
 
-    /// Ends all leases, so that the next run finds the engine as this one did. Replies that are lost
-    /// are not waited for.
+    /// Ends all leases, so that the next run finds the engine as this one did. Lost replies are not
+    /// waited for.
     pub(crate) fn give_back(&self) -> Result<(), String> {
         for (number, lease) in self.leases.iter().enumerate() {
             post(&self.sockets[0], Kind::Deregister, number as u64, &[lease.as_bytes()])?;

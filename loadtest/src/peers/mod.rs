@@ -48,7 +48,7 @@ trait Server: Send {
 struct Peer {
     id: &'static str,
     start: fn(cpu: usize) -> Result<Box<dyn Server>, String>,
-    /// What it does for a beat; beats in one of its messages, and in one of our datagrams; the goal.
+    /// Its work for a beat; beats in one of its messages, and in one of our datagrams; the goal.
     matches: &'static [(&'static str, usize, usize, f64)],
     gives: &'static str,
 }
