@@ -14,7 +14,7 @@ pub(super) fn apply(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     let cpu = lab.engine_cpu;
     let measure = |(leases, name): (u32, &str)| {
         let mut both = machine::pinned(cpu, || {
-            Ok::<_, String>((Plane::new(leases)?, LineWalk::new(leases as usize, true)?))
+            LineWalk::new(leases as usize, true).map(|walk| (Plane::new(leases), walk))
         })?;
         let pairs = lab.pairs_on(
             cpu,

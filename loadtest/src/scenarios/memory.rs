@@ -6,20 +6,20 @@ use crate::machine;
 use crate::report::{Outputs, Row, median};
 use ahash::RandomState;
 use clap::Args;
-use crossbeam::queue::ArrayQueue;
 use dashmap::DashMap;
 use hashbrown::HashMap;
 use heartline::clock::{Nanos, from_ms};
-use heartline::dataplane::{Cookies, Datagram, Dataplane};
+use heartline::dataplane::{Datagram, Dataplane};
 use heartline::exchange::{Attributes, Command, Peer, Replies, Requester};
-use heartline::limits::{COMMAND_QUEUE, FRAME_BYTES_MAX};
-use heartline::region::{Geometry, Place, Record, Region, Writer};
-use heartline::registrar::{DenyList, Observed, Registrar, Settings};
+use heartline::limits::FRAME_BYTES_MAX;
+use heartline::region::{Geometry, Record, Region, Writer};
+use heartline::registrar::{Observed, Settings};
 use heartline::wire::{
     Beat, Header, Kind, Label, Lease, Name, Register, Reply, ReplyBody, service_id,
 };
+use heartline_test_support::{Harness, START, settings};
 use rand::rngs::SmallRng;
-use rand::{Rng, RngExt, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -65,7 +65,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         report.rows.push(Row::new(what, median(&mut values), "ns"));
     };
     for leases in sizes {
-        let mut plane = Plane::new(leases)?;
+        let mut plane = Plane::new(leases);
         for batch in [50, 1] {
             for (order, grouped) in [("in groups", true), ("frame by frame", false)] {
                 let what = format!("{leases} leases: beat, {batch} a frame, {order}");
@@ -103,13 +103,6 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     options.outputs.finish(report)
 }
 
-fn region(capacity: u32) -> Result<(Arc<Region>, Writer), String> {
-    let geometry = Geometry::new(capacity, 0);
-    Region::create(&Place::Scratch, geometry, (1, 2), 7, &AtomicBool::new(false))
-        .map(|(region, writer)| (Arc::new(region), writer))
-        .map_err(|error| error.to_string())
-}
-
 /// A data plane over leased lines.
 pub(crate) struct Plane {
     dataplane: Dataplane,
@@ -119,17 +112,17 @@ pub(crate) struct Plane {
 }
 
 impl Plane {
-    pub(crate) fn new(leases: u32) -> Result<Self, String> {
-        let (region, writer) = region(leases)?;
+    pub(crate) fn new(leases: u32) -> Self {
+        let geometry = Geometry::new(leases, 0);
+        let Harness { registrar, dataplane, .. } =
+            Harness::with_geometry(geometry, settings(leases), 1);
+        let (region, writer) = registrar.release();
         let granted = region.lines().iter().zip(0..leases).map(|(line, slot)| {
             line.lease_to(&writer, 1, from_ms(LONG_TTL_MS.into()), u64::from(slot) + 1, 1);
             line.lease(slot)
         });
         let leases = granted.collect();
-        let commands = Arc::new(ArrayQueue::new(COMMAND_QUEUE));
-        let random = SmallRng::seed_from_u64(2);
-        let dataplane = Dataplane::new(region, commands, Cookies::new((1, 2)), 7, random);
-        Ok(Self { dataplane, leases, random: SmallRng::seed_from_u64(1), sequence: 0 })
+        Self { dataplane, leases, random: SmallRng::seed_from_u64(1), sequence: 0 }
     }
 
     fn frames(&mut self, batch: usize) -> Vec<Vec<u8>> {
@@ -155,7 +148,7 @@ impl Plane {
         let (mut took, mut replies) = (Duration::ZERO, Replies::default());
         for round in 0..ROUNDS {
             let frames = self.frames(batch);
-            let now = round as u64 + 3;
+            let now = START + round as Nanos;
             let begin = Instant::now();
             let mut datagrams =
                 frames.iter().map(|bytes| Datagram { peer: Peer::default(), bytes }).peekable();
@@ -319,28 +312,17 @@ pub(crate) fn while_writing(
     })
 }
 
-/// A region whose index holds all keys, and its registrar.
+/// An engine in memory whose index holds all keys.
 pub(crate) struct Directory {
-    region: Arc<Region>,
-    registrar: Registrar,
+    engine: Harness,
     replies: Replies,
-    random: SmallRng,
-    now: Nanos,
 }
 
 impl Directory {
     pub(crate) fn new() -> Result<Self, String> {
-        let (region, writer) = region(ENTRIES + 2 * EXTRA)?;
-        let settings = Settings {
-            quota: u32::MAX,
-            hold: true,
-            tombstone_min: 0,
-            deny: DenyList::default(),
-            epoch: 7,
-        };
-        let registrar = Registrar::new(Arc::clone(&region), writer, settings, 1);
-        let (replies, random) = (Replies::default(), SmallRng::seed_from_u64(9));
-        let mut directory = Self { region, registrar, replies, random, now: 2 };
+        let settings = Settings { tombstone_min: 0, ..settings(u32::MAX) };
+        let engine = Harness::with_geometry(Geometry::new(ENTRIES + 2 * EXTRA, 0), settings, 1);
+        let mut directory = Self { engine, replies: Replies::default() };
         for (number, key) in (0..).zip(all_keys()) {
             directory.register(number, &key.1).ok_or("a registration was refused")?;
         }
@@ -350,9 +332,8 @@ impl Directory {
     fn handle(&mut self, command: impl FnOnce(Requester) -> Command) {
         let budget = FRAME_BYTES_MAX as u16;
         let command = command(Requester { peer: Peer::default(), tag: U64::ZERO, budget });
-        let random = &mut self.random;
         self.replies.clear();
-        self.registrar.handle(self.now, &command, &mut || random.next_u64(), &mut self.replies);
+        self.engine.handle(&command, &mut self.replies);
     }
 
     fn register(&mut self, number: u32, name: &str) -> Option<Lease> {
@@ -374,15 +355,16 @@ impl Directory {
         let lease = self.register(number % 4096, &name).expect("there is room");
         self.handle(|from| Command::Deregister { from, lease });
         if number.is_multiple_of(64) {
-            self.now += 1000;
-            self.registrar.tick(&Observed { now: self.now, drained: self.now, drops: 0, stall: 0 });
+            self.engine.now += 1000;
+            let now = self.engine.now;
+            self.engine.registrar.tick(&Observed { now, drained: now, drops: 0, stall: 0 });
         }
     }
 }
 
 impl Table for Directory {
     fn split(&mut self) -> (Reader<'_>, Change<'_>) {
-        let region = Arc::clone(&self.region);
+        let region = Arc::clone(&self.engine.region);
         let find = move |(id, name): &(u64, Name)| region.find(*id, name).ok().flatten();
         let read = move |keys: &Keys| time(&keys.ours, &find);
         (Box::new(read), Box::new(|number| self.come_and_go(number)))
@@ -398,7 +380,7 @@ struct Inserts {
 
 impl Inserts {
     fn new(directory: Directory) -> Result<Self, String> {
-        let (region, writer) = directory.registrar.release();
+        let (region, writer) = directory.engine.registrar.release();
         // Beyond the slots that came and went.
         let fresh = (ENTRIES + EXTRA..ENTRIES + 2 * EXTRA).map(|slot| {
             let (id, name) = key(slot, "fresh");

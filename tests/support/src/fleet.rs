@@ -1,35 +1,30 @@
-//! A region full of leases, the beats for them, and threads that work beside what is measured.
+//! A region full of leases, and the beats for them.
 
 use crate::{Harness, settings};
 use heartline::clock::from_ms;
-use heartline::dataplane::Dataplane;
 use heartline::exchange::{Attributes, Command, Peer, Replies, Requester};
 use heartline::limits::FRAME_BYTES_MAX;
 use heartline::region::{Geometry, Region};
 use heartline::registrar::{Registrar, Settings};
-use heartline::wire::{Beat, Header, Kind, Lease, Name, Register, Reply, ReplyBody};
-use rand::rngs::SmallRng;
-use rand::{RngExt, SeedableRng};
+use heartline::wire::{Beat, Lease, Name, Register, Reply, ReplyBody};
 use std::sync::Arc;
+use zerocopy::FromZeros;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
-use zerocopy::{FromZeros, IntoBytes};
 
 /// Longest TTL there is: nothing falls silent while a bench runs.
 pub const LONG_TTL_MS: u32 = 86_400_000;
 /// Services that the leases are spread over.
-pub const SERVICES: u32 = 1000;
+const SERVICES: u32 = 1000;
 /// What instances carry where the geometry has room for it.
 const ATTRIBUTES: &[u8] = b"\x06canary\x08rack=b12";
 
-/// Registrar and data plane over one region.
+/// A registrar over a region full of leases.
 #[derive(Debug)]
 pub struct Fleet {
     /// The memory.
     pub region: Arc<Region>,
     /// The registrar, which has granted the leases.
     pub registrar: Registrar,
-    /// A loop's data plane.
-    pub dataplane: Dataplane,
     /// The leases, and their beats.
     pub beats: Beats,
 }
@@ -40,17 +35,6 @@ pub struct Beats {
     /// In the order in which they were granted.
     pub leases: Vec<Lease>,
     sequences: Vec<u32>,
-    random: SmallRng,
-}
-
-/// Name of the service of a lease.
-pub fn service_name(number: u32) -> String {
-    format!("service-{}", number % SERVICES)
-}
-
-/// Name of the instance of a lease.
-pub fn instance_name(number: u32) -> String {
-    format!("instance-{number}")
 }
 
 impl Fleet {
@@ -69,8 +53,8 @@ impl Fleet {
         let granted = (0..leases).map(|number| {
             let mut request = Register::new_zeroed();
             (request.nonce, request.ttl_ms) = (U64::new(1), U32::new(ttl_ms));
-            request.service = Name::new(&service_name(number)).expect("a name");
-            request.instance = Name::new(&instance_name(number)).expect("a name");
+            request.service = Name::new(&format!("service-{}", number % SERVICES)).expect("a name");
+            request.instance = Name::new(&format!("instance-{number}")).expect("a name");
             engine.handle(&Command::Register { from, request, attributes }, &mut replies);
             let lease = replies.iter().next().and_then(|(_, frame)| {
                 match Reply::decode(frame).ok()?.body {
@@ -82,10 +66,9 @@ impl Fleet {
             lease.expect("a lease")
         });
         let leases: Vec<Lease> = granted.collect();
-        let random = SmallRng::seed_from_u64(1);
-        let beats = Beats { sequences: vec![0; leases.len()], leases, random };
-        let Harness { region, registrar, dataplane, .. } = engine;
-        Self { region, registrar, dataplane, beats }
+        let beats = Beats { sequences: vec![0; leases.len()], leases };
+        let Harness { region, registrar, .. } = engine;
+        Self { region, registrar, beats }
     }
 }
 
@@ -99,21 +82,5 @@ impl Beats {
             load: U16::ZERO,
             flags: U16::ZERO,
         }
-    }
-
-    /// Frames of beats for random leases.
-    pub fn frames(&mut self, count: usize, beats_per_frame: usize) -> Vec<Vec<u8>> {
-        let header =
-            Header { count: U16::new(beats_per_frame as u16), ..Header::request(Kind::Beat, 1) };
-        (0..count)
-            .map(|_| {
-                let mut frame = header.as_bytes().to_vec();
-                for _ in 0..beats_per_frame {
-                    let at = self.random.random_range(0..self.leases.len());
-                    frame.extend_from_slice(self.next(at).as_bytes());
-                }
-                frame
-            })
-            .collect()
     }
 }
