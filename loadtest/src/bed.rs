@@ -145,7 +145,7 @@ impl Bed {
         state: Option<PathBuf>,
     ) -> Result<Self, String> {
         let mut session = Session::connect(target).map_err(|error| error.to_string())?;
-        // Whoever is not there is not waited for as long as somebody who is busy.
+        // An engine that is not there is not waited for as long as a busy one.
         session.set_patience(Duration::from_millis(100));
         let mut bed = Self { target, child, session, state };
         bed.session.hello().map_err(|error| format!("{error}; is an engine there?"))?;

@@ -79,7 +79,7 @@ impl Drive {
         })
     }
 
-    /// Asks somebody else from now on.
+    /// Asks another engine or floor from now on.
     pub(crate) fn aim(&mut self, target: SocketAddr) -> Result<(), String> {
         self.socket = open_socket(target)?;
         Ok(())

@@ -180,7 +180,7 @@ fn timer_loop(time: Duration) -> std::io::Result<Histogram<u64>> {
         rustix::io::read(&timer, &mut [0; 8])?;
         let now = heartline::clock::now();
         let _ = lateness.record(now.saturating_sub(at));
-        // Who sleeps through a time is late for it.
+        // A thread that sleeps through a time is late for it.
         while at + TIMER_NS <= now {
             at += TIMER_NS;
             let _ = lateness.record(now - at);

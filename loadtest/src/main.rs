@@ -1,5 +1,5 @@
-//! heartline-loadtest: load for an engine, what became of it, and how it compares. Exit codes: 0
-//! fine, 1 failed, 2 wrong usage.
+//! heartline-loadtest loads an engine, and compares it with floors and peers. Exit codes: 0 fine, 1
+//! failed, 2 wrong usage.
 
 mod bed;
 mod cost;

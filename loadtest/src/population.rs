@@ -235,7 +235,7 @@ pub(crate) struct Beats {
     loss: f64,
     random: SmallRng,
     pace: Pace,
-    /// When each frame of the round was last sent, 0 before; empty where nobody asks.
+    /// When each frame of the round was last sent, 0 before; empty where it is not recorded.
     sent_at: Vec<Nanos>,
     /// How late frames were sent, by [`Beats::keep_pace`].
     pub(crate) lag: Histogram<u64>,
@@ -385,7 +385,7 @@ impl Beats {
     /// have arrived. Returns how many were sent.
     pub(crate) fn run(&mut self, time: Duration, rate: Option<f64>) -> Result<u64, String> {
         let sent = self.send_for(time, rate);
-        // What is under way arrives before anybody counts.
+        // What is under way arrives before it is counted.
         std::thread::sleep(Duration::from_millis(20));
         sent
     }

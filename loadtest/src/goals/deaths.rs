@@ -1,4 +1,4 @@
-//! When the engine says that somebody is dead, and that it says so of nobody else.
+//! How late the engine declares instances down, and that it declares no live ones down.
 
 use crate::bed::Bed;
 use crate::floors::timer_lateness;
@@ -103,7 +103,7 @@ pub(super) fn massacre(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     ])
 }
 
-/// G11: nobody is blamed for what the engine did not hear.
+/// G11: no instance is declared down for beats that the engine did not hear.
 pub(super) fn false_downs(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     let mut goals = vec![after_a_stop(lab)?];
     // The fewer are lost, the more beats it takes until three in a row are.

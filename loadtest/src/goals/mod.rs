@@ -61,7 +61,7 @@ fn throughput(goals: &[Goal]) -> Option<Chart> {
 
 type Measure = fn(&mut Lab) -> Result<Vec<Goal>, String>;
 
-/// What is measured together, and which numbers of the list come of it.
+/// Measurements, and the numbers of the list that each gives.
 const LIST: [(&[&str], Measure); 14] = [
     (&["G1"], beats::single),
     (&["G2", "G3", "G13", "G14", "G17"], sizes::million),

@@ -16,7 +16,7 @@ const MILLION: u32 = 1_000_000;
 /// How long idling is watched: a whole TTL, as timers of leases that were registered together are
 /// looked at together.
 const IDLE: Duration = Duration::from_secs(30);
-/// How long an engine without anybody is.
+/// How long an empty engine is watched.
 const EMPTY: Duration = Duration::from_secs(5);
 
 /// G2, G3, G13, G14 with beats, G17: all on one engine with a million leases.
@@ -108,7 +108,7 @@ fn idle_million(lab: &Lab, bed: &mut Bed, beats: &mut Beats) -> Result<Goal, Str
     )))
 }
 
-/// G14 for an engine without anybody.
+/// G14 for an empty engine.
 pub(super) fn empty(lab: &mut Lab) -> Result<Vec<Goal>, String> {
     let bed = Bed::start(65_536, lab.engine_cpu, &[])?;
     let mut shares = Vec::new();

@@ -145,7 +145,7 @@ async fn serve_forever() -> io::Result<()> {
             tokio::time::sleep(Duration::from_secs(1)).await;
             silent
                 .lock()
-                .expect("nobody panics with it")
+                .expect("no thread panics with the lock")
                 .retain(|_, (at, _)| at.elapsed() < Duration::from_secs(30));
         }
     });
@@ -155,7 +155,7 @@ async fn serve_forever() -> io::Result<()> {
             let (length, from) = socket.recv_from(&mut buffer).await?;
             match Request::decode(&buffer[..length]) {
                 Ok(Request::Beat(_, beats)) => {
-                    let mut seen = seen.lock().expect("nobody panics with it");
+                    let mut seen = seen.lock().expect("no thread panics with the lock");
                     for beat in beats {
                         let slot = u64::from(beat.lease.slot.get());
                         seen.insert(slot, (Instant::now(), beat.sequence.get()));

@@ -1,5 +1,5 @@
-//! Other servers at the same work: accept a beat, know who is silent. Each on the engine's CPU,
-//! with its persistence off, per second of its CPU time.
+//! Other servers at the same work: they accept beats and know which instances are silent. Each runs
+//! on the engine's CPU with its persistence off, and counts by the second of its CPU time.
 
 mod datagrams;
 mod etcd;
@@ -215,7 +215,7 @@ fn first_line(process: &mut Process) -> Result<String, String> {
     Ok(line.trim().to_owned())
 }
 
-/// A port that nobody listens on now.
+/// A port without a listener.
 fn free_port() -> Result<u16, String> {
     TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())

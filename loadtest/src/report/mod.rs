@@ -1,4 +1,4 @@
-//! What a run showed: data only. The siblings make numbers, terminal output and a page of it.
+//! Figures, goals and charts of a run, as data. The siblings print them and write files.
 
 mod chart;
 mod html;
@@ -8,10 +8,10 @@ mod terminal;
 
 pub(crate) use numbers::{median, number};
 pub(crate) use outputs::Outputs;
+pub(crate) use terminal::bar;
 
 use crate::machine::Machine;
 use hdrhistogram::Histogram;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 /// One figure of a run.
@@ -205,12 +205,6 @@ impl Goal {
     pub(crate) fn note(self, note: impl Into<String>) -> Self {
         Self { note: note.into(), ..self }
     }
-}
-
-/// A bar of progress.
-pub(crate) fn bar(length: u64, template: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template(template).expect("templates are constants");
-    ProgressBar::new(length).with_style(style)
 }
 
 /// A quantile of a histogram of nanoseconds, in microseconds.

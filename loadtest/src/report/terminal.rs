@@ -1,7 +1,8 @@
-//! A report for the terminal.
+//! A report for the terminal, and progress before it.
 
 use super::numbers::{number, quantity};
 use super::{Goal, Report};
+use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Write;
 
 /// All lines.
@@ -42,4 +43,10 @@ fn cells(goal: &Goal) -> [String; 8] {
         format!("{} {}", if goal.at_least { "≥" } else { "≤" }, number(goal.goal)),
         if goal.met { "met" } else { "NOT MET" }.to_owned(),
     ]
+}
+
+/// A bar of progress.
+pub(crate) fn bar(length: u64, template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).expect("templates are constants");
+    ProgressBar::new(length).with_style(style)
 }

@@ -25,7 +25,7 @@ pub(crate) struct Options {
     outputs: Outputs,
 }
 
-/// What became of it.
+/// Figures of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outcome {
     /// From the first deadline to the last verdict.

@@ -249,7 +249,7 @@ impl Table for Plain {
 impl Table for Mutex<Plain> {
     fn split(&mut self) -> (Reader<'_>, Change<'_>) {
         let table = &*self;
-        let lock = || table.lock().expect("nobody panics with the lock");
+        let lock = || table.lock().expect("no thread panics with the lock");
         let change = move |number| {
             lock().insert(extra_key(number), number);
             lock().remove(&extra_key(number));

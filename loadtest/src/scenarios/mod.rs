@@ -1,4 +1,4 @@
-//! What an engine is loaded with, and what became of it.
+//! Scenarios: each loads an engine, or a part of one, and reports figures.
 
 pub(crate) mod detect;
 pub(crate) mod flood;

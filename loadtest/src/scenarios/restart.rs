@@ -238,7 +238,7 @@ impl<'a> Restart<'a> {
         }
     }
 
-    /// Replaces the daemon while somebody beats a thousand times a second and listens for the
+    /// Replaces the daemon while a thread beats a thousand times a second and listens for the
     /// answers.
     fn replace(
         &self,
@@ -321,8 +321,8 @@ fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// Children inherit the CPUs of who starts them, so only threads of their own are pinned: to the
-/// last CPU; the daemon has the first.
+/// Runs work on a thread pinned to the last CPU; the daemon has the first. Children inherit the
+/// CPUs of the thread that starts them, so only threads of their own are pinned.
 fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, &'static str> {
     let pinned = || {
         machine::cpus().last().copied().inspect(|&cpu| machine::pin(cpu));

@@ -28,7 +28,7 @@ pub(crate) struct Profile {
     snapshots: bool,
 }
 
-/// All of it for a short time.
+/// Beats, questions and registrations for a short time.
 pub(crate) const MIXED: Profile = Profile {
     name: "mixed",
     instances: 100_000,
@@ -38,7 +38,7 @@ pub(crate) const MIXED: Profile = Profile {
     seconds: 10,
     snapshots: false,
 };
-/// All of it for half an hour, with snapshots.
+/// The same for half an hour, with snapshots.
 pub(crate) const SOAK: Profile =
     Profile { name: "soak", load: 60.0, churn: 500.0, seconds: 1800, snapshots: true, ..MIXED };
 /// Questions only.

@@ -17,7 +17,7 @@ use zerocopy::{FromZeros, IntoBytes};
 /// Time between two questions for one dead instance before its deadline: a verdict that comes early
 /// is to be seen.
 const EARLY_POLL_NS: Nanos = 100_000_000;
-/// The same from its deadline on, for the one that is open longest, and for all when somebody was
+/// The same from its deadline on, for the one that is open longest, and for all when another was
 /// found since: verdicts come together.
 const POLL_NS: Nanos = 50_000;
 /// Others wait for this part of the time that they are late. Were all asked for as often as the
