@@ -35,8 +35,9 @@ pub struct HeartLine {
     nonce: AtomicU64,
     /// TTL in nanoseconds.
     ttl: AtomicU64,
-    /// When the hold of this instance ends; 0 when it is not held.
-    hold_until: AtomicU64,
+    /// Suspect: when the hold ends at the latest, 0 when it is not held. Down: when the tombstone
+    /// ends. In other states it means nothing.
+    until: AtomicU64,
 }
 
 // SAFETY: atomics only.
@@ -52,7 +53,7 @@ const _: () = if IS_MEMORY {
     assert!(offset_of!(HeartLine, secret) == 32);
     assert!(offset_of!(HeartLine, nonce) == 40);
     assert!(offset_of!(HeartLine, ttl) == 48);
-    assert!(offset_of!(HeartLine, hold_until) == 56);
+    assert!(offset_of!(HeartLine, until) == 56);
 };
 
 /// What the line's lease is.
@@ -294,17 +295,23 @@ impl HeartLine {
         let (ttl, longest) = (self.ttl(), from_ms(u64::from(TTL_MS_MAX)));
         (from_ms(u64::from(TTL_MS_MIN))..=longest).contains(&ttl)
             && self.last().at <= now
-            && self.hold_until() <= now + 4 * longest
+            && self.until() <= now + 4 * longest
     }
 
-    /// When the hold of this instance ends; 0 when it is not held.
-    pub fn hold_until(&self) -> Nanos {
-        self.hold_until.load(Relaxed)
+    /// Of a suspect: when its hold ends at the latest, 0 when it is not held. Of a member that is
+    /// down: when its tombstone ends. In other states it means nothing.
+    pub fn until(&self) -> Nanos {
+        self.until.load(Relaxed)
     }
 
-    /// Sets when the hold of this instance ends.
-    pub fn set_hold_until(&self, _: &Writer, until: Nanos) {
-        self.hold_until.store(until, Relaxed);
+    /// Whether a hold keeps the member from being declared down. A member that is down is not held.
+    pub fn is_held(&self) -> bool {
+        self.head().1 == HeartState::Suspect && self.until() != 0
+    }
+
+    /// Sets when hold or tombstone ends.
+    pub fn set_until(&self, _: &Writer, until: Nanos) {
+        self.until.store(until, Relaxed);
     }
 
     /// Changes the state within a lease, or ends it.
@@ -321,7 +328,7 @@ impl HeartLine {
         self.secret.store(line.secret, Relaxed);
         self.nonce.store(line.nonce, Relaxed);
         self.ttl.store(line.ttl, Relaxed);
-        self.hold_until.store(line.hold_until, Relaxed);
+        self.until.store(line.until, Relaxed);
         // Release: pairs with the acquire load in `apply`.
         self.head.store(u64::from(line.generation) << 32 | line.state as u64, Release);
     }
@@ -336,7 +343,7 @@ impl HeartLine {
         self.secret.store(secret, Relaxed);
         self.nonce.store(nonce, Relaxed);
         self.ttl.store(ttl, Relaxed);
-        self.hold_until.store(0, Relaxed);
+        self.until.store(0, Relaxed);
         // Release: pairs with the acquire load in `apply`.
         self.head.store(u64::from(generation) << 32 | HeartState::Up as u64, Release);
         generation
@@ -357,7 +364,7 @@ pub struct RestoredLine {
     /// TTL in nanoseconds.
     pub ttl: Nanos,
     /// End of its hold or tombstone; 0: none.
-    pub hold_until: Nanos,
+    pub until: Nanos,
     /// When it last beat.
     pub last: Nanos,
     /// On-time history.
@@ -378,7 +385,7 @@ impl RestoredLine {
         secret: 0,
         nonce: 0,
         ttl: 0,
-        hold_until: 0,
+        until: 0,
         last: 0,
         history: 0,
         sequence: 0,

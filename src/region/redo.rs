@@ -20,7 +20,7 @@ pub struct MemberAfter<'a> {
     /// State of its heart line.
     pub state: HeartState,
     /// End of its hold or tombstone.
-    pub hold_until: u64,
+    pub until: u64,
     /// Directory number of its service.
     pub service: u32,
     /// Its endpoint.
@@ -36,10 +36,10 @@ pub struct PendingStep {
     pub number: u64,
     /// Its event, as the feed keeps it.
     pub event: [u64; Event::WORDS],
-    /// The member's heart line, [`HeartState`] and end of hold.
+    /// State of the member's heart line.
     pub state: HeartState,
     /// End of its hold or tombstone.
-    pub hold_until: u64,
+    pub until: u64,
     /// Directory number of its service.
     pub service: u32,
     /// Its endpoint.
@@ -66,7 +66,7 @@ pub(super) struct RedoLine {
     endpoint: [AtomicU64; 6],
     /// Service in the low half, state in the high half.
     place: AtomicU64,
-    hold_until: AtomicU64,
+    until: AtomicU64,
     attributes_len: AtomicU64,
     attributes: [AtomicU64; ATTRIBUTES_BYTES_MAX / 8],
 }
@@ -77,7 +77,7 @@ const _: () = {
     assert!(offset_of!(RedoLine, event) == 8);
     assert!(offset_of!(RedoLine, endpoint) == 56);
     assert!(offset_of!(RedoLine, place) == 104);
-    assert!(offset_of!(RedoLine, hold_until) == 112);
+    assert!(offset_of!(RedoLine, until) == 112);
     assert!(offset_of!(RedoLine, attributes_len) == 120);
     assert!(offset_of!(RedoLine, attributes) == 128);
 };
@@ -104,7 +104,7 @@ impl RedoLine {
             }
             self.place
                 .store(u64::from(member.state as u32) << 32 | u64::from(member.service), Relaxed);
-            self.hold_until.store(member.hold_until, Relaxed);
+            self.until.store(member.until, Relaxed);
             self.attributes_len
                 .store(member.attributes.map_or(0, |bytes| bytes.len() as u64 + 1), Relaxed);
             store_bytes(&self.attributes, member.attributes.unwrap_or_default());
@@ -128,7 +128,7 @@ impl RedoLine {
             number,
             event: std::array::from_fn(|at| self.event[at].load(Relaxed)),
             state: HeartState::from_bits(place >> 32),
-            hold_until: self.hold_until.load(Relaxed),
+            until: self.until.load(Relaxed),
             service: place as u32,
             endpoint: zerocopy::transmute!(endpoint),
             attributes: load_bytes(&self.attributes),

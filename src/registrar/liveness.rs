@@ -5,7 +5,7 @@ use super::tables::{Change, Total, What};
 use super::{Registrar, limbo_floor, wheel};
 use crate::clock::{NANOS_PER_MS, Nanos};
 use crate::limits::{DOWN_LOOK_NS_MIN, GRACE_TTLS_MAX};
-use crate::region::{Cause, EventKind, HeartLine, HeartState};
+use crate::region::{Cause, EventKind, HeartState};
 use crate::wire::{Declared, endpoint_flags};
 
 /// What a decision is made from.
@@ -38,11 +38,6 @@ enum Verdict {
     Revive,
     /// Its tombstone period is over.
     Bury,
-}
-
-/// Whether the hold keeps a suspect.
-pub(super) fn is_held(line: &HeartLine) -> bool {
-    line.hold_until() != 0
 }
 
 impl Registrar {
@@ -116,7 +111,7 @@ impl Registrar {
             state,
             last: line.last().at,
             ttl: line.ttl(),
-            until: line.hold_until(),
+            until: line.until(),
         })
     }
 
@@ -174,7 +169,7 @@ impl Registrar {
         }
         self.counts.held += 1;
         let what = What { silent, live, ..What::new(EventKind::Held, Cause::MassSilence) };
-        let held = Change { hold_until: now + GRACE_TTLS_MAX * facts.ttl, ..self.same(slot, what) };
+        let held = Change { until: now + GRACE_TTLS_MAX * facts.ttl, ..self.same(slot, what) };
         self.tables.change(now, held, |endpoint| endpoint.flags |= endpoint_flags::HELD);
     }
 
@@ -185,13 +180,12 @@ impl Registrar {
     }
 
     /// Moves a member from one state to another, everywhere it is written.
-    fn transit(&mut self, now: Nanos, slot: u32, to: HeartState, hold_until: Nanos, what: What) {
+    fn transit(&mut self, now: Nanos, slot: u32, to: HeartState, until: Nanos, what: What) {
         let line = &self.tables.region.lines()[slot as usize];
         let from = line.head().1;
-        let held = from == HeartState::Suspect && is_held(line);
-        let declared = self.declared(slot);
+        let (held, declared) = (line.is_held(), self.declared(slot));
         let change =
-            Change { slot, total: Total::Same, what, state: to, hold_until, attributes: None };
+            Change { slot, total: Total::Same, what, state: to, until, attributes: None };
         self.tables.change(now, change, |endpoint| endpoint.flags &= !endpoint_flags::HELD);
         self.uncount(from, held, declared);
         self.count(to, declared);
@@ -206,7 +200,7 @@ impl Registrar {
             total: Total::Same,
             what,
             state: line.head().1,
-            hold_until: line.hold_until(),
+            until: line.until(),
             attributes: None,
         }
     }
@@ -227,7 +221,7 @@ impl Registrar {
         });
         let line = &self.tables.region.lines()[slot as usize];
         let state = line.head().1;
-        let held = state == HeartState::Suspect && is_held(line);
+        let held = line.is_held();
         self.uncount(state, held, before);
         self.count(state, declared);
         self.counts.held += u32::from(held);

@@ -145,7 +145,7 @@ impl Tables {
         region.records().mend(writer, slot);
         entry.sequence().mend(writer);
         region.records().locked(writer, slot, || {
-            line.set_hold_until(writer, step.hold_until);
+            line.set_until(writer, step.until);
             line.set_state(writer, step.state);
             if let Some(attributes) = step.attributes() {
                 region.records().set_attributes(writer, slot, attributes);

@@ -233,7 +233,7 @@ impl Registrar {
             total: Total::Joins,
             what,
             state: HeartState::Up,
-            hold_until: 0,
+            until: 0,
             attributes: None,
         };
         self.tables.change(now, joins, |endpoint| *endpoint = entry);
@@ -305,7 +305,7 @@ impl Registrar {
         let record = self.record(slot);
         let line = &self.tables.region.lines()[slot as usize];
         let was = line.head().1;
-        let held = line.hold_until() != 0;
+        let held = line.is_held();
         let endpoint = self.tables.region.endpoints()[slot as usize].entry();
         let leaves = Change {
             total: Total::Leaves,

@@ -4,7 +4,6 @@
 //! Nobody is blamed for the time between: the engine stood still, so each lease has one TTL from
 //! now to be heard in.
 
-use super::liveness::is_held;
 use super::rebuild::Members;
 use super::tables::{Tables, What};
 use super::{Registrar, Settings};
@@ -80,7 +79,7 @@ impl Registrar {
         let line = &self.tables.region.lines()[slot as usize];
         let state = line.head().1;
         let declared = self.tables.region.endpoints()[slot as usize].entry().declared();
-        self.counts.held += u32::from(state == HeartState::Suspect && is_held(line));
+        self.counts.held += u32::from(line.is_held());
         self.count(state, declared);
         let source = self.source(slot);
         *self.quotas.entry(source).or_insert(0) += 1;

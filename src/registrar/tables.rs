@@ -200,7 +200,7 @@ impl Tables {
         edit: impl FnOnce(&mut Endpoint),
     ) {
         let region = &self.region;
-        let Change { slot, total, what, state, hold_until, attributes } = change;
+        let Change { slot, total, what, state, until, attributes } = change;
         let line = &region.endpoints()[slot as usize];
         let service = line.service();
         let entry = &region.directory()[service as usize];
@@ -215,11 +215,11 @@ impl Tables {
         region.begin_step(
             &self.writer,
             &event,
-            Some(&MemberAfter { state, hold_until, service, endpoint, attributes }),
+            Some(&MemberAfter { state, until, service, endpoint, attributes }),
         );
         region.records().locked(&self.writer, slot, || {
             let heart = &region.lines()[slot as usize];
-            heart.set_hold_until(&self.writer, hold_until);
+            heart.set_until(&self.writer, until);
             heart.set_state(&self.writer, state);
             if let Some(attributes) = attributes {
                 region.records().set_attributes(&self.writer, slot, attributes);
@@ -304,7 +304,7 @@ pub(super) struct Change<'a> {
     /// State of the lease after it.
     pub(super) state: HeartState,
     /// End of the hold or of the tombstone after it.
-    pub(super) hold_until: Nanos,
+    pub(super) until: Nanos,
     /// New attributes.
     pub(super) attributes: Option<&'a [u8]>,
 }
@@ -358,7 +358,7 @@ mod tests {
             total,
             what: What::new(EventKind::Updated, Cause::Request),
             state,
-            hold_until: 0,
+            until: 0,
             attributes: None,
         }
     }

@@ -155,7 +155,7 @@ impl MemberHead {
             return free;
         };
         let (record, attributes_len) = region.records().copy(slot, buffer);
-        let until = line.hold_until();
+        let until = line.until();
         Self {
             state: match state {
                 HeartState::Up => 1,
@@ -254,7 +254,7 @@ impl MemberHead {
                 secret: self.secret.get(),
                 nonce: self.nonce.get(),
                 ttl,
-                hold_until: if self.until.get() == 0 {
+                until: if self.until.get() == 0 {
                     0
                 } else {
                     time.back(self.until.get()).max(1)

@@ -59,8 +59,8 @@ fn check_slot(region: &Region, lease: &Lease, state: HeartState) -> Verdict {
         "last beat {:?}: {lease:?}",
         line.last()
     );
-    let held = state == HeartState::Suspect && line.hold_until() != 0;
-    must!("hold", held == lease.held_at.is_some(), "held until {}: {lease:?}", line.hold_until());
+    let held = line.is_held();
+    must!("hold", held == lease.held_at.is_some(), "held until {}: {lease:?}", line.until());
     check_endpoint(region, lease)
 }
 

@@ -190,7 +190,7 @@ fn what_was_written_is_read_again() {
                 (new.last(), new.sequence(), new.history()),
                 "seed {seed}"
             );
-            assert_eq!(old.hold_until(), new.hold_until(), "seed {seed}");
+            assert_eq!(old.until(), new.until(), "seed {seed}");
         }
         // And an engine goes on with it.
         let (before, head) = (slots(&region), region.feed().head());
@@ -312,8 +312,8 @@ fn another_boot_changes_no_remaining_time() {
         let (_, region, _) = load(&disk, 64, boot).unwrap().unwrap();
         let (down, up) =
             (&region.lines()[of(&region, b"down")], &region.lines()[of(&region, b"up")]);
-        let left = harness.region.lines()[of(&harness.region, b"down")].hold_until() - harness.now;
-        assert_eq!(down.hold_until() - boot, left, "boot {boot}");
+        let left = harness.region.lines()[of(&harness.region, b"down")].until() - harness.now;
+        assert_eq!(down.until() - boot, left, "boot {boot}");
         let silent = harness.now - harness.region.lines()[of(&harness.region, b"up")].last().at;
         assert_eq!(boot - up.last().at, silent.min(boot), "boot {boot}");
     }

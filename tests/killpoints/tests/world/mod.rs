@@ -268,7 +268,7 @@ impl World {
                 _ => State::Down,
             };
             assert_eq!(entry.state(), Some(listed), "{what}");
-            let held = state == HeartState::Suspect && line.hold_until() != 0;
+            let held = line.is_held();
             assert_eq!(entry.is_held(), held, "{what}: slot {slot}");
             let member = Member {
                 lease: line.lease(slot),
