@@ -1,8 +1,8 @@
 //! Copying 100,000 members into a snapshot file in memory: what the snapshot thread computes,
 //! without the disk.
 //!
-//! `cargo bench --bench snapshot`; one iteration is one generation, elements are leases of the
-//! whole region. Each generation takes the other half of the file, so with 1 % changed since the
+//! `cargo bench --bench snapshot`; one iteration is one edition, elements are leases of the
+//! whole region. Each edition takes the other half of the file, so with 1 % changed since the
 //! last one a half is brought up to date with the changes of two.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -44,7 +44,7 @@ fn snapshot(criterion: &mut Criterion) {
             spent
         });
     });
-    println!("complete: {bytes} bytes a generation");
+    println!("complete: {bytes} bytes an edition");
 
     let mut writer = Writer::new(file.expect("the file"), sizes, None, &region, START);
     let mut random = SmallRng::seed_from_u64(5);
@@ -65,7 +65,7 @@ fn snapshot(criterion: &mut Criterion) {
             spent
         });
     });
-    println!("1 % changed: {bytes} bytes a generation");
+    println!("1 % changed: {bytes} bytes an edition");
     group.finish();
 }
 

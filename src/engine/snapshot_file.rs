@@ -64,7 +64,7 @@ impl SnapshotFile {
         StartError::Snapshot { path: self.path.clone(), source }
     }
 
-    /// Puts the newest generation into an empty region.
+    /// Puts the newest edition into an empty region.
     pub(super) fn load(
         &self,
         region: &Region,
@@ -78,9 +78,9 @@ impl SnapshotFile {
             .map_err(|source| self.refuse(source))?;
         if let Some(loaded) = &loaded {
             notices.push(format!(
-                "{} leases from generation {} of {}",
+                "{} leases from edition {} of {}",
                 loaded.leases,
-                loaded.number,
+                loaded.edition,
                 self.path.display()
             ));
         }
@@ -88,7 +88,7 @@ impl SnapshotFile {
     }
 
     /// A writer that goes on after what was loaded. A file for other sizes is replaced once a first
-    /// generation is in the new one.
+    /// edition is in the new one.
     pub(super) fn into_writer(
         self,
         loaded: Option<Loaded>,

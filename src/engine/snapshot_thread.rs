@@ -26,7 +26,7 @@ pub(super) enum Order {
 /// What others can see of it.
 #[derive(Debug, Default)]
 pub(super) struct SnapshotStatus {
-    number: AtomicU64,
+    edition: AtomicU64,
     failures: AtomicU64,
     /// 0: nobody writes snapshots.
     written_at: AtomicU64,
@@ -40,7 +40,7 @@ impl SnapshotStatus {
             0 => 0,
             written_at => now.saturating_sub(written_at) / NANOS_PER_MS,
         };
-        (self.number.load(Relaxed), age, self.failures.load(Relaxed))
+        (self.edition.load(Relaxed), age, self.failures.load(Relaxed))
     }
 }
 
@@ -59,7 +59,7 @@ impl SnapshotThread {
         status: Arc<SnapshotStatus>,
         failures: Sender<String>,
     ) -> Self {
-        status.number.store(writer.number(), Relaxed);
+        status.edition.store(writer.edition(), Relaxed);
         status.written_at.store(clock::now(), Relaxed);
         Self { region, writer, status, failures, failing: false }
     }
@@ -89,22 +89,22 @@ impl SnapshotThread {
         match written {
             Ok(written) => {
                 if let Some(written) = written {
-                    self.status.number.store(written.number, Relaxed);
+                    self.status.edition.store(written.edition, Relaxed);
                     self.status.written_at.store(clock::now(), Relaxed);
                 }
                 if std::mem::take(&mut self.failing) {
                     self.tell(format!(
-                        "snapshots are written again; generation {} is on the disk",
-                        self.writer.number()
+                        "snapshots are written again; edition {} is on the disk",
+                        self.writer.edition()
                     ));
                 }
             }
             Err(error) => {
                 self.status.failures.fetch_add(1, Relaxed);
                 if !std::mem::replace(&mut self.failing, true) {
-                    let number = self.writer.number();
+                    let edition = self.writer.edition();
                     self.tell(format!(
-                        "a snapshot could not be written: {error}; generation {number} stays, and \
+                        "a snapshot could not be written: {error}; edition {edition} stays, and \
                          the next attempt writes all"
                     ));
                 }

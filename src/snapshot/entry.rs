@@ -277,6 +277,6 @@ pub(super) struct Restored<'a> {
     pub(super) beat: &'a BeatEntry,
     pub(super) attributes: &'a [u8],
     pub(super) time: EngineTime,
-    /// Engine time when the generation was written.
+    /// Engine time when the edition was written.
     pub(super) written: u64,
 }

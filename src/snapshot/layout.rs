@@ -79,7 +79,7 @@ struct FileHeader {
 )]
 #[repr(C)]
 pub(super) struct HalfHeader {
-    pub(super) number: U64,
+    pub(super) edition: U64,
     pub(super) slots_used: U32,
     pub(super) reserved: U32,
     pub(super) feed_head: U64,

@@ -1,6 +1,6 @@
 //! The snapshot file: what survives a reboot and a power loss.
 //!
-//! `layout.rs` says where everything is, `writer.rs` writes generations, `reader.rs` reads the
+//! `layout.rs` says where everything is, `writer.rs` writes editions, `reader.rs` reads the
 //! newest whole one. No file is opened here: I/O comes in as a [`Disk`]. The format is documented
 //! in `docs/SNAPSHOT.md`.
 

@@ -1,4 +1,4 @@
-//! Reads the newest generation that is whole.
+//! Reads the newest edition that is whole.
 
 use super::disk::Disk;
 use super::entry::{EngineTime, MemberHead, Restored};
@@ -14,18 +14,18 @@ use zerocopy::byteorder::little_endian::U32;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 /// Versions and event numbers go on this far above the stored ones: more than can have been given
-/// out after the generation was written.
+/// out after the edition was written.
 const JUMP: u64 = 1 << 32;
 /// Member blocks read at once: they stay in the cache while they are checked and taken apart.
 const PIECE: u32 = 64;
 /// Threads that load at once; memory is no faster for more.
 const THREADS_MAX: usize = 4;
 
-/// A generation that was read.
+/// An edition that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loaded {
     /// Its number.
-    pub number: u64,
+    pub edition: u64,
     /// The half that holds it.
     pub half: usize,
     /// Engine time when it was written.
@@ -61,7 +61,7 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
                 halves.push((half, header));
             }
         }
-        halves.sort_by_key(|(_, header)| std::cmp::Reverse(header.number.get()));
+        halves.sort_by_key(|(_, header)| std::cmp::Reverse(header.edition.get()));
         Ok(Self { disk, sizes, halves, written })
     }
 
@@ -75,12 +75,12 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
         self.written && self.halves.is_empty()
     }
 
-    /// The newest generation by its header alone, for whoever has newer memory and only goes on
+    /// The newest edition by its header alone, for whoever has newer memory and only goes on
     /// with the file.
     pub fn newest(&self) -> Option<Loaded> {
         let (half, header) = self.halves.first()?;
         Some(Loaded {
-            number: header.number.get(),
+            edition: header.edition.get(),
             half: *half,
             time: header.time.get(),
             leases: 0,
@@ -88,7 +88,7 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
         })
     }
 
-    /// Puts the newest whole generation into an empty region; `None`: none was ever written. After
+    /// Puts the newest whole edition into an empty region; `None`: none was ever written. After
     /// an error the region is empty again.
     pub fn load(
         &self,
@@ -150,7 +150,7 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
             std::iter::once(own).chain(others).sum::<Result<u32, SnapshotError>>()
         })?;
         region.feed().start_after(writer, version);
-        Ok(Loaded { number: header.number.get(), half, time: written, leases, header: *header })
+        Ok(Loaded { edition: header.edition.get(), half, time: written, leases, header: *header })
     }
 
     /// Puts members where they belong, one piece of the half after another, until none is left;
@@ -305,7 +305,7 @@ impl Services {
     }
 }
 
-/// Empties a region that a generation was put into.
+/// Empties a region that an edition was put into.
 fn wipe(region: &Region, writer: &Writer) {
     region
         .lines()

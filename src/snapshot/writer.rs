@@ -1,4 +1,4 @@
-//! Writes generations, one half after the other; of each only what has changed since that half was
+//! Writes editions, one half after the other; of each only what has changed since that half was
 //! last written.
 
 use super::disk::Disk;
@@ -16,11 +16,11 @@ const RUN_PAGES: usize = 64;
 /// Entries of the table in a page.
 const TABLE_PAGE: usize = PAGE / 4;
 
-/// A generation that is on the disk.
+/// An edition that is on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
     /// Its number.
-    pub number: u64,
+    pub edition: u64,
     /// Bytes written for it.
     pub bytes: u64,
 }
@@ -28,7 +28,7 @@ pub struct Written {
 /// One half, as far as the writer remembers it.
 #[derive(Debug)]
 struct Half {
-    /// A bit for each block that must be written before the half is a generation again.
+    /// A bit for each block that must be written before the half is an edition again.
     pending: Box<[u64]>,
     /// Checksums of its blocks.
     table: Box<[U32]>,
@@ -59,22 +59,22 @@ pub struct Writer<D> {
     halves: [Half; 2],
     /// The half to write next.
     target: usize,
-    /// The generation that the other half holds; 0: none.
-    number: u64,
+    /// The edition that the other half holds; 0: none.
+    edition: u64,
     time: EngineTime,
     slots_used: u32,
-    /// The header of that generation, if a former writer may have been killed before it was
+    /// The header of that edition, if a former writer may have been killed before it was
     /// durable, or its sync may have failed. Its data is: that was synced before the header was
     /// written.
     unconfirmed: Option<HalfHeader>,
-    /// Whether anything has changed since that generation.
+    /// Whether anything has changed since that edition.
     changed: bool,
     run: Vec<u8>,
 }
 
 impl<D: Disk> Writer<D> {
     /// A writer on a file with a header, for a region of these sizes, going on after the newest
-    /// generation of the file.
+    /// edition of the file.
     pub fn new(disk: D, sizes: Sizes, last: Option<&Loaded>, region: &Region, now: Nanos) -> Self {
         assert_eq!(sizes, Sizes::new(region.geometry()));
         let used = region
@@ -87,7 +87,7 @@ impl<D: Disk> Writer<D> {
             halves: [Half::new(sizes.blocks()), Half::new(sizes.blocks())],
             sizes,
             target: last.map_or(0, |last| 1 - last.half),
-            number: last.map_or(0, |last| last.number),
+            edition: last.map_or(0, |last| last.edition),
             time: EngineTime::going_on(now, last.map_or(EngineTime::START, |last| last.time)),
             slots_used: used,
             unconfirmed: last.map(|last| last.header),
@@ -107,9 +107,9 @@ impl<D: Disk> Writer<D> {
         2 * half + self.run.capacity()
     }
 
-    /// The newest generation on the disk; 0: none.
-    pub fn number(&self) -> u64 {
-        self.number
+    /// The newest edition on the disk; 0: none.
+    pub fn edition(&self) -> u64 {
+        self.edition
     }
 
     /// The file.
@@ -117,14 +117,14 @@ impl<D: Disk> Writer<D> {
         &self.disk
     }
 
-    /// The file, after the last generation.
+    /// The file, after the last edition.
     pub fn into_disk(self) -> D {
         self.disk
     }
 
-    /// Writes the next generation, if members have changed since the last one or `complete`: then
-    /// what beats have said is written, too, so that the generation equals memory. After an error
-    /// the last generation is as it was, and the next attempt writes its half whole.
+    /// Writes the next edition, if members have changed since the last one or `complete`: then
+    /// what beats have said is written, too, so that the edition equals memory. After an error
+    /// the last edition is as it was, and the next attempt writes its half whole.
     pub fn write(
         &mut self,
         region: &Region,
@@ -141,7 +141,7 @@ impl<D: Disk> Writer<D> {
         }
         match self.confirm().and_then(|()| self.write_half(region, now)) {
             Ok(bytes) => {
-                self.number += 1;
+                self.edition += 1;
                 self.halves[self.target].pending.fill(0);
                 // Blocks of slots that were never used were not written.
                 for block in 0..self.sizes.blocks() {
@@ -151,7 +151,7 @@ impl<D: Disk> Writer<D> {
                 }
                 self.target = 1 - self.target;
                 self.changed = false;
-                Ok(Some(Written { number: self.number, bytes }))
+                Ok(Some(Written { edition: self.edition, bytes }))
             }
             Err(error) => {
                 self.halves[self.target].pending.fill(u64::MAX);
@@ -161,7 +161,7 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    /// Makes the last generation durable before the other half, which may hold the only one that
+    /// Makes the last edition durable before the other half, which may hold the only one that
     /// is, is touched.
     fn confirm(&mut self) -> io::Result<()> {
         if let Some(header) = self.unconfirmed {
@@ -194,7 +194,7 @@ impl<D: Disk> Writer<D> {
         bytes += self.write_table()?;
         self.disk.sync()?;
         let mut header = HalfHeader {
-            number: U64::new(self.number + 1),
+            edition: U64::new(self.edition + 1),
             slots_used: U32::new(self.slots_used),
             reserved: U32::ZERO,
             feed_head: U64::new(region.feed().head()),

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
 
-/// Every bit of the headers, and ten thousand others: the file is refused, or a whole generation is
+/// Every bit of the headers, and ten thousand others: the file is refused, or a whole edition is
 /// read; never something else.
 #[test]
 fn flipped_bits_are_refused_or_the_other_half_is_used() {
@@ -20,10 +20,10 @@ fn flipped_bits_are_refused_or_the_other_half_is_used() {
         &harness.region,
         harness.now,
     );
-    let mut generations = vec![BTreeMap::new()];
+    let mut editions = vec![BTreeMap::new()];
     for _ in 0..4 {
         live_a_little(&mut harness, &mut random, 30);
-        generations.push(slots(&harness.region));
+        editions.push(slots(&harness.region));
         writer.write(&harness.region, harness.now, true).unwrap().unwrap();
     }
     let disk = writer.into_disk();
@@ -37,7 +37,7 @@ fn flipped_bits_are_refused_or_the_other_half_is_used() {
         damaged.0[bit / 8] ^= 1 << (bit % 8);
         match load(&damaged, 64, harness.now) {
             Ok(Some((number, region, _))) => {
-                assert_eq!(slots(&region), generations[number as usize], "bit {bit}");
+                assert_eq!(slots(&region), editions[number as usize], "bit {bit}");
                 older += u32::from(number < 4);
             }
             Ok(None) => panic!("bit {bit}: as if nothing had been written"),

@@ -1,7 +1,7 @@
 //! Snapshots: what is written is read again, whatever the power does in between, and nothing else
 //! is.
 //!
-//! What could go wrong: half of a generation beside half of another, an older generation than the
+//! What could go wrong: half of an edition beside half of another, an older edition than the
 //! last that was reported, a damaged file that is read half, a clock reading of another boot that
 //! decides about somebody.
 
@@ -81,7 +81,7 @@ fn load(
     now: Nanos,
 ) -> Result<Option<(u64, Region, Right)>, SnapshotError> {
     let (region, right) = empty(capacity, 64);
-    Ok(Reader::open(disk)?.load(&region, &right, now)?.map(|loaded| (loaded.number, region, right)))
+    Ok(Reader::open(disk)?.load(&region, &right, now)?.map(|loaded| (loaded.edition, region, right)))
 }
 
 fn new_file(geometry: &Geometry) -> MemoryDisk {

@@ -42,9 +42,9 @@ impl Disk for Recorder {
 }
 
 /// The power fails after any write, with any pages of what was not synced on the disk or not: one
-/// whole generation is there, and none older than the last that was reported.
+/// whole edition is there, and none older than the last that was reported.
 #[test]
-fn a_power_loss_leaves_a_whole_generation() {
+fn a_power_loss_leaves_a_whole_edition() {
     let mut images = 0;
     for seed in 0..12 {
         let mut random = StdRng::seed_from_u64(seed);
@@ -53,18 +53,18 @@ fn a_power_loss_leaves_a_whole_generation() {
         let start = new_file(harness.region.geometry());
         let recorder = Recorder { disk: start.clone(), log: Vec::new() };
         let mut writer = Writer::new(recorder, sizes, None, &harness.region, harness.now);
-        // What each generation holds, and how much of the log there was when it was reported.
-        let mut generations = vec![(0, BTreeMap::new())];
+        // What each edition holds, and how much of the log there was when it was reported.
+        let mut editions = vec![(0, BTreeMap::new())];
         for _ in 0..8 {
             live_a_little(&mut harness, &mut random, 12);
             let held = slots(&harness.region);
             if writer.write(&harness.region, harness.now, false).unwrap().is_some() {
-                generations.push((writer.disk().log.len(), held));
+                editions.push((writer.disk().log.len(), held));
             }
         }
         let log = writer.into_disk().log;
         for end in 0..=log.len() {
-            let reported = generations.iter().filter(|(length, _)| *length <= end).count() - 1;
+            let reported = editions.iter().filter(|(length, _)| *length <= end).count() - 1;
             for image in crash_images(&start, &log[..end], &mut random) {
                 images += 1;
                 let (number, found) = match load(&image, 64, harness.now)
@@ -75,9 +75,9 @@ fn a_power_loss_leaves_a_whole_generation() {
                 };
                 assert!(
                     number == reported || number == reported + 1,
-                    "seed {seed}, {end}: generation {number} after {reported}"
+                    "seed {seed}, {end}: edition {number} after {reported}"
                 );
-                assert_eq!(found, generations[number].1, "seed {seed}, {end}: a mixture");
+                assert_eq!(found, editions[number].1, "seed {seed}, {end}: a mixture");
             }
         }
     }
@@ -182,9 +182,9 @@ impl Disk for Failing {
     }
 }
 
-/// After a failure the same half is written whole, and the generation before stays.
+/// After a failure the same half is written whole, and the edition before stays.
 #[test]
-fn a_failing_disk_costs_no_generation() {
+fn a_failing_disk_costs_no_edition() {
     for at in 1..36 {
         let mut random = StdRng::seed_from_u64(at as u64);
         let mut harness = Harness::new(64, settings(64), 3);
@@ -249,7 +249,7 @@ fn a_failing_disk_costs_no_generation() {
 /// A writer that was killed between a header and its sync, or whose sync failed: the next one must
 /// not touch the other half, the only durable one, before that header is durable.
 #[test]
-fn a_generation_that_may_not_be_durable_is_made_so_first() {
+fn an_edition_that_may_not_be_durable_is_made_so_first() {
     let mut harness = Harness::new(64, settings(64), 3);
     let mut random = StdRng::seed_from_u64(3);
     let sizes = Sizes::new(harness.region.geometry());
@@ -261,10 +261,10 @@ fn a_generation_that_may_not_be_durable_is_made_so_first() {
         &harness.region,
         harness.now,
     );
-    let mut generations = vec![BTreeMap::new()];
+    let mut editions = vec![BTreeMap::new()];
     for _ in 0..2 {
         live_a_little(&mut harness, &mut random, 20);
-        generations.push(slots(&harness.region));
+        editions.push(slots(&harness.region));
         writer.write(&harness.region, harness.now, false).unwrap().unwrap();
     }
     let mut recorder = writer.into_disk();
@@ -273,7 +273,7 @@ fn a_generation_that_may_not_be_durable_is_made_so_first() {
     let last = Reader::open(&recorder).unwrap().newest();
     let mut next = Writer::new(recorder, sizes, last.as_ref(), &harness.region, harness.now);
     live_a_little(&mut harness, &mut random, 20);
-    generations.push(slots(&harness.region));
+    editions.push(slots(&harness.region));
     next.write(&harness.region, harness.now, false).unwrap().unwrap();
     let log = next.into_disk().log;
     for end in 0..=log.len() {
@@ -281,7 +281,7 @@ fn a_generation_that_may_not_be_durable_is_made_so_first() {
             let found = load(&image, 64, harness.now)
                 .unwrap()
                 .map_or((0, BTreeMap::new()), |(number, region, _)| (number, slots(&region)));
-            assert_eq!(found.1, generations[found.0 as usize], "{end}");
+            assert_eq!(found.1, editions[found.0 as usize], "{end}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Processes that are killed, stopped or refused, machines that reboot.
 
-use crate::{honoured, is_root, kill, next_generation, stat, times};
+use crate::{honoured, is_root, kill, next_edition, stat, times};
 use heartline::limits::ATTRIBUTES_BYTES_MAX;
 use heartline::region::{HeartLine, Region};
 use heartline::snapshot::Reader;
@@ -181,7 +181,7 @@ fn a_second_engine_is_refused_at_once_and_touches_nothing() {
     let first = Daemon::start(&state, &flags);
     let mut session = Session::connect(first.address).unwrap();
     session.register(&instance("s", "a", 60_000)).unwrap();
-    next_generation(&mut session);
+    next_edition(&mut session);
     let before = bytes_of(&state.0);
     let mut fastest = Duration::MAX;
     for _ in 0..5 {
@@ -323,7 +323,7 @@ fn stopped_in_order_the_snapshot_equals_memory() {
     let (loaded, right) =
         Region::create(&scratch, geometry, (1, 2), 3, &AtomicBool::new(false)).unwrap();
     let file = std::fs::File::open(&snapshot).unwrap();
-    let generation = Reader::open(&file)
+    let loaded_edition = Reader::open(&file)
         .unwrap()
         .load(&loaded, &right, heartline::clock::now())
         .unwrap()
@@ -338,8 +338,8 @@ fn stopped_in_order_the_snapshot_equals_memory() {
             assert!(!new.head().1.is_leased(), "slot {slot}");
         }
     }
-    println!("stopped after {took:?}; {leases} leases are in generation {}", generation.number);
-    assert!(leases > 10 && leases == generation.leases);
+    println!("stopped after {took:?}; {leases} leases are in edition {}", loaded_edition.edition);
+    assert!(leases > 10 && leases == loaded_edition.leases);
 }
 
 /// A reboot empties tmpfs; clients that just go on beating are known.
@@ -357,7 +357,7 @@ fn a_reboot_costs_no_lease() {
         .collect();
     session.deregister(&leases[7]).unwrap();
     let version = session.discover_all("s", 3).unwrap().unwrap().version;
-    next_generation(&mut session);
+    next_edition(&mut session);
     kill(&mut daemon);
     std::fs::remove_dir_all(&state.0).unwrap();
     std::fs::create_dir(&state.0).unwrap();
@@ -386,7 +386,7 @@ fn memory_of_another_boot_is_not_gone_on_with() {
     let leases: Vec<Lease> = (0..20)
         .map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease)
         .collect();
-    next_generation(&mut session);
+    next_edition(&mut session);
     kill(&mut daemon);
     let id = state.0.join("boot_id");
     std::fs::write(&id, "11111111-2222-3333-4444-555555555555\n").unwrap();

@@ -1,6 +1,6 @@
 //! Disks that fail, are full, slow, or lose their power.
 
-use crate::{honoured, is_root, kill, next_generation, stat, times};
+use crate::{honoured, is_root, kill, next_edition, stat, times};
 use heartline::wire::{Lease, Stat};
 use heartline_client::{Query, Session};
 use heartline_test_support::*;
@@ -105,7 +105,7 @@ fn files_that_are_no_snapshot_are_left_alone() {
     let leases: Vec<Lease> = (0..50)
         .map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease)
         .collect();
-    next_generation(&mut session);
+    next_edition(&mut session);
     kill(&mut daemon);
     let good = std::fs::read(&path).unwrap();
     let empty = Scratch::new();
@@ -199,7 +199,7 @@ fn injected(state: &Scratch, flags: &[&str], calls: &str, inject: &str, errors: 
     Daemon::spawn(traced.stderr(File::create(errors).unwrap()))
 }
 
-/// A sync or a write that fails is reported, the generation before stays, and the next attempt
+/// A sync or a write that fails is reported, the edition before stays, and the next attempt
 /// writes all.
 #[test]
 fn a_failing_disk_is_reported_and_costs_nothing() {
@@ -238,7 +238,7 @@ fn a_failing_disk_is_reported_and_costs_nothing() {
             std::thread::sleep(Duration::from_millis(5));
         }
         leases.push(session.register(&instance("s", "after", 60_000)).unwrap().lease);
-        let reported = next_generation(&mut session);
+        let reported = next_edition(&mut session);
         let said = || std::fs::read_to_string(&errors).unwrap();
         eventually("it is said that snapshots are written again", || {
             said().contains("snapshots are written again")
@@ -262,7 +262,7 @@ fn a_failing_disk_is_reported_and_costs_nothing() {
         assert_eq!(
             honoured(&mut session, &leases, 2),
             leases.len(),
-            "{inject}: cold start from generation {reported} or later"
+            "{inject}: cold start from edition {reported} or later"
         );
     }
 }
@@ -412,7 +412,7 @@ fn a_power_loss_on_ext4_costs_nothing_that_was_reported() {
                     .lease,
             );
         }
-        next_generation(&mut session);
+        next_edition(&mut session);
         // From here on nothing is known to be on the disk.
         let moment = Instant::now() + Duration::from_micros(random.random_range(0..40_000));
         for number in 0.. {

@@ -1,6 +1,6 @@
 //! One engine replaces another while clients beat.
 
-use crate::{honoured, kill, next_generation, stat, times};
+use crate::{honoured, kill, next_edition, stat, times};
 use heartline::wire::{Header, Kind, Lease, Reply, Stat, StatsRequest, Status, header_flags};
 use heartline_client::Session;
 use heartline_test_support::*;
@@ -321,14 +321,14 @@ fn memory_of_another_version_is_left_by_way_of_a_snapshot() {
     daemon = second;
     assert_eq!(honoured(&mut session, &leases, 1), 300);
     tells("second", ["could not go on with the memory", "all leases were moved"]);
-    next_generation(&mut session);
+    next_edition(&mut session);
     // After its death, with the snapshot.
     kill(&mut daemon);
     make_foreign(&state);
     daemon = start("third", &[]);
     session = Session::connect(daemon.address).unwrap();
     assert_eq!(honoured(&mut session, &leases, 2), 300);
-    tells("third", ["could not go on with the memory", "300 leases from generation"]);
+    tells("third", ["could not go on with the memory", "300 leases from edition"]);
     // And without.
     kill(&mut daemon);
     make_foreign(&state);

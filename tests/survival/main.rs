@@ -51,8 +51,8 @@ fn stat(session: &mut Session, stat: Stat) -> u64 {
     session.stats().unwrap()[stat as usize]
 }
 
-/// Waits for a generation that was begun after now.
-fn next_generation(session: &mut Session) -> u64 {
+/// Waits for an edition that was begun after now.
+fn next_edition(session: &mut Session) -> u64 {
     let now = stat(session, Stat::Snapshot);
     let start = Instant::now();
     loop {

@@ -1,6 +1,6 @@
 //! What a service manager and an operator ask of a daemon that runs.
 
-use crate::{is_root, next_generation, stat};
+use crate::{is_root, next_edition, stat};
 use heartline::net::Inherited;
 use heartline::wire::{Lease, Stat, Status};
 use heartline::{Config, Engine};
@@ -203,13 +203,13 @@ fn loops_take_no_page_fault_under_snapshots() {
         };
         // Stacks, and buffers that the kernel fills, are touched once.
         (1..4).for_each(|number| round(&mut session, number));
-        next_generation(&mut session);
+        next_edition(&mut session);
         // The kernel may unmap pages for reasons of its own now and then; snapshots would do it
         // every time.
         let quiet = (1..4).any(|window| {
             let (before, from) = (loop_faults(&daemon), stat(&mut session, Stat::Snapshot));
             (4..94).for_each(|number| round(&mut session, window * 100 + number));
-            next_generation(&mut session);
+            next_edition(&mut session);
             let (after, to) = (loop_faults(&daemon), stat(&mut session, Stat::Snapshot));
             let count = to - from;
             println!("memory {what}: faults {before:?} before, {after:?} after {count} snapshots");
