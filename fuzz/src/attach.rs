@@ -97,7 +97,7 @@ fn prepare(directory: &Path) {
 }
 
 /// The next engine goes on with what is there, and lets everybody fall silent.
-fn go_on(region: &Arc<Region>, writer: heartline::region::Writer) {
+fn go_on(region: &Arc<Region>, writer: heartline::region::Right) {
     let mut now = from_ms(1000);
     let mut registrar = Registrar::resume(Arc::clone(region), writer, settings(16), now);
     for _ in 0..6 {

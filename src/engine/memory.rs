@@ -18,7 +18,7 @@ use std::sync::atomic::AtomicBool;
 #[derive(Debug)]
 pub(super) struct Memory {
     pub(super) region: Region,
-    pub(super) writer: region::Writer,
+    pub(super) writer: region::Right,
     /// Members are in it.
     pub(super) peopled: bool,
     /// The files were made for this start.
@@ -122,9 +122,9 @@ enum Left {
     /// Memory that another version of the program wrote: only a snapshot leads from there to here.
     Unreadable(RegionError),
     /// Memory that this engine goes on with.
-    Whole(Box<(Region, region::Writer)>),
+    Whole(Box<(Region, region::Right)>),
     /// Memory for another number of leases or attribute bytes.
-    Other(Box<(Region, region::Writer)>),
+    Other(Box<(Region, region::Right)>),
 }
 
 fn left_behind(
@@ -176,7 +176,7 @@ fn left_behind(
 /// Members of a region with another layout, on their way into a new one. What an interrupted step
 /// left is repaired first.
 fn carry(
-    (region, writer): (Region, region::Writer),
+    (region, writer): (Region, region::Right),
     start: &Start<'_>,
     to: &Geometry,
 ) -> Result<MemoryDisk, StartError> {

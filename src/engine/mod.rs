@@ -21,7 +21,7 @@ mod threads;
 
 use crate::config::Config;
 use crate::net::Socket;
-use crate::region::{Region, Writer};
+use crate::region::{Region, Right};
 use crate::registrar::{DenyList, Settings};
 pub use builder::EngineBuilder;
 use crossbeam::channel::{Receiver, Sender, unbounded};
@@ -129,7 +129,7 @@ impl Engine {
     fn launch(
         &mut self,
         prepared: Prepared,
-        right: Writer,
+        right: Right,
         begin: Begin,
     ) -> Result<(), StartError> {
         let (threads, leases) = prepared.start(right, begin)?;
@@ -276,7 +276,7 @@ impl Engine {
         self.end().expect("a thread of the engine panicked");
     }
 
-    fn end(&mut self) -> Option<Writer> {
+    fn end(&mut self) -> Option<Right> {
         self.stop();
         let ended = self.threads.take().map(Threads::join);
         if let Some(Snapshots { orders, thread }) = self.snapshot.take() {

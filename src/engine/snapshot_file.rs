@@ -68,7 +68,7 @@ impl SnapshotFile {
     pub(super) fn load(
         &self,
         region: &Region,
-        writer: &region::Writer,
+        writer: &region::Right,
         now: Nanos,
         notices: &mut Vec<String>,
     ) -> Result<Option<Loaded>, StartError> {

@@ -13,7 +13,7 @@ use crate::dataplane::{Cookies, Dataplane};
 use crate::exchange::{Command, Replies};
 use crate::limits::COMMAND_QUEUE;
 use crate::net::{ReceiveBatch, SendBatch, Sent, Socket};
-use crate::region::{Region, Writer};
+use crate::region::{Region, Right};
 use crate::registrar::Registrar;
 use crossbeam::queue::ArrayQueue;
 use mio::unix::SourceFd;
@@ -133,7 +133,7 @@ impl Prepared {
     }
 
     /// Starts the threads and returns when they serve; with the number of leases there are.
-    pub(super) fn start(self, writer: Writer, begin: Begin) -> Result<(Threads, u32), StartError> {
+    pub(super) fn start(self, writer: Right, begin: Begin) -> Result<(Threads, u32), StartError> {
         let Self { shared, region, settings, cores, loops, registrar } = self;
         // No loop takes a datagram before all threads are there: if one can't be, what waits at the
         // sockets is the old engine's.
@@ -195,7 +195,7 @@ impl Prepared {
 impl Threads {
     /// Waits until the threads have ended, which they do after [`Shared::stop`]. `None`: one of
     /// them panicked.
-    pub(super) fn join(self) -> Option<Writer> {
+    pub(super) fn join(self) -> Option<Right> {
         let whole = self
             .loops
             .into_iter()

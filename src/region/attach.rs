@@ -8,7 +8,7 @@
 use super::boot::boot_id;
 use super::layout::{FORMAT, Geometry, MAGIC};
 use super::mapping::{Mapping, Mismatch, RegionError, fresh};
-use super::{Region, Writer};
+use super::{Region, Right};
 use crate::limits::{ATTRIBUTES_BYTES_MAX, CAPACITY_MAX, CAPACITY_MIN};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -29,7 +29,7 @@ struct Candidate {
 impl Region {
     /// Attaches to the files in a directory. The caller holds the directory's lock, so that it
     /// becomes their only writer.
-    pub fn attach(directory: &Path) -> Result<(Self, Writer), RegionError> {
+    pub fn attach(directory: &Path) -> Result<(Self, Right), RegionError> {
         let open = |path: &PathBuf| {
             OpenOptions::new()
                 .read(true)
@@ -73,7 +73,7 @@ impl Region {
     pub fn attach_files(
         directory: &Path,
         [heart, public]: [File; 2],
-    ) -> Result<(Self, Writer), RegionError> {
+    ) -> Result<(Self, Right), RegionError> {
         let heart = candidate(heart, directory.join("heart"), Geometry::heart_bytes)?;
         let public = candidate(public, directory.join("public"), Geometry::public_bytes)?;
         if heart.geometry != public.geometry || heart.epoch != public.epoch {
@@ -84,7 +84,7 @@ impl Region {
         }
         let files =
             [Mapping::open(heart.file, &heart.path)?, Mapping::open(public.file, &public.path)?];
-        Ok((Self::assemble(files, public.geometry, None), Writer(())))
+        Ok((Self::assemble(files, public.geometry, None), Right(())))
     }
 }
 
@@ -153,7 +153,7 @@ mod tests {
         path
     }
 
-    fn create(path: &Path, epoch: u64) -> (Region, Writer) {
+    fn create(path: &Path, epoch: u64) -> (Region, Right) {
         let place = Place::Directory(path.to_owned());
         Region::create(&place, Geometry::new(64, 16), (11, 12), epoch, &AtomicBool::new(false))
             .unwrap()
@@ -162,12 +162,12 @@ mod tests {
     #[test]
     fn what_was_written_is_there_again() {
         let path = directory("attach");
-        let (region, writer) = create(&path, 13);
-        region.lines()[3].lease_to(&writer, 10, 100, 7, 1);
+        let (region, right) = create(&path, 13);
+        region.lines()[3].lease_to(&right, 10, 100, 7, 1);
         let name = Name::new("a").unwrap();
-        region.index_instance(&writer, 5, &name, 3).unwrap();
+        region.index_instance(&right, 5, &name, 3).unwrap();
         drop(region);
-        let (again, _writer) = Region::attach(&path).unwrap();
+        let (again, _right) = Region::attach(&path).unwrap();
         assert_eq!(again.lines()[3].head(), (1, HeartState::Up));
         assert_eq!(again.geometry(), &Geometry::new(64, 16));
         assert_eq!(

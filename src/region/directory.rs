@@ -1,6 +1,6 @@
 //! The services: name, version, and where the list of their slots is.
 
-use super::Writer;
+use super::Right;
 use super::lists::ListRef;
 use super::record::{load_name, store_bytes};
 use super::seqlock::Sequence;
@@ -101,7 +101,7 @@ impl DirectoryEntry {
     }
 
     /// Replaces the numbers. To be called inside the sequence.
-    pub fn set_meta(&self, _: &Writer, meta: ServiceMeta) {
+    pub fn set_meta(&self, _: &Right, meta: ServiceMeta) {
         self.id.store(meta.id, Relaxed);
         self.version.store(meta.version, Relaxed);
         self.listed.store(meta.listed, Relaxed);
@@ -111,7 +111,7 @@ impl DirectoryEntry {
     }
 
     /// Makes the entry a service, or frees it. To be called inside the sequence.
-    pub fn set_name(&self, _: &Writer, name: Option<&Name>) {
+    pub fn set_name(&self, _: &Right, name: Option<&Name>) {
         // Whoever dies between these leaves no service, rather than one without its name.
         self.used.store(0, Release);
         store_bytes(&self.name, name.unwrap_or(&Name::EMPTY).as_bytes());

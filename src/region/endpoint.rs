@@ -1,7 +1,7 @@
 //! The wire entry of an instance, encoded when something about it changes and copied when discovery
 //! answers.
 
-use super::Writer;
+use super::Right;
 use super::view::Shared;
 use crate::sync::{AtomicU64, IS_MEMORY};
 use crate::wire::Endpoint;
@@ -35,7 +35,7 @@ impl EndpointLine {
     }
 
     /// Replaces the entry.
-    pub fn set_entry(&self, _: &Writer, entry: Endpoint) {
+    pub fn set_entry(&self, _: &Right, entry: Endpoint) {
         let words: [u64; 6] = zerocopy::transmute!(entry);
         for (word, value) in self.wire.iter().zip(words) {
             word.store(value, Relaxed);
@@ -53,7 +53,7 @@ impl EndpointLine {
     }
 
     /// Sets service and position.
-    pub fn set_place(&self, _: &Writer, service: u32, position: u32) {
+    pub fn set_place(&self, _: &Right, service: u32, position: u32) {
         self.place.store(u64::from(position) << 32 | u64::from(service), Relaxed);
     }
 }

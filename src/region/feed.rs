@@ -1,6 +1,6 @@
 //! The ring of membership events: in order, numbered, loss always visible.
 
-use super::Writer;
+use super::Right;
 use super::view::{Shared, View};
 use crate::sync::{AtomicU64, IS_MEMORY, fence};
 use crate::wire::time::Nanos;
@@ -136,17 +136,17 @@ impl Feed {
     }
 
     /// Appends an event.
-    pub fn push(&self, writer: &Writer, event: &Event) {
-        self.put(writer, self.head[0].load(Relaxed) + 1, event.words());
+    pub fn push(&self, right: &Right, event: &Event) {
+        self.put(right, self.head[0].load(Relaxed) + 1, event.words());
     }
 
     /// Lets the numbers of an empty feed go on after this one.
-    pub fn start_after(&self, _: &Writer, number: u64) {
+    pub fn start_after(&self, _: &Right, number: u64) {
         self.head[0].store(number, Release);
     }
 
     /// Writes the event with this number, which is the newest.
-    pub(super) fn put(&self, _: &Writer, number: u64, event: [u64; Event::WORDS]) {
+    pub(super) fn put(&self, _: &Right, number: u64, event: [u64; Event::WORDS]) {
         let [first, words @ ..] = &self.line(number).words;
         first.store(0, Relaxed);
         // The fence keeps the words below the zero; pairs with the fence in `raw`.

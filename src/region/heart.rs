@@ -10,7 +10,7 @@
 //! between its clock and its store; a loop that stands still for long says so, and that counts as
 //! deafness.
 
-use super::Writer;
+use super::Right;
 use super::view::Shared;
 use crate::limits::{TTL_MS_MAX, TTL_MS_MIN};
 use crate::sync::{AtomicU64, IS_MEMORY};
@@ -201,7 +201,7 @@ impl HeartLine {
     }
 
     /// Sets what the instance of a new lease says of itself, before anybody knows the lease.
-    pub fn set_declared(&self, _: &Writer, declared: Declared) {
+    pub fn set_declared(&self, _: &Right, declared: Declared) {
         self.change_beat(|word| BeatWord::new(word.sequence(), word.load(), declared as u64));
     }
 
@@ -310,18 +310,18 @@ impl HeartLine {
     }
 
     /// Sets when hold or tombstone ends.
-    pub fn set_until(&self, _: &Writer, until: Nanos) {
+    pub fn set_until(&self, _: &Right, until: Nanos) {
         self.until.store(until, Relaxed);
     }
 
     /// Changes the state within a lease, or ends it.
-    pub fn set_state(&self, _: &Writer, state: HeartState) {
+    pub fn set_state(&self, _: &Right, state: HeartState) {
         let generation = self.head.load(Relaxed) >> 32;
         self.head.store(generation << 32 | state as u64, Release);
     }
 
     /// Makes a line that was never used what it was in another region.
-    pub fn restore(&self, _: &Writer, line: &RestoredLine) {
+    pub fn restore(&self, _: &Right, line: &RestoredLine) {
         self.last_beat.store(line.last, Relaxed);
         self.history.store(line.history, Relaxed);
         self.beat.store(BeatWord::new(line.sequence, line.load, line.declared as u64).0, Relaxed);
@@ -335,7 +335,7 @@ impl HeartLine {
 
     /// Gives the line, which belongs to no lease, to a new one that counts as having beaten `now`.
     /// Returns its generation.
-    pub fn lease_to(&self, _: &Writer, now: Nanos, ttl: Nanos, secret: u64, nonce: u64) -> u32 {
+    pub fn lease_to(&self, _: &Right, now: Nanos, ttl: Nanos, secret: u64, nonce: u64) -> u32 {
         let generation = ((self.head.load(Relaxed) >> 32) as u32).wrapping_add(1).max(1);
         self.last_beat.store(now, Relaxed);
         self.history.store(0, Relaxed);
@@ -433,8 +433,8 @@ mod tests {
 
     #[test]
     fn a_beat_counts_once() {
-        let (line, writer) = (HeartLine::default(), Writer(()));
-        line.lease_to(&writer, 10, 100, 7, 1);
+        let (line, right) = (HeartLine::default(), Right(()));
+        line.lease_to(&right, 10, 100, 7, 1);
         assert_eq!(line.apply(&beat(&line, 1), 20), Applied::Accepted);
         assert_eq!(line.apply(&beat(&line, 1), 30), Applied::Old);
         assert_eq!(line.apply(&beat(&line, 0), 30), Applied::Old);
@@ -451,8 +451,8 @@ mod tests {
 
     #[test]
     fn a_loop_that_was_held_up_does_not_turn_the_time_back() {
-        let (line, writer) = (HeartLine::default(), Writer(()));
-        line.lease_to(&writer, 10, 100, 7, 1);
+        let (line, right) = (HeartLine::default(), Right(()));
+        line.lease_to(&right, 10, 100, 7, 1);
         assert_eq!(line.apply(&beat(&line, 1), 60), Applied::Accepted);
         assert_eq!(line.apply(&beat(&line, 2), 20), Applied::Accepted);
         assert_eq!(line.last().at, 60);
@@ -460,8 +460,8 @@ mod tests {
 
     #[test]
     fn what_is_kept_of_a_beat_is_what_it_said() {
-        let (line, writer) = (HeartLine::default(), Writer(()));
-        line.lease_to(&writer, 10, 100, 7, 1);
+        let (line, right) = (HeartLine::default(), Right(()));
+        line.lease_to(&right, 10, 100, 7, 1);
         let mut beat = beat(&line, 0x2122_2324);
         (beat.load, beat.flags) = (U16::new(0x3132), U16::new(2));
         assert_eq!(BeatWord(beat.words()[2]), BeatWord::new(0x2122_2324, 0x3132, 2));
@@ -478,20 +478,20 @@ mod tests {
 
     #[test]
     fn refusals_say_which() {
-        let (line, writer) = (HeartLine::default(), Writer(()));
+        let (line, right) = (HeartLine::default(), Right(()));
         assert_eq!(
             line.apply(&beat(&line, 1), 1),
             Applied::Refused(Status::Unknown),
             "never given"
         );
-        line.lease_to(&writer, 10, 100, 7, 1);
+        line.lease_to(&right, 10, 100, 7, 1);
         let first = beat(&line, 1);
         let mut forged = first;
         forged.lease.secret = U64::new(8);
         assert_eq!(line.apply(&forged, 20), Applied::Refused(Status::Unknown));
-        line.set_state(&writer, HeartState::Replaced);
+        line.set_state(&right, HeartState::Replaced);
         assert_eq!(line.apply(&first, 20), Applied::Refused(Status::Replaced));
-        line.lease_to(&writer, 10, 100, 9, 1);
+        line.lease_to(&right, 10, 100, 9, 1);
         assert_eq!(line.apply(&first, 20), Applied::Refused(Status::Removed));
         let mut future = first;
         future.lease.generation = U32::new(3);
@@ -501,8 +501,8 @@ mod tests {
 
     #[test]
     fn a_change_of_state_or_declaration_asks_for_attention() {
-        let (line, writer) = (HeartLine::default(), Writer(()));
-        line.lease_to(&writer, 10, 100, 7, 1);
+        let (line, right) = (HeartLine::default(), Right(()));
+        line.lease_to(&right, 10, 100, 7, 1);
         let mut draining = beat(&line, 1);
         draining.flags = U16::new(1);
         assert_eq!(line.apply(&draining, 20), Applied::Attention);
@@ -511,7 +511,7 @@ mod tests {
         line.forget_declared(Declared::Serving);
         draining.sequence = U32::new(3);
         assert_eq!(line.apply(&draining, 20), Applied::Attention, "the next beat asks again");
-        line.set_state(&writer, HeartState::Down);
+        line.set_state(&right, HeartState::Down);
         draining.sequence = U32::new(4);
         assert_eq!(line.apply(&draining, 30), Applied::Attention);
         assert_eq!(line.last(), LastBeat { at: 30, load: 0, declared: Declared::Draining });
@@ -522,8 +522,8 @@ mod tests {
     /// compare-and-swap take the place of a later store.
     #[test]
     fn a_load_never_puts_a_sequence_back() {
-        let (line, writer) = (HeartLine::default(), Writer(()));
-        line.lease_to(&writer, 10, 100, 7, 1);
+        let (line, right) = (HeartLine::default(), Right(()));
+        line.lease_to(&right, 10, 100, 7, 1);
         let done = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {

@@ -5,7 +5,7 @@
 //! mistake. Deleting shifts later entries back (Knuth, TAOCP 3, section 6.4, algorithm R) and
 //! counts `moves`: a reader that found nothing while something moved looks again.
 
-use super::Writer;
+use super::Right;
 use super::heart::prefetch;
 use super::seqlock::Sequence;
 use super::view::View;
@@ -110,14 +110,14 @@ impl HashIndex {
     }
 
     /// Forgets everything.
-    pub fn clear(&self, writer: &Writer) {
-        self.moves[0].mend(writer);
+    pub fn clear(&self, right: &Right) {
+        self.moves[0].mend(right);
         self.moves[0]
-            .write(writer, || self.buckets.iter().for_each(|bucket| bucket.store(0, Relaxed)));
+            .write(right, || self.buckets.iter().for_each(|bucket| bucket.store(0, Relaxed)));
     }
 
     /// Adds a value whose key is not there yet.
-    pub fn insert(&self, _: &Writer, hash: u64, value: u32) -> Result<(), IndexFull> {
+    pub fn insert(&self, _: &Right, hash: u64, value: u32) -> Result<(), IndexFull> {
         let home = self.home(hash << 32);
         for step in 0..PROBES_MAX.min(self.buckets.len() - 1) {
             let slot = &self.buckets[(home + step) & self.mask];
@@ -130,16 +130,16 @@ impl HashIndex {
     }
 
     /// Replaces one value by another under the same key.
-    pub fn replace(&self, _: &Writer, hash: u64, from: u32, to: u32) {
+    pub fn replace(&self, _: &Right, hash: u64, from: u32, to: u32) {
         if let Some((at, _)) = self.probe(hash, |value| value == from) {
             self.buckets[at].store(bucket(hash, to), Release);
         }
     }
 
     /// Removes a value.
-    pub fn remove(&self, writer: &Writer, hash: u64, gone: u32) {
+    pub fn remove(&self, right: &Right, hash: u64, gone: u32) {
         let Some((mut hole, _)) = self.probe(hash, |value| value == gone) else { return };
-        self.moves[0].write(writer, || {
+        self.moves[0].write(right, || {
             let mut at = hole;
             loop {
                 at = (at + 1) & self.mask;

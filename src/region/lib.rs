@@ -5,7 +5,7 @@
 //! stored. All of it is read and written through atomics only, so that readers in this process and
 //! in others never lock.
 //!
-//! Invariant: only the holder of the [`Writer`] changes anything but the loops' words of the heart
+//! Invariant: only the holder of the [`Right`] changes anything but the loops' words of the heart
 //! lines.
 
 #![warn(missing_docs)]
@@ -56,7 +56,7 @@ use view::View;
 
 /// The right to change the region. There is one for each region, and the registrar has it.
 #[derive(Debug)]
-pub struct Writer(());
+pub struct Right(());
 
 /// The two files, mapped, and the tables in them.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ impl Region {
         key: (u64, u64),
         epoch: u64,
         cancelled: &AtomicBool,
-    ) -> Result<(Self, Writer), RegionError> {
+    ) -> Result<(Self, Right), RegionError> {
         let made = Self::prepare(place, geometry, key, epoch, cancelled)?;
         made.0.install().inspect_err(|_| made.0.remove_files())?;
         Ok(made)
@@ -104,13 +104,13 @@ impl Region {
         key: (u64, u64),
         epoch: u64,
         cancelled: &AtomicBool,
-    ) -> Result<(Self, Writer), RegionError> {
+    ) -> Result<(Self, Right), RegionError> {
         let heart = Mapping::create(place, "heart", geometry.heart_bytes(), cancelled)?;
         let public = Mapping::create(place, "public", geometry.public_bytes(), cancelled)
             .inspect_err(|_| heart.remove())?;
         let region = Self::assemble([heart, public], geometry, Some(key));
         region.publish(epoch);
-        Ok((region, Writer(())))
+        Ok((region, Right(())))
     }
 
     /// Finds the tables in the files. Without a key the one that is stored there is used.
@@ -226,7 +226,7 @@ impl Region {
     }
 
     /// Notes that a member has changed; after the change.
-    pub fn mark_changed(&self, _: &Writer, slot: u32) {
+    pub fn mark_changed(&self, _: &Right, slot: u32) {
         // Release: pairs with the swap in `take_changed`, so that whoever finds the mark finds the
         // change.
         self.changed[slot as usize / 64].fetch_or(1 << (slot % 64), Release);
@@ -256,9 +256,9 @@ impl Region {
     }
 
     /// A service came or went.
-    pub fn set_service_count(&self, writer: &Writer, services: u32) {
+    pub fn set_service_count(&self, right: &Right, services: u32) {
         let header = &self.header[0];
-        header.sequence.write(writer, || {
+        header.sequence.write(right, || {
             header.services.store(services, Relaxed);
             header.directory_version.store(header.directory_version.load(Relaxed) + 1, Relaxed);
         });
@@ -277,9 +277,9 @@ impl Region {
     }
 
     /// Begins or ends the hold.
-    pub fn set_hold(&self, writer: &Writer, hold: Option<Hold>) {
+    pub fn set_hold(&self, right: &Right, hold: Option<Hold>) {
         let header = &self.header[0];
-        header.sequence.write(writer, || {
+        header.sequence.write(right, || {
             header.hold_shares.store(
                 hold.map_or(0, |hold| u64::from(hold.live) << 32 | u64::from(hold.silent)),
                 Relaxed,
@@ -289,14 +289,14 @@ impl Region {
     }
 
     /// Writes a step down before it is done. [`Self::end_step`] belongs to it.
-    pub fn begin_step(&self, writer: &Writer, event: &Event, member: Option<&MemberAfter<'_>>) {
-        self.heart_header[0].redo.begin(writer, &self.feed, event, member);
+    pub fn begin_step(&self, right: &Right, event: &Event, member: Option<&MemberAfter<'_>>) {
+        self.heart_header[0].redo.begin(right, &self.feed, event, member);
     }
 
     /// Tells of the step in the feed; it is done.
-    pub fn end_step(&self, writer: &Writer, event: &Event) {
-        self.feed.push(writer, event);
-        self.heart_header[0].redo.end(writer);
+    pub fn end_step(&self, right: &Right, event: &Event) {
+        self.feed.push(right, event);
+        self.heart_header[0].redo.end(right);
     }
 
     /// The step that a former engine did not live to end.
@@ -305,19 +305,19 @@ impl Region {
     }
 
     /// Tells of a pending step in the feed, once it is done.
-    pub fn end_pending_step(&self, writer: &Writer, step: &PendingStep) {
-        self.feed.put(writer, step.number, step.event);
-        self.heart_header[0].redo.end(writer);
+    pub fn end_pending_step(&self, right: &Right, step: &PendingStep) {
+        self.feed.put(right, step.number, step.event);
+        self.heart_header[0].redo.end(right);
     }
 
     /// Forgets a pending step that makes no sense.
-    pub fn forget_step(&self, writer: &Writer) {
-        self.heart_header[0].redo.end(writer);
+    pub fn forget_step(&self, right: &Right) {
+        self.heart_header[0].redo.end(right);
     }
 
     /// Ends writes to the header that a former engine did not live to end.
-    pub fn mend_header(&self, writer: &Writer) {
-        self.header[0].sequence.mend(writer);
+    pub fn mend_header(&self, right: &Right) {
+        self.header[0].sequence.mend(right);
     }
 
     /// Finds a service by its id.
@@ -367,50 +367,50 @@ impl Region {
     }
 
     /// Forgets both indexes, to be filled again from what they lead to.
-    pub fn clear_indexes(&self, writer: &Writer) {
-        self.directory_index.clear(writer);
-        self.index.clear(writer);
+    pub fn clear_indexes(&self, right: &Right) {
+        self.directory_index.clear(right);
+        self.index.clear(right);
     }
 
     /// Adds a service to the directory's index.
-    pub fn index_service(&self, writer: &Writer, id: u64, service: u32) -> Result<(), IndexFull> {
-        self.directory_index.insert(writer, self.hash(id, &[]), service)
+    pub fn index_service(&self, right: &Right, id: u64, service: u32) -> Result<(), IndexFull> {
+        self.directory_index.insert(right, self.hash(id, &[]), service)
     }
 
     /// Takes a service out of the directory's index.
-    pub fn unindex_service(&self, writer: &Writer, id: u64, service: u32) {
-        self.directory_index.remove(writer, self.hash(id, &[]), service);
+    pub fn unindex_service(&self, right: &Right, id: u64, service: u32) {
+        self.directory_index.remove(right, self.hash(id, &[]), service);
     }
 
     /// Adds an instance to the index.
     pub fn index_instance(
         &self,
-        writer: &Writer,
+        right: &Right,
         id: u64,
         name: &Name,
         slot: u32,
     ) -> Result<(), IndexFull> {
-        self.index.insert(writer, self.hash(id, name.bytes()), slot)
+        self.index.insert(right, self.hash(id, name.bytes()), slot)
     }
 
     /// Adds an instance to the index, when its place is known.
     pub fn index_identity(
         &self,
-        writer: &Writer,
+        right: &Right,
         identity: &Identity,
         slot: u32,
     ) -> Result<(), IndexFull> {
-        self.index.insert(writer, identity.0, slot)
+        self.index.insert(right, identity.0, slot)
     }
 
     /// Points the identity of one slot to another.
-    pub fn reindex_instance(&self, writer: &Writer, id: u64, name: &Name, from: u32, to: u32) {
-        self.index.replace(writer, self.hash(id, name.bytes()), from, to);
+    pub fn reindex_instance(&self, right: &Right, id: u64, name: &Name, from: u32, to: u32) {
+        self.index.replace(right, self.hash(id, name.bytes()), from, to);
     }
 
     /// Takes an instance out of the index.
-    pub fn unindex_instance(&self, writer: &Writer, id: u64, name: &Name, slot: u32) {
-        self.index.remove(writer, self.hash(id, name.bytes()), slot);
+    pub fn unindex_instance(&self, right: &Right, id: u64, name: &Name, slot: u32) {
+        self.index.remove(right, self.hash(id, name.bytes()), slot);
     }
 
     #[inline]
@@ -456,7 +456,7 @@ mod tests {
             std::process::id()
         ));
         std::fs::create_dir_all(&path).unwrap();
-        let (region, _writer) = Region::create(
+        let (region, _right) = Region::create(
             &Place::Directory(path.clone()),
             Geometry::new(1024, 128),
             (11, 12),

@@ -1,6 +1,6 @@
 //! Index and feed against plain maps.
 
-use super::Writer;
+use super::Right;
 use super::feed::{Cause, Event, EventKind, Feed};
 use super::index::HashIndex;
 use super::mapping::{Mapping, Place};
@@ -28,7 +28,7 @@ proptest! {
     ) {
         let mapping = Mapping::create(&Place::Scratch, "index", 4096, &false.into()).unwrap();
         let index = HashIndex::new(mapping.view(0, BUCKETS), mapping.view(BUCKETS * 8, 1));
-        let writer = Writer(());
+        let right = Right(());
         // Key to value; few homes make long chains, and whole hashes that are equal.
         let mut model: BTreeMap<u32, u32> = BTreeMap::new();
         let hash = |key: u32| u64::from(key) % homes * 0x1_0000_0001;
@@ -37,7 +37,7 @@ proptest! {
             match action {
                 0 | 1 if is_free => {
                     let room = model.len() < BUCKETS - 1;
-                    let inserted = index.insert(&writer, hash(key), value).is_ok();
+                    let inserted = index.insert(&right, hash(key), value).is_ok();
                     prop_assert!(inserted || !room || model.len() >= BUCKETS / 2);
                     if inserted {
                         model.insert(key, value);
@@ -45,12 +45,12 @@ proptest! {
                 }
                 2 => {
                     if let Some(gone) = model.remove(&key) {
-                        index.remove(&writer, hash(key), gone);
+                        index.remove(&right, hash(key), gone);
                     }
                 }
                 3 if !model.values().any(|&other| other == value) => {
                     if let Some(old) = model.get_mut(&key) {
-                        index.replace(&writer, hash(key), *old, value);
+                        index.replace(&right, hash(key), *old, value);
                         *old = value;
                     }
                 }
@@ -92,7 +92,7 @@ proptest! {
                 silent: generation ^ 1,
                 live: slot ^ 1,
             };
-            feed.push(&Writer(()), &event);
+            feed.push(&Right(()), &event);
             let words = [
                 number,
                 at,

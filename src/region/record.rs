@@ -1,6 +1,6 @@
 //! The rarely written facts of an instance.
 
-use super::Writer;
+use super::Right;
 use super::seqlock::Sequence;
 use super::view::{Shared, View};
 use crate::limits::ATTRIBUTES_BYTES_MAX;
@@ -144,30 +144,30 @@ impl Records {
     }
 
     /// Ends a write that its writer did not live to end.
-    pub fn mend(&self, writer: &Writer, slot: u32) {
-        self.heads[slot as usize].sequence.mend(writer);
+    pub fn mend(&self, right: &Right, slot: u32) {
+        self.heads[slot as usize].sequence.mend(right);
     }
 
     /// Replaces a record and its attributes, which fit by [`super::Geometry::attributes_bytes`].
-    pub fn write(&self, writer: &Writer, slot: u32, record: &Record, attributes: &[u8]) {
+    pub fn write(&self, right: &Right, slot: u32, record: &Record, attributes: &[u8]) {
         let head = &self.heads[slot as usize];
-        head.sequence.write(writer, || {
+        head.sequence.write(right, || {
             head.service.store(record.service, Relaxed);
             head.replaced_nonce.store(record.replaced_nonce, Relaxed);
             store_bytes(&head.source, &record.source);
             store_bytes(&head.zone, zerocopy::IntoBytes::as_bytes(&record.zone));
             store_bytes(&head.instance, zerocopy::IntoBytes::as_bytes(&record.instance));
-            self.set_attributes(writer, slot, attributes);
+            self.set_attributes(right, slot, attributes);
         });
     }
 
     /// Runs a change of a member with those shut out who read its record.
-    pub fn locked<R>(&self, writer: &Writer, slot: u32, change: impl FnOnce() -> R) -> R {
-        self.heads[slot as usize].sequence.write(writer, change)
+    pub fn locked<R>(&self, right: &Right, slot: u32, change: impl FnOnce() -> R) -> R {
+        self.heads[slot as usize].sequence.write(right, change)
     }
 
     /// Replaces the attributes only. To be called inside [`Self::locked`].
-    pub fn set_attributes(&self, _: &Writer, slot: u32, attributes: &[u8]) {
+    pub fn set_attributes(&self, _: &Right, slot: u32, attributes: &[u8]) {
         let (length, tail) = self.tail(slot).split_first().expect("a tail begins with its length");
         assert!(attributes.len() <= tail.len() * 8, "attributes longer than their tail");
         length.store(attributes.len() as u64, Relaxed);
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_record_is_of_one_name_and_one_service() {
-        let (region, writer) = Region::create(
+        let (region, right) = Region::create(
             &Place::Scratch,
             Geometry::new(16, 8),
             (1, 2),
@@ -227,7 +227,7 @@ mod tests {
                 zone: Label::EMPTY,
                 instance: named(length, "a"),
             };
-            region.records().write(&writer, 0, &record, b"\x03tag");
+            region.records().write(&right, 0, &record, b"\x03tag");
             let is =
                 |name: &Name, service: u32| region.records().is_of(0, name, |own| own == service);
             assert_eq!(is(&named(length, "a"), 5), Some(true), "{length}");

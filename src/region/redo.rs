@@ -8,7 +8,7 @@
 use super::feed::Event;
 use super::heart::HeartState;
 use super::record::{load_bytes, store_bytes};
-use super::{Feed, Writer};
+use super::{Feed, Right};
 use crate::limits::ATTRIBUTES_BYTES_MAX;
 use crate::sync::{AtomicU64, fence};
 use crate::wire::Endpoint;
@@ -86,7 +86,7 @@ impl RedoLine {
     /// Writes a step down. It counts from the last store on.
     pub(super) fn begin(
         &self,
-        _: &Writer,
+        _: &Right,
         feed: &Feed,
         event: &Event,
         member: Option<&MemberAfter<'_>>,
@@ -115,7 +115,7 @@ impl RedoLine {
     }
 
     /// The step is done.
-    pub(super) fn end(&self, _: &Writer) {
+    pub(super) fn end(&self, _: &Right) {
         self.armed.store(0, Release);
     }
 

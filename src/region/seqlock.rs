@@ -4,7 +4,7 @@
 //! the sequence (H.-J. Boehm, "Can seqlocks get along with programming language memory models?",
 //! MSPC 2012, figure 6).
 
-use super::Writer;
+use super::Right;
 use crate::limits::READ_RETRIES;
 use crate::sync::{AtomicU32, fence, spin_loop};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -54,14 +54,14 @@ impl Sequence {
     }
 
     /// Ends a write that its writer did not live to end. What it protects may be half written.
-    pub fn mend(&self, _: &Writer) {
+    pub fn mend(&self, _: &Right) {
         let sequence = self.0.load(Relaxed);
         self.0.store(sequence.wrapping_add(sequence & 1), Release);
     }
 
     /// Runs `write` with readers shut out. Not reentrant.
     #[inline]
-    pub fn write<R>(&self, _: &Writer, write: impl FnOnce() -> R) -> R {
+    pub fn write<R>(&self, _: &Right, write: impl FnOnce() -> R) -> R {
         let before = self.0.load(Relaxed);
         debug_assert!(before & 1 == 0, "a write inside a write");
         self.0.store(before.wrapping_add(1), Relaxed);
@@ -86,13 +86,12 @@ mod tests {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let writer = Writer(());
+                let right = Right(());
                 let mut round = 0;
                 while !stop.load(Relaxed) {
                     round += 1;
-                    sequence.write(&writer, || {
-                        words.iter().for_each(|word| word.store(round, Relaxed))
-                    });
+                    sequence
+                        .write(&right, || words.iter().for_each(|word| word.store(round, Relaxed)));
                 }
             });
             let (mut whole, mut torn) = (0, false);

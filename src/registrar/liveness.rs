@@ -184,8 +184,7 @@ impl Registrar {
         let line = &self.tables.region.lines()[slot as usize];
         let from = line.head().1;
         let (held, declared) = (line.is_held(), self.declared(slot));
-        let change =
-            Change { slot, total: Total::Same, what, state: to, until, attributes: None };
+        let change = Change { slot, total: Total::Same, what, state: to, until, attributes: None };
         self.tables.change(now, change, |endpoint| endpoint.flags &= !endpoint_flags::HELD);
         self.uncount(from, held, declared);
         self.count(to, declared);

@@ -20,7 +20,7 @@ pub use deny::DenyList;
 use crate::clock::{NANOS_PER_SECOND, Nanos};
 use crate::exchange::{Command, Replies};
 use crate::limits::{CAPACITY_MAX, STALL_NS_MIN, TIMERS_PER_STEP};
-use crate::region::{Cause, EventKind, Region, Writer};
+use crate::region::{Cause, EventKind, Region, Right};
 use ahash::AHashMap;
 use deafness::{Deafness, Watch};
 use hold::HoldGuard;
@@ -117,8 +117,8 @@ pub struct Registrar {
 
 impl Registrar {
     /// A registrar over an empty region.
-    pub fn new(region: Arc<Region>, writer: Writer, settings: Settings, now: Nanos) -> Self {
-        Self::over(Tables::new(region, writer), settings, now)
+    pub fn new(region: Arc<Region>, right: Right, settings: Settings, now: Nanos) -> Self {
+        Self::over(Tables::new(region, right), settings, now)
     }
 
     fn over(tables: Tables, settings: Settings, now: Nanos) -> Self {
@@ -141,8 +141,8 @@ impl Registrar {
     }
 
     /// Gives the region and the right to change it to a successor.
-    pub fn release(self) -> (Arc<Region>, Writer) {
-        (self.tables.region, self.tables.writer)
+    pub fn release(self) -> (Arc<Region>, Right) {
+        (self.tables.region, self.tables.right)
     }
 
     /// Other settings for requests to come. Leases that stand are not touched.

@@ -5,7 +5,7 @@ use super::tables::{Tables, is_listed, set_state};
 use crate::clock::Nanos;
 use crate::region::{
     DirectoryEntry, EventKind, HeartState, Hold, Identity, ListRef, PendingStep, Record, Region,
-    ServiceMeta, Writer,
+    Right, ServiceMeta,
 };
 use crate::wire::endpoint_flags;
 use smallvec::SmallVec;
@@ -26,11 +26,11 @@ pub(super) struct Members {
 
 impl Tables {
     /// Over the tables that a former engine left.
-    pub(super) fn resume(region: Arc<Region>, writer: Writer, now: Nanos) -> (Self, Members) {
-        let mut tables = Self::new(region, writer);
-        tables.region.mend_header(&tables.writer);
+    pub(super) fn resume(region: Arc<Region>, right: Right, now: Nanos) -> (Self, Members) {
+        let mut tables = Self::new(region, right);
+        tables.region.mend_header(&tables.right);
         tables.end_pending_step();
-        tables.region.clear_indexes(&tables.writer);
+        tables.region.clear_indexes(&tables.right);
         for service in 0..tables.region.geometry().services_max {
             tables.resume_service(service);
         }
@@ -52,7 +52,7 @@ impl Tables {
         }
         tables.resume_lists(&members);
         (0..tables.fresh).for_each(|service| tables.queue_if_empty(service));
-        tables.region.set_service_count(&tables.writer, tables.services);
+        tables.region.set_service_count(&tables.right, tables.services);
         (tables, members)
     }
 
@@ -60,9 +60,9 @@ impl Tables {
     /// them. Gives the region back if they can't be what such an engine leaves.
     pub(super) fn take_over(
         region: Arc<Region>,
-        writer: Writer,
-    ) -> Result<(Self, Members), (Arc<Region>, Writer)> {
-        let mut tables = Self::new(region, writer);
+        right: Right,
+    ) -> Result<(Self, Members), (Arc<Region>, Right)> {
+        let mut tables = Self::new(region, right);
         let mut sound = tables.region.pending_step().is_none();
         for service in 0..tables.region.geometry().services_max {
             let entry = tables.entry(service);
@@ -74,7 +74,7 @@ impl Tables {
             }
         }
         if !sound {
-            return Err((tables.region, tables.writer));
+            return Err((tables.region, tables.right));
         }
         (0..tables.fresh).for_each(|service| tables.queue_if_empty(service));
         let leased =
@@ -86,7 +86,7 @@ impl Tables {
     /// Ends the step that the former engine was in, unless its event was told: then it was done.
     /// Lists and totals come later.
     fn end_pending_step(&self) {
-        let (region, writer) = (&self.region, &self.writer);
+        let (region, right) = (&self.region, &self.right);
         let Some(step) = region.pending_step() else { return };
         let [at, kind, service, version, member, shares] = step.event;
         let kind = kind as u8;
@@ -96,7 +96,7 @@ impl Tables {
             _ if !about_nobody => self.end_pending_change(&step, service, version, member),
             _ if kind == EventKind::HoldBegan as u8 => {
                 region.set_hold(
-                    writer,
+                    right,
                     Some(Hold {
                         since: at.max(1),
                         silent: shares as u32,
@@ -106,12 +106,12 @@ impl Tables {
                 true
             }
             _ if kind == EventKind::HoldEnded as u8 => {
-                region.set_hold(writer, None);
+                region.set_hold(right, None);
                 true
             }
             _ => kind == EventKind::Deaf as u8,
         };
-        if sound { region.end_pending_step(writer, &step) } else { region.forget_step(writer) }
+        if sound { region.end_pending_step(right, &step) } else { region.forget_step(right) }
     }
 
     /// `false`: it is no change that an engine can have begun.
@@ -122,7 +122,7 @@ impl Tables {
         version: u64,
         member: u64,
     ) -> bool {
-        let (region, writer) = (&self.region, &self.writer);
+        let (region, right) = (&self.region, &self.right);
         let (slot, generation) = (member as u32, (member >> 32) as u32);
         let (Some(line), Some(entry)) =
             (region.lines().get(slot as usize), region.directory().get(step.service as usize))
@@ -142,18 +142,18 @@ impl Tables {
             return false;
         }
         let endpoint = &region.endpoints()[slot as usize];
-        region.records().mend(writer, slot);
-        entry.sequence().mend(writer);
-        region.records().locked(writer, slot, || {
-            line.set_until(writer, step.until);
-            line.set_state(writer, step.state);
+        region.records().mend(right, slot);
+        entry.sequence().mend(right);
+        region.records().locked(right, slot, || {
+            line.set_until(right, step.until);
+            line.set_state(right, step.state);
             if let Some(attributes) = step.attributes() {
-                region.records().set_attributes(writer, slot, attributes);
+                region.records().set_attributes(right, slot, attributes);
             }
-            entry.sequence().write(writer, || {
-                endpoint.set_entry(writer, step.endpoint);
-                endpoint.set_place(writer, step.service, 0);
-                entry.set_meta(writer, ServiceMeta { version, ..meta });
+            entry.sequence().write(right, || {
+                endpoint.set_entry(right, step.endpoint);
+                endpoint.set_place(right, step.service, 0);
+                entry.set_meta(right, ServiceMeta { version, ..meta });
             });
         });
         true
@@ -161,22 +161,22 @@ impl Tables {
 
     fn resume_service(&mut self, service: u32) {
         let entry = &self.region.directory()[service as usize];
-        entry.sequence().mend(&self.writer);
+        entry.sequence().mend(&self.right);
         if !entry.is_used() {
             return;
         }
         let meta = entry.meta();
-        entry.sequence().write(&self.writer, || {
+        entry.sequence().write(&self.right, || {
             entry.set_meta(
-                &self.writer,
+                &self.right,
                 ServiceMeta { listed: 0, total: 0, list: ListRef::default(), ..meta },
             );
         });
         self.fresh = service + 1;
         // A second service with one id, or too many ids with one home, can only be damage.
         let is_first = self.find_service(meta.id).is_none();
-        if !is_first || self.region.index_service(&self.writer, meta.id, service).is_err() {
-            entry.sequence().write(&self.writer, || entry.set_name(&self.writer, None));
+        if !is_first || self.region.index_service(&self.right, meta.id, service).is_err() {
+            entry.sequence().write(&self.right, || entry.set_name(&self.right, None));
         }
     }
 
@@ -186,7 +186,7 @@ impl Tables {
         let (line, endpoint) =
             (&self.region.lines()[slot as usize], &self.region.endpoints()[slot as usize]);
         let (generation, state) = line.head();
-        self.region.records().mend(&self.writer, slot);
+        self.region.records().mend(&self.right, slot);
         if !state.is_leased() {
             return false;
         }
@@ -198,7 +198,7 @@ impl Tables {
             && line.is_plausible(now)
             && service.is_some_and(DirectoryEntry::is_used);
         if !whole {
-            line.set_state(&self.writer, HeartState::Removed);
+            line.set_state(&self.right, HeartState::Removed);
             return false;
         }
         // They agree, unless the file was damaged.
@@ -206,7 +206,7 @@ impl Tables {
         if state != HeartState::Suspect {
             entry.flags &= !endpoint_flags::HELD;
         }
-        endpoint.set_entry(&self.writer, entry);
+        endpoint.set_entry(&self.right, entry);
         true
     }
 
@@ -229,10 +229,10 @@ impl Tables {
             .find_identity(identity, service, &own.instance)
             .expect("nobody disturbs the writer");
         let Some(other) = found else {
-            if self.region.index_identity(&self.writer, identity, slot).is_ok() {
+            if self.region.index_identity(&self.right, identity, slot).is_ok() {
                 members.standing.push(slot);
             } else {
-                self.region.lines()[slot as usize].set_state(&self.writer, HeartState::Removed);
+                self.region.lines()[slot as usize].set_state(&self.right, HeartState::Removed);
             }
             return;
         };
@@ -240,7 +240,7 @@ impl Tables {
             return members.superseded.push(slot);
         }
         let id = self.entry(service).meta().id;
-        self.region.reindex_instance(&self.writer, id, &own.instance, other, slot);
+        self.region.reindex_instance(&self.right, id, &own.instance, other, slot);
         members.standing.retain(|&standing| standing != other);
         members.standing.push(slot);
         members.superseded.push(other);
@@ -267,17 +267,17 @@ impl Tables {
             };
             let list = room.expect("lists of these lengths fit an empty arena");
             let entry = &self.region.directory()[service as usize];
-            entry.sequence().write(&self.writer, || {
+            entry.sequence().write(&self.right, || {
                 for (position, &slot) in listed.iter().enumerate() {
                     self.region.lists()[list.offset as usize + position].store(slot, Relaxed);
                     self.region.endpoints()[slot as usize].set_place(
-                        &self.writer,
+                        &self.right,
                         service,
                         position as u32,
                     );
                 }
                 let (listed, total) = (listed.len() as u32, slots.len() as u32);
-                entry.set_meta(&self.writer, ServiceMeta { listed, total, list, ..entry.meta() });
+                entry.set_meta(&self.right, ServiceMeta { listed, total, list, ..entry.meta() });
             });
             self.services += u32::from(!slots.is_empty());
         }

@@ -109,7 +109,7 @@ impl Registrar {
         if let Some(old) = standing.slot {
             let id = service_id(request.service.as_str());
             self.tables.region.reindex_instance(
-                &self.tables.writer,
+                &self.tables.right,
                 id,
                 &request.instance,
                 old,
@@ -171,7 +171,7 @@ impl Registrar {
         request: &Register,
         attributes: &[u8],
     ) -> Result<(), TablesFull> {
-        let (region, writer) = (&self.tables.region, &self.tables.writer);
+        let (region, right) = (&self.tables.region, &self.tables.right);
         let id = service_id(request.service.as_str());
         let replaced_nonce = replaces.map_or(0, |old| region.lines()[old as usize].nonce());
         let record = Record {
@@ -181,14 +181,14 @@ impl Registrar {
             zone: request.zone,
             instance: request.instance,
         };
-        region.records().write(writer, slot, &record, attributes);
-        region.endpoints()[slot as usize].set_place(writer, service, 0);
+        region.records().write(right, slot, &record, attributes);
+        region.endpoints()[slot as usize].set_place(right, service, 0);
         match replaces {
             // The index goes over to the new slot once that has its lease.
             Some(_) => {}
             None => {
                 region
-                    .index_instance(writer, id, &request.instance, slot)
+                    .index_instance(right, id, &request.instance, slot)
                     .map_err(|_| TablesFull)?;
                 self.identities += 1;
             }
@@ -211,9 +211,9 @@ impl Registrar {
         ttl: Nanos,
     ) {
         let line = &self.tables.region.lines()[slot as usize];
-        let generation = line.lease_to(&self.tables.writer, now, ttl, secret, request.nonce.get());
+        let generation = line.lease_to(&self.tables.right, now, ttl, secret, request.nonce.get());
         let declared = Declared::from_bits(request.declared.into());
-        line.set_declared(&self.tables.writer, declared);
+        line.set_declared(&self.tables.right, declared);
         let entry = Endpoint {
             address: if request.address == [0; 16] { from.peer.ip } else { request.address },
             port: request.port,
@@ -316,7 +316,7 @@ impl Registrar {
         if state == HeartState::Removed {
             let service = self.tables.region.endpoints()[slot as usize].service();
             let id = self.tables.region.directory()[service as usize].meta().id;
-            self.tables.region.unindex_instance(&self.tables.writer, id, &record.instance, slot);
+            self.tables.region.unindex_instance(&self.tables.right, id, &record.instance, slot);
             self.identities -= 1;
         }
         if let Some(count) = self.quotas.get_mut(&record.source) {

@@ -8,15 +8,15 @@ use super::rebuild::Members;
 use super::tables::{Tables, What};
 use super::{Registrar, Settings};
 use crate::clock::Nanos;
-use crate::region::{Cause, EventKind, HeartState, Region, Writer};
+use crate::region::{Cause, EventKind, HeartState, Region, Right};
 use crate::wire::Declared;
 use std::sync::Arc;
 
 impl Registrar {
     /// A registrar over a region in which another one has worked. Leases stand as they stood,
     /// service versions and event numbers go on.
-    pub fn resume(region: Arc<Region>, writer: Writer, settings: Settings, now: Nanos) -> Self {
-        let (tables, members) = Tables::resume(region, writer, now);
+    pub fn resume(region: Arc<Region>, right: Right, settings: Settings, now: Nanos) -> Self {
+        let (tables, members) = Tables::resume(region, right, now);
         let mut registrar = Self::over(tables, settings, now);
         registrar.deafness.stalled(now, now);
         registrar.go_on(members, now);
@@ -26,15 +26,15 @@ impl Registrar {
     /// A registrar over a region that another one has just left in order, while loops serve. What
     /// excused the silent under that one is not known here, so everybody has one TTL from now, as
     /// after a death.
-    pub fn take_over(region: Arc<Region>, writer: Writer, settings: Settings, now: Nanos) -> Self {
-        match Tables::take_over(region, writer) {
+    pub fn take_over(region: Arc<Region>, right: Right, settings: Settings, now: Nanos) -> Self {
+        match Tables::take_over(region, right) {
             Ok((tables, members)) => {
                 let mut registrar = Self::over(tables, settings, now);
                 registrar.deafness.stalled(now, now);
                 registrar.go_on(members, now);
                 registrar
             }
-            Err((region, writer)) => Self::resume(region, writer, settings, now),
+            Err((region, right)) => Self::resume(region, right, settings, now),
         }
     }
 

@@ -4,7 +4,7 @@
 use crate::clock::Nanos;
 use crate::region::{
     Cause, DirectoryEntry, Event, EventKind, HeartState, Hold, ListAllocator, ListRef, MemberAfter,
-    Region, ServiceMeta, Writer,
+    Region, Right, ServiceMeta,
 };
 use crate::wire::{Endpoint, Name, State};
 use std::collections::VecDeque;
@@ -39,7 +39,7 @@ impl What {
 #[derive(Debug)]
 pub(super) struct Tables {
     pub(super) region: Arc<Region>,
-    pub(super) writer: Writer,
+    pub(super) right: Right,
     pub(super) lists: ListAllocator,
     /// Directory entries from here on were never used.
     pub(super) fresh: u32,
@@ -52,7 +52,7 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    pub(super) fn new(region: Arc<Region>, writer: Writer) -> Self {
+    pub(super) fn new(region: Arc<Region>, right: Right) -> Self {
         let services_max = region.geometry().services_max as usize;
         Self {
             lists: ListAllocator::new(region.geometry().list_entries),
@@ -61,7 +61,7 @@ impl Tables {
             queued: vec![false; services_max].into_boxed_slice(),
             services: 0,
             region,
-            writer,
+            right,
         }
     }
 
@@ -99,7 +99,7 @@ impl Tables {
         let entry = &self.region.directory()[service as usize];
         if entry.name() != *name {
             debug_assert!(!self.has_members(service));
-            entry.sequence().write(&self.writer, || entry.set_name(&self.writer, Some(name)));
+            entry.sequence().write(&self.right, || entry.set_name(&self.right, Some(name)));
         }
     }
 
@@ -107,18 +107,18 @@ impl Tables {
     /// have had.
     pub(super) fn create_service(&mut self, id: u64, name: &Name) -> Result<u32, TablesFull> {
         let service = self.free_service().ok_or(TablesFull)?;
-        if self.region.index_service(&self.writer, id, service).is_err() {
+        if self.region.index_service(&self.right, id, service).is_err() {
             self.queue_if_empty(service);
             return Err(TablesFull);
         }
         let version = self.region.feed().head();
         let entry = &self.region.directory()[service as usize];
-        entry.sequence().write(&self.writer, || {
+        entry.sequence().write(&self.right, || {
             entry.set_meta(
-                &self.writer,
+                &self.right,
                 ServiceMeta { id, version, listed: 0, total: 0, list: ListRef::default() },
             );
-            entry.set_name(&self.writer, Some(name));
+            entry.set_name(&self.right, Some(name));
         });
         self.queue_if_empty(service);
         Ok(service)
@@ -147,10 +147,10 @@ impl Tables {
         let meta = entry.meta();
         debug_assert_eq!(meta.total, 0);
         if entry.is_used() {
-            self.region.unindex_service(&self.writer, meta.id, service);
-            entry.sequence().write(&self.writer, || {
-                entry.set_name(&self.writer, None);
-                entry.set_meta(&self.writer, ServiceMeta { list: ListRef::default(), ..meta });
+            self.region.unindex_service(&self.right, meta.id, service);
+            entry.sequence().write(&self.right, || {
+                entry.set_name(&self.right, None);
+                entry.set_meta(&self.right, ServiceMeta { list: ListRef::default(), ..meta });
             });
             self.lists.free(meta.list);
         }
@@ -179,13 +179,13 @@ impl Tables {
         let entry = &self.region.directory()[service as usize];
         let arena = self.region.lists();
         let from = entry.meta().list;
-        entry.sequence().write(&self.writer, || {
+        entry.sequence().write(&self.right, || {
             let meta = entry.meta();
             for position in 0..meta.listed {
                 let slot = arena[(from.offset + position) as usize].load(Relaxed);
                 arena[(to.offset + position) as usize].store(slot, Relaxed);
             }
-            entry.set_meta(&self.writer, ServiceMeta { list: to, ..meta });
+            entry.set_meta(&self.right, ServiceMeta { list: to, ..meta });
         });
         self.lists.free(from);
     }
@@ -213,24 +213,24 @@ impl Tables {
         meta.version += 1;
         let event = what.event(now, meta.id, meta.version, slot, endpoint.generation.get());
         region.begin_step(
-            &self.writer,
+            &self.right,
             &event,
             Some(&MemberAfter { state, until, service, endpoint, attributes }),
         );
-        region.records().locked(&self.writer, slot, || {
+        region.records().locked(&self.right, slot, || {
             let heart = &region.lines()[slot as usize];
-            heart.set_until(&self.writer, until);
-            heart.set_state(&self.writer, state);
+            heart.set_until(&self.right, until);
+            heart.set_state(&self.right, state);
             if let Some(attributes) = attributes {
-                region.records().set_attributes(&self.writer, slot, attributes);
+                region.records().set_attributes(&self.right, slot, attributes);
             }
-            entry.sequence().write(&self.writer, || {
-                line.set_entry(&self.writer, endpoint);
+            entry.sequence().write(&self.right, || {
+                line.set_entry(&self.right, endpoint);
                 match (was_listed, listed) {
                     (false, true) => {
                         region.lists()[(meta.list.offset + meta.listed) as usize]
                             .store(slot, Relaxed);
-                        line.set_place(&self.writer, service, meta.listed);
+                        line.set_place(&self.right, service, meta.listed);
                         meta.listed += 1;
                     }
                     (true, false) => {
@@ -239,7 +239,7 @@ impl Tables {
                         let last = arena[meta.listed as usize].load(Relaxed);
                         arena[line.position() as usize].store(last, Relaxed);
                         region.endpoints()[last as usize].set_place(
-                            &self.writer,
+                            &self.right,
                             service,
                             line.position(),
                         );
@@ -248,11 +248,11 @@ impl Tables {
                 }
                 meta.total = meta.total + u32::from(total == Total::Joins)
                     - u32::from(total == Total::Leaves);
-                entry.set_meta(&self.writer, meta);
+                entry.set_meta(&self.right, meta);
             });
         });
-        region.end_step(&self.writer, &event);
-        region.mark_changed(&self.writer, slot);
+        region.end_step(&self.right, &event);
+        region.mark_changed(&self.right, slot);
         if meta.list.is_sparse(meta.listed) {
             self.shrink(service, meta);
         }
@@ -276,22 +276,22 @@ impl Tables {
             }
             _ => return,
         }
-        self.region.set_service_count(&self.writer, self.services);
+        self.region.set_service_count(&self.right, self.services);
     }
 
     /// An event that is about no instance; a hold begins or ends with its event.
     pub(super) fn announce(&mut self, now: Nanos, what: What) {
         let event = what.event(now, 0, 0, 0, 0);
-        self.region.begin_step(&self.writer, &event, None);
+        self.region.begin_step(&self.right, &event, None);
         if what.kind == EventKind::HoldBegan {
             self.region.set_hold(
-                &self.writer,
+                &self.right,
                 Some(Hold { since: now.max(1), silent: what.silent, live: what.live }),
             );
         } else if what.kind == EventKind::HoldEnded {
-            self.region.set_hold(&self.writer, None);
+            self.region.set_hold(&self.right, None);
         }
-        self.region.end_step(&self.writer, &event);
+        self.region.end_step(&self.right, &event);
     }
 }
 
@@ -410,8 +410,8 @@ mod tests {
             steps in prop::collection::vec((0_u8..4, 0_u32..48, 0_usize..3, any::<u16>()), 1..150),
         ) {
             let place = Place::Scratch;
-            let (region, writer) = Region::create(&place, Geometry::new(64, 0), (1, 2), 3, &std::sync::atomic::AtomicBool::new(false)).unwrap();
-            let mut tables = Tables::new(Arc::new(region), writer);
+            let (region, right) = Region::create(&place, Geometry::new(64, 0), (1, 2), 3, &std::sync::atomic::AtomicBool::new(false)).unwrap();
+            let mut tables = Tables::new(Arc::new(region), right);
             let mut models = BTreeMap::new();
             for name in ["a", "b", "c"] {
                 let service = tables.create_service(crate::wire::service_id(name), &Name::new(name).unwrap()).unwrap();
@@ -424,7 +424,7 @@ mod tests {
                     (0, None) => {
                         let service = services[service];
                         tables.reserve(service).unwrap();
-                        tables.region.endpoints()[slot as usize].set_place(&tables.writer, service, 0);
+                        tables.region.endpoints()[slot as usize].set_place(&tables.right, service, 0);
                         let entry = Endpoint { slot: U32::new(slot), weight: weight.into(), state: State::Up as u8, ..Endpoint::new_zeroed() };
                         tables.change(9, change(slot, Total::Joins, State::Up), |endpoint| *endpoint = entry);
                         models.get_mut(&service).unwrap().members.insert(slot, (State::Up, weight));

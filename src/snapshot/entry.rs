@@ -2,7 +2,7 @@
 
 use crate::clock::Nanos;
 use crate::limits::ATTRIBUTES_BYTES_MAX;
-use crate::region::{HeartState, Record, Region, RestoredLine, Writer};
+use crate::region::{HeartState, Record, Region, RestoredLine, Right};
 use crate::wire::{Declared, Endpoint, Label, Name, State, Version, endpoint_flags};
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -198,20 +198,20 @@ impl MemberHead {
     }
 
     /// Lets the generations of a slot that is not leased go on.
-    pub(super) fn restore_generation(&self, region: &Region, writer: &Writer, slot: u32) {
+    pub(super) fn restore_generation(&self, region: &Region, right: &Right, slot: u32) {
         if self.generation.get() != 0 {
             let ended = RestoredLine {
                 generation: self.generation.get(),
                 state: HeartState::Removed,
                 ..RestoredLine::FREE
             };
-            region.lines()[slot as usize].restore(writer, &ended);
+            region.lines()[slot as usize].restore(right, &ended);
         }
     }
 
     /// Puts the member of a service into an empty slot. Endpoint, record and heart line; nothing
     /// else leads to it yet.
-    pub(super) fn restore(&self, region: &Region, writer: &Writer, at: Restored<'_>) {
+    pub(super) fn restore(&self, region: &Region, right: &Right, at: Restored<'_>) {
         let Restored { slot, service, state, beat, attributes, time, written } = at;
         let ttl = self.ttl.get();
         // Whoever was up when this was written had beaten within two thirds of its TTL.
@@ -224,7 +224,7 @@ impl MemberHead {
             zone: self.zone,
             instance: self.instance,
         };
-        region.records().write(writer, slot, &record, attributes);
+        region.records().write(right, slot, &record, attributes);
         let held = if self.held == 1 { endpoint_flags::HELD } else { 0 };
         let wire_state = match state {
             HeartState::Up => State::Up,
@@ -244,21 +244,17 @@ impl MemberHead {
             zone: U32::new(self.zone.hash32()),
             age_ms: U32::ZERO,
         };
-        region.endpoints()[slot as usize].set_entry(writer, entry);
-        region.endpoints()[slot as usize].set_place(writer, service, 0);
+        region.endpoints()[slot as usize].set_entry(right, entry);
+        region.endpoints()[slot as usize].set_place(right, service, 0);
         region.lines()[slot as usize].restore(
-            writer,
+            right,
             &RestoredLine {
                 generation: self.generation.get(),
                 state,
                 secret: self.secret.get(),
                 nonce: self.nonce.get(),
                 ttl,
-                until: if self.until.get() == 0 {
-                    0
-                } else {
-                    time.back(self.until.get()).max(1)
-                },
+                until: if self.until.get() == 0 { 0 } else { time.back(self.until.get()).max(1) },
                 last: time.back(beat.last.get().max(silent_since)),
                 history: beat.history.get(),
                 sequence: beat.sequence.get(),

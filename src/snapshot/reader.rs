@@ -4,7 +4,7 @@ use super::disk::Disk;
 use super::entry::{EngineTime, MemberHead, Restored};
 use super::layout::{HalfHeader, PAGE, Sizes, SnapshotError};
 use crate::clock::Nanos;
-use crate::region::{ListRef, Region, RestoredLine, ServiceMeta, Writer};
+use crate::region::{ListRef, Region, RestoredLine, Right, ServiceMeta};
 use crate::wire::{Name, service_id};
 use ahash::AHashMap;
 use std::ops::Range;
@@ -93,15 +93,15 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
     pub fn load(
         &self,
         region: &Region,
-        writer: &Writer,
+        right: &Right,
         now: Nanos,
     ) -> Result<Option<Loaded>, SnapshotError> {
         let mut damage = "the headers of both halves";
         for (half, header) in &self.halves {
-            match self.load_half(*half, header, region, writer, now) {
+            match self.load_half(*half, header, region, right, now) {
                 Ok(loaded) => return Ok(Some(loaded)),
                 Err(error) => {
-                    wipe(region, writer);
+                    wipe(region, right);
                     match error {
                         SnapshotError::Damaged(what) => damage = what,
                         other => return Err(other),
@@ -117,7 +117,7 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
         half: usize,
         header: &HalfHeader,
         region: &Region,
-        writer: &Writer,
+        right: &Right,
         now: Nanos,
     ) -> Result<Loaded, SnapshotError> {
         let used = header.slots_used.get();
@@ -129,7 +129,7 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
         let (time, written) = (EngineTime::going_on(now, header.time.get()), header.time.get());
         let version = header.feed_head.get() + JUMP;
         let services = Mutex::new(Services { by_name: AHashMap::new(), version });
-        let into = Into { region, writer, services: &services, time, written };
+        let into = Into { region, right, services: &services, time, written };
         let first = self.sizes.beat_blocks(self.sizes.slots);
         let end = first + self.sizes.member_blocks(used);
         let from = Source {
@@ -149,14 +149,14 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
                 others.into_iter().map(|thread| thread.join().expect("loading does not panic"));
             std::iter::once(own).chain(others).sum::<Result<u32, SnapshotError>>()
         })?;
-        region.feed().start_after(writer, version);
+        region.feed().start_after(right, version);
         Ok(Loaded { edition: header.edition.get(), half, time: written, leases, header: *header })
     }
 
     /// Puts members where they belong, one piece of the half after another, until none is left;
     /// returns how many these were.
     fn load_members(&self, from: &Source<'_>, into: &Into<'_>) -> Result<u32, SnapshotError> {
-        let Into { region, writer, services, time, written } = *into;
+        let Into { region, right, services, time, written } = *into;
         let (mut leases, mut known) = (0, AHashMap::new());
         let (mut members, mut beats) = (Vec::new(), Vec::new());
         while let Some(piece) = from.take_piece() {
@@ -173,7 +173,7 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
                     .map_err(|_| SnapshotError::Damaged("a block"))?;
                 let Some(state) = head.leased() else {
                     if slot < region.geometry().slots {
-                        head.restore_generation(region, writer, slot);
+                        head.restore_generation(region, right, slot);
                     }
                     continue;
                 };
@@ -191,7 +191,7 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
                         let service = services
                             .lock()
                             .unwrap_or_else(PoisonError::into_inner)
-                            .find(region, writer, &head.service)?;
+                            .find(region, right, &head.service)?;
                         known.insert(head.service, service);
                         service
                     }
@@ -202,7 +202,7 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
                     .ok_or(SnapshotError::Damaged("a member"))?;
                 head.restore(
                     region,
-                    writer,
+                    right,
                     Restored { slot, service, state, beat, attributes, time, written },
                 );
                 leases += 1;
@@ -259,7 +259,7 @@ impl Source<'_> {
 /// What members are put into, by several threads at once: each has slots of its own.
 struct Into<'a> {
     region: &'a Region,
-    writer: &'a Writer,
+    right: &'a Right,
     services: &'a Mutex<Services>,
     time: EngineTime,
     written: u64,
@@ -272,12 +272,7 @@ struct Services {
 }
 
 impl Services {
-    fn find(
-        &mut self,
-        region: &Region,
-        writer: &Writer,
-        name: &Name,
-    ) -> Result<u32, SnapshotError> {
+    fn find(&mut self, region: &Region, right: &Right, name: &Name) -> Result<u32, SnapshotError> {
         if let Some(&service) = self.by_name.get(name) {
             return Ok(service);
         }
@@ -287,9 +282,9 @@ impl Services {
             .get(service as usize)
             .ok_or(SnapshotError::Damaged("more services than there can be"))?;
         let id = service_id(name.as_str());
-        entry.sequence().write(writer, || {
+        entry.sequence().write(right, || {
             entry.set_meta(
-                writer,
+                right,
                 ServiceMeta {
                     id,
                     version: self.version,
@@ -298,7 +293,7 @@ impl Services {
                     list: ListRef::default(),
                 },
             );
-            entry.set_name(writer, Some(name));
+            entry.set_name(right, Some(name));
         });
         self.by_name.insert(*name, service);
         Ok(service)
@@ -306,13 +301,13 @@ impl Services {
 }
 
 /// Empties a region that an edition was put into.
-fn wipe(region: &Region, writer: &Writer) {
+fn wipe(region: &Region, right: &Right) {
     region
         .lines()
         .iter()
         .filter(|line| line.head().0 != 0)
-        .for_each(|line| line.restore(writer, &RestoredLine::FREE));
+        .for_each(|line| line.restore(right, &RestoredLine::FREE));
     for entry in region.directory().iter().filter(|entry| entry.is_used()) {
-        entry.sequence().write(writer, || entry.set_name(writer, None));
+        entry.sequence().write(right, || entry.set_name(right, None));
     }
 }

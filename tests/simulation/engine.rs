@@ -10,7 +10,7 @@ use heartline::dataplane::{Cookies, Dataplane};
 use heartline::engine::duty::{LoopDuty, RegistrarDuty, Signals};
 use heartline::exchange::{Command, Peer};
 use heartline::limits::{DOZE_QUEUE_SHARE, STALL_NS_MIN};
-use heartline::region::{Geometry, Place, Region, Writer};
+use heartline::region::{Geometry, Place, Region, Right};
 use heartline::registrar::{DenyList, Registrar, Settings};
 use rand::rngs::{SmallRng, StdRng};
 use rand::{Rng, RngExt, SeedableRng};
@@ -111,7 +111,7 @@ pub(crate) struct Engine {
 #[derive(Debug)]
 pub(crate) struct Left {
     pub(crate) region: Arc<Region>,
-    pub(crate) writer: Writer,
+    pub(crate) writer: Right,
     /// Sockets and the key of the cookies, when it was handed over.
     pub(crate) handed: Option<Handed>,
 }

@@ -9,7 +9,7 @@ mod damage;
 mod power;
 
 use heartline::clock::{Nanos, from_ms};
-use heartline::region::{Geometry, HeartState, Place, Region, Writer as Right};
+use heartline::region::{Geometry, HeartState, Place, Region, Right};
 use heartline::registrar::Registrar;
 use heartline::snapshot::{Disk, MemoryDisk, Reader, Sizes, SnapshotError, Writer};
 use heartline::wire::*;

@@ -12,7 +12,7 @@ use heartline::clock::{Nanos, from_ms};
 use heartline::dataplane::{Datagram, Dataplane};
 use heartline::exchange::{Attributes, Command, Peer, Replies, Requester};
 use heartline::limits::FRAME_BYTES_MAX;
-use heartline::region::{Geometry, Record, Region, Writer};
+use heartline::region::{Geometry, Record, Region, Right};
 use heartline::registrar::{Observed, Settings};
 use heartline::wire::{
     Beat, Header, Kind, Label, Lease, Name, Register, Reply, ReplyBody, service_id,
@@ -374,7 +374,7 @@ impl Table for Directory {
 /// Keys that are inserted and removed.
 struct Inserts {
     region: Arc<Region>,
-    writer: Writer,
+    writer: Right,
     fresh: Vec<(u32, Key, Record)>,
 }
 

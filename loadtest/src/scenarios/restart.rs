@@ -283,9 +283,8 @@ impl<'a> Restart<'a> {
             )?;
             let read = read_half(&file, half)?;
             let begin = Instant::now();
-            let loaded = Reader::open(&file)?
-                .load(&region, &writer, clock::now())?
-                .ok_or("no edition")?;
+            let loaded =
+                Reader::open(&file)?.load(&region, &writer, clock::now())?.ok_or("no edition")?;
             let load = begin.elapsed();
             if loaded.leases != self.options.instances {
                 return Err(format!("{} leases are in the snapshot", loaded.leases).into());

@@ -125,7 +125,7 @@ impl Succession<'_> {
     fn take_over(
         &self,
         mut engine: Engine,
-        right: region::Writer,
+        right: region::Right,
         settings: Settings,
     ) -> Result<Engine, StartError> {
         let prepared = Prepared::new(engine.parts(settings, &self.status))?;

@@ -187,7 +187,7 @@ impl Engine {
     }
 
     /// Starts the threads once more.
-    fn go_on(&mut self, right: region::Writer, file: Option<File>) {
+    fn go_on(&mut self, right: region::Right, file: Option<File>) {
         let status = Arc::new(SnapshotStatus::default());
         let settings = settings(&self.config).expect("the kernel has given random numbers before");
         let prepared = Prepared::new(self.parts(settings, &status))

@@ -58,5 +58,5 @@ pub mod region {
 
     /// Stands in for the right to write that the region hands out.
     #[derive(Debug)]
-    pub struct Writer(());
+    pub struct Right(());
 }

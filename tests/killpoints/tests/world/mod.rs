@@ -7,7 +7,7 @@ use heartline::wire::{
     Beat, Declared, Label, Lease, Name, Register, State, Update, Version, service_id, update_fields,
 };
 use heartline_killpoints::region::{
-    Applied, EventKind, Geometry, HeartState, Place, Region, Writer,
+    Applied, EventKind, Geometry, HeartState, Place, Region, Right,
 };
 use heartline_killpoints::registrar::{DenyList, Observed, Registrar, Settings};
 use heartline_killpoints::sync::kill_at;
@@ -184,7 +184,7 @@ impl World {
     }
 
     /// The process ends; what it left, and the right to go on with it.
-    fn kill(&mut self) -> Writer {
+    fn kill(&mut self) -> Right {
         self.epoch += 1;
         // A successor needs some time.
         self.now += NANOS_PER_MS;

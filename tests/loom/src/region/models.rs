@@ -1,6 +1,6 @@
 //! One writer, readers without locks.
 
-use super::Writer;
+use super::Right;
 use super::endpoint::EndpointLine;
 use super::feed::{Cause, Event, EventKind, Feed};
 use super::heart::{Applied, HeartLine, HeartState};
@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use zerocopy::FromZeros;
 use zerocopy::byteorder::little_endian::U32;
 
-const WRITER: Writer = Writer(());
+const WRITER: Right = Right(());
 
 /// Readers of a sequence lock see whole writes, and nothing else.
 pub fn seqlock() {
