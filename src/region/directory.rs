@@ -2,9 +2,9 @@
 
 use super::Right;
 use super::lists::ListRef;
+use super::part::Shared;
 use super::record::{load_name, store_bytes};
 use super::seqlock::Sequence;
-use super::view::Shared;
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::wire::Name;
 use std::sync::atomic::Ordering::{Relaxed, Release};

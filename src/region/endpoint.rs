@@ -2,7 +2,7 @@
 //! answers.
 
 use super::Right;
-use super::view::Shared;
+use super::part::Shared;
 use crate::sync::{AtomicU64, IS_MEMORY};
 use crate::wire::Endpoint;
 use std::sync::atomic::Ordering::Relaxed;

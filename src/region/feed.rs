@@ -1,7 +1,7 @@
 //! The ring of membership events: in order, numbered, loss always visible.
 
 use super::Right;
-use super::view::{Shared, View};
+use super::part::{Part, Shared};
 use crate::sync::{AtomicU64, IS_MEMORY, fence};
 use crate::wire::time::Nanos;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -119,12 +119,12 @@ const _: () = assert!(!IS_MEMORY || size_of::<EventLine>() == 64);
 /// The ring.
 #[derive(Debug)]
 pub struct Feed {
-    lines: View<EventLine>,
-    head: View<AtomicU64>,
+    lines: Part<EventLine>,
+    head: Part<AtomicU64>,
 }
 
 impl Feed {
-    pub(super) fn new(lines: View<EventLine>, head: View<AtomicU64>) -> Self {
+    pub(super) fn new(lines: Part<EventLine>, head: Part<AtomicU64>) -> Self {
         assert!(lines.len().is_power_of_two());
         Self { lines, head }
     }

@@ -11,7 +11,7 @@
 //! deafness.
 
 use super::Right;
-use super::view::Shared;
+use super::part::Shared;
 use crate::limits::{TTL_MS_MAX, TTL_MS_MIN};
 use crate::sync::{AtomicU64, IS_MEMORY};
 use crate::wire::time::{Nanos, from_ms};

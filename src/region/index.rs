@@ -7,8 +7,8 @@
 
 use super::Right;
 use super::heart::prefetch;
+use super::part::Part;
 use super::seqlock::Sequence;
-use super::view::View;
 use crate::limits::{PROBES_MAX, READ_RETRIES};
 use crate::sync::{AtomicU64, spin_loop};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -24,8 +24,8 @@ pub struct IndexFull;
 /// A hash index from keys that it doesn't hold to `u32` values.
 #[derive(Debug)]
 pub struct HashIndex {
-    buckets: View<AtomicU64>,
-    moves: View<SequenceWord>,
+    buckets: Part<AtomicU64>,
+    moves: Part<SequenceWord>,
     mask: usize,
 }
 
@@ -33,7 +33,7 @@ pub struct HashIndex {
 pub(super) type SequenceWord = Sequence;
 
 // SAFETY: a sequence is an atomic integer.
-unsafe impl super::view::Shared for Sequence {}
+unsafe impl super::part::Shared for Sequence {}
 
 fn bucket(hash: u64, value: u32) -> u64 {
     hash << 32 | u64::from(value + 1)
@@ -45,7 +45,7 @@ fn value(bucket: u64) -> u32 {
 
 impl HashIndex {
     /// An index over these buckets, a power of two of them.
-    pub(super) fn new(buckets: View<AtomicU64>, moves: View<Sequence>) -> Self {
+    pub(super) fn new(buckets: Part<AtomicU64>, moves: Part<Sequence>) -> Self {
         assert!(buckets.len().is_power_of_two());
         Self { mask: buckets.len() - 1, buckets, moves }
     }

@@ -23,11 +23,11 @@ mod lists;
 mod mapping;
 #[cfg(test)]
 mod models;
+mod part;
 mod record;
 mod redo;
 mod seqlock;
 mod sync;
-mod view;
 
 pub use boot::boot_id;
 pub use directory::{DirectoryEntry, ServiceMeta};
@@ -52,7 +52,7 @@ use std::hash::Hasher;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use view::View;
+use part::Part;
 
 /// The right to change the region. There is one for each region, and the registrar has it.
 #[derive(Debug)]
@@ -62,15 +62,15 @@ pub struct Right(());
 #[derive(Debug)]
 pub struct Region {
     geometry: Geometry,
-    heart_header: View<HeartHeader>,
-    lines: View<HeartLine>,
-    header: View<PublicHeader>,
-    directory: View<DirectoryEntry>,
+    heart_header: Part<HeartHeader>,
+    lines: Part<HeartLine>,
+    header: Part<PublicHeader>,
+    directory: Part<DirectoryEntry>,
     directory_index: HashIndex,
-    endpoints: View<EndpointLine>,
+    endpoints: Part<EndpointLine>,
     records: Records,
     index: HashIndex,
-    lists: View<AtomicU32>,
+    lists: Part<AtomicU32>,
     feed: Feed,
     key: (u64, u64),
     /// A bit for each slot that changed since it was last asked for; of this process only.
@@ -116,33 +116,33 @@ impl Region {
     /// Finds the tables in the files. Without a key the one that is stored there is used.
     fn assemble(files: [Mapping; 2], geometry: Geometry, key: Option<(u64, u64)>) -> Self {
         let [heart, public] = &files;
-        let header: View<PublicHeader> = public.view(0, 1);
+        let header: Part<PublicHeader> = public.part(0, 1);
         let key =
             key.unwrap_or_else(|| (header[0].key[0].load(Relaxed), header[0].key[1].load(Relaxed)));
         let slots = geometry.slots as usize;
         Self {
-            heart_header: heart.view(0, 1),
-            lines: heart.view(geometry.lines, slots),
+            heart_header: heart.part(0, 1),
+            lines: heart.part(geometry.lines, slots),
             header,
-            directory: public.view(geometry.directory, geometry.services_max as usize),
+            directory: public.part(geometry.directory, geometry.services_max as usize),
             directory_index: HashIndex::new(
-                public.view(geometry.directory_index, geometry.directory_buckets),
-                public.view(PublicHeader::DIRECTORY_MOVES, 1),
+                public.part(geometry.directory_index, geometry.directory_buckets),
+                public.part(PublicHeader::DIRECTORY_MOVES, 1),
             ),
-            endpoints: public.view(geometry.endpoints, slots),
+            endpoints: public.part(geometry.endpoints, slots),
             records: Records::new(
-                public.view(geometry.records, slots),
-                public.view(geometry.tails, slots * geometry.tail_words()),
+                public.part(geometry.records, slots),
+                public.part(geometry.tails, slots * geometry.tail_words()),
                 geometry.tail_words(),
             ),
             index: HashIndex::new(
-                public.view(geometry.index, geometry.buckets),
-                public.view(PublicHeader::INDEX_MOVES, 1),
+                public.part(geometry.index, geometry.buckets),
+                public.part(PublicHeader::INDEX_MOVES, 1),
             ),
-            lists: public.view(geometry.lists, geometry.list_entries),
+            lists: public.part(geometry.lists, geometry.list_entries),
             feed: Feed::new(
-                public.view(geometry.feed, geometry.events),
-                public.view(PublicHeader::FEED_HEAD, 1),
+                public.part(geometry.feed, geometry.events),
+                public.part(PublicHeader::FEED_HEAD, 1),
             ),
             key,
             changed: (0..geometry.slots.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),

@@ -1,7 +1,7 @@
 //! Memory that outlives the process: files on tmpfs, allocated and faulted in at once.
 
 use super::layout::FORMAT;
-use super::view::{Shared, View};
+use super::part::{Part, Shared};
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{
     FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, memfd_create, statfs,
@@ -223,15 +223,15 @@ impl Mapping {
     }
 
     /// `count` values from `offset` on.
-    pub(super) fn view<T: Shared>(&self, offset: usize, count: usize) -> View<T> {
+    pub(super) fn part<T: Shared>(&self, offset: usize, count: usize) -> Part<T> {
         let end = count.checked_mul(size_of::<T>()).and_then(|bytes| bytes.checked_add(offset));
-        assert!(end.is_some_and(|end| end <= self.pages.bytes), "a view ends behind its mapping");
+        assert!(end.is_some_and(|end| end <= self.pages.bytes), "a part ends behind its mapping");
         let start = self.pages.address(offset).cast::<T>();
-        assert!(start.is_aligned(), "a view is not aligned");
+        assert!(start.is_aligned(), "a part is not aligned");
         let start = NonNull::new(start).expect("a mapping does not start at zero");
         // SAFETY: aligned and inside the mapping by the assertions above; `Region` keeps the
-        // mapping as long as its views.
-        unsafe { View::new(start, count) }
+        // mapping as long as its parts.
+        unsafe { Part::new(start, count) }
     }
 }
 

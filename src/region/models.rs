@@ -27,7 +27,7 @@ proptest! {
         homes in 1_u64..40,
     ) {
         let mapping = Mapping::create(&Place::Scratch, "index", 4096, &false.into()).unwrap();
-        let index = HashIndex::new(mapping.view(0, BUCKETS), mapping.view(BUCKETS * 8, 1));
+        let index = HashIndex::new(mapping.part(0, BUCKETS), mapping.part(BUCKETS * 8, 1));
         let right = Right(());
         // Key to value; few homes make long chains, and whole hashes that are equal.
         let mut model: BTreeMap<u32, u32> = BTreeMap::new();
@@ -77,7 +77,7 @@ proptest! {
         slots in prop::collection::vec(any::<(u32, u32, u64)>(), 0..60),
     ) {
         let mapping = Mapping::create(&Place::Scratch, "feed", 4096, &false.into()).unwrap();
-        let feed = Feed::new(mapping.view(0, LINES), mapping.view(2048, 1));
+        let feed = Feed::new(mapping.part(0, LINES), mapping.part(2048, 1));
         let mut model = BTreeMap::new();
         for (number, (slot, generation, at)) in slots.into_iter().enumerate() {
             let number = number as u64 + 1;

@@ -1,8 +1,8 @@
 //! The rarely written facts of an instance.
 
 use super::Right;
+use super::part::{Part, Shared};
 use super::seqlock::Sequence;
-use super::view::{Shared, View};
 use crate::limits::ATTRIBUTES_BYTES_MAX;
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::wire::{Label, Name};
@@ -76,13 +76,13 @@ pub struct Record {
 /// follow.
 #[derive(Debug)]
 pub struct Records {
-    heads: View<RecordHead>,
-    tails: View<AtomicU64>,
+    heads: Part<RecordHead>,
+    tails: Part<AtomicU64>,
     tail_words: usize,
 }
 
 impl Records {
-    pub(super) fn new(heads: View<RecordHead>, tails: View<AtomicU64>, tail_words: usize) -> Self {
+    pub(super) fn new(heads: Part<RecordHead>, tails: Part<AtomicU64>, tail_words: usize) -> Self {
         Self { heads, tails, tail_words }
     }
 

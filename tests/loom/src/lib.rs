@@ -52,9 +52,9 @@ pub mod region {
     #[path = "../../../../src/region/index.rs"]
     mod index;
     pub mod models;
+    mod part;
     #[path = "../../../../src/region/seqlock.rs"]
     mod seqlock;
-    mod view;
 
     /// Stands in for the right to write that the region hands out.
     #[derive(Debug)]

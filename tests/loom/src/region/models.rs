@@ -5,8 +5,8 @@ use super::endpoint::EndpointLine;
 use super::feed::{Cause, Event, EventKind, Feed};
 use super::heart::{Applied, HeartLine, HeartState};
 use super::index::HashIndex;
+use super::part::Part;
 use super::seqlock::Sequence;
-use super::view::View;
 use crate::sync::AtomicU64;
 use heartline::wire::{Beat, Endpoint, Lease, Status};
 use loom::thread;
@@ -150,7 +150,7 @@ struct Indexed {
 
 impl Indexed {
     fn new() -> Self {
-        Self { index: HashIndex::new(View::new(4), View::new(1)), facts: Default::default() }
+        Self { index: HashIndex::new(Part::new(4), Part::new(1)), facts: Default::default() }
     }
 
     /// All hash to bucket 1, so that they are neighbours.
@@ -249,7 +249,7 @@ fn event(number: u64) -> Event {
 /// The ring of events is overwritten while it is read: a reader sees whole events under their own
 /// numbers, and none that is announced is missing unless it was overwritten.
 pub fn feed() {
-    let feed = Arc::new(Feed::new(View::new(1), View::new(1)));
+    let feed = Arc::new(Feed::new(Part::new(1), Part::new(1)));
     feed.push(&WRITER, &event(1));
     let reader = {
         let feed = Arc::clone(&feed);
@@ -275,7 +275,7 @@ pub fn feed() {
 
 /// What the head announces can be read, as long as the ring has room for it.
 pub fn feed_announces() {
-    let feed = Arc::new(Feed::new(View::new(2), View::new(1)));
+    let feed = Arc::new(Feed::new(Part::new(2), Part::new(1)));
     let reader = {
         let feed = Arc::clone(&feed);
         thread::spawn(move || {

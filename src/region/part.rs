@@ -20,26 +20,26 @@ unsafe impl Shared for AtomicU64 {}
 /// A slice of shared values in a mapping. The [`super::Region`] that hands it out keeps the mapping
 /// alive.
 #[derive(Debug)]
-pub(super) struct View<T> {
+pub(super) struct Part<T> {
     start: NonNull<T>,
     count: usize,
 }
 
-// SAFETY: a view gives shared references only, and `Shared` types are `Sync`.
-unsafe impl<T: Shared> Send for View<T> {}
+// SAFETY: a part gives shared references only, and `Shared` types are `Sync`.
+unsafe impl<T: Shared> Send for Part<T> {}
 // SAFETY: as above.
-unsafe impl<T: Shared> Sync for View<T> {}
+unsafe impl<T: Shared> Sync for Part<T> {}
 
-impl<T: Shared> View<T> {
+impl<T: Shared> Part<T> {
     /// # Safety
-    /// `start` is aligned for `T`, and `count` values from there on are mapped as long as the view
+    /// `start` is aligned for `T`, and `count` values from there on are mapped as long as the part
     /// is used.
     pub(super) unsafe fn new(start: NonNull<T>, count: usize) -> Self {
         Self { start, count }
     }
 }
 
-impl<T: Shared> Deref for View<T> {
+impl<T: Shared> Deref for Part<T> {
     type Target = [T];
 
     #[inline]
