@@ -77,7 +77,7 @@ fn prepare(directory: &Path) {
         let list = heartline::region::ListRef { offset: 0, order: 2 };
         entry.set_meta(
             &writer,
-            heartline::region::ServiceMeta { id, version: 1, listed: 1, total: 1, list },
+            heartline::region::ServiceMeta { id, revision: 1, listed: 1, total: 1, list },
         );
     });
     region.index_service(&writer, id, 0).expect("an empty index");

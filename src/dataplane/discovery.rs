@@ -134,7 +134,7 @@ impl Members for Candidates<'_> {
 /// What one undisturbed read of a service answers.
 struct Answer {
     status: Status,
-    version: u64,
+    revision: u64,
     cursor: u32,
     endpoints: SmallVec<[Endpoint; ENDPOINTS_PER_FRAME_MAX]>,
 }
@@ -173,7 +173,7 @@ impl Dataplane {
             return replies.put_status(from, Kind::Discover, Status::Busy);
         };
         let head = DiscoverHead {
-            version: U64::new(answer.version),
+            version: U64::new(answer.revision),
             cursor: U32::new(answer.cursor),
             hold_percent: hold.map_or(0, |hold| hold.percent()),
             reserved: [0; 3],
@@ -196,7 +196,7 @@ impl Dataplane {
         let meta = entry.meta();
         let mut answer = Answer {
             status: Status::Ok,
-            version: meta.version,
+            revision: meta.revision,
             cursor: 0,
             endpoints: SmallVec::new(),
         };

@@ -156,7 +156,7 @@ impl Dataplane {
         for (peer, request, length) in &group {
             match request {
                 Request::Beat(header, beats) => self.beats(now, peer, header, beats, replies),
-                request => self.rest(now, peer, request, *length, replies),
+                request => self.other_request(now, peer, request, *length, replies),
             }
         }
         taken
@@ -171,7 +171,7 @@ impl Dataplane {
         beats: &[Beat],
         replies: &mut Replies,
     ) {
-        let mut others = Others::default();
+        let mut not_accepted = NotAccepted::default();
         let lines = self.region.lines();
         for beat in beats {
             let slot = beat.lease.slot.get();
@@ -181,10 +181,10 @@ impl Dataplane {
             };
             if applied != Applied::Accepted {
                 self.commanded |= applied == Applied::Attention;
-                others.add(applied, beat, &self.region, &self.commands);
+                not_accepted.add(applied, beat, &self.region, &self.commands);
             }
         }
-        let Others { old, again, ref refused } = others;
+        let NotAccepted { old, again, ref refused } = not_accepted;
         let accepted = beats.len() as u16 - old - again - refused.len() as u16;
         self.tally.accepted += u64::from(accepted);
         self.tally.old += u64::from(old);
@@ -251,7 +251,7 @@ impl Dataplane {
 
     /// Everything but beats.
     #[inline(never)]
-    fn rest(
+    fn other_request(
         &mut self,
         now: Nanos,
         peer: &Peer,
@@ -376,14 +376,14 @@ impl Dataplane {
 
 /// The beats of a frame that did not simply count.
 #[derive(Default)]
-struct Others {
+struct NotAccepted {
     old: u16,
     /// Farewells that must be sent again.
     again: u16,
     refused: SmallVec<[Nak; BEATS_PER_FRAME_MAX]>,
 }
 
-impl Others {
+impl NotAccepted {
     #[cold]
     #[inline(never)]
     fn add(

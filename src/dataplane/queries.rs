@@ -134,7 +134,7 @@ impl Dataplane {
         let hold = self.region.hold()?;
         let description = Description {
             endpoint: shown,
-            service_version: U64::new(meta.version),
+            service_version: U64::new(meta.revision),
             history: U64::new(line.history()),
             ttl_ms: U32::new((line.ttl() / NANOS_PER_MS) as u32),
             hold_ms: U32::new(hold.map_or(0, |hold| {
@@ -159,7 +159,7 @@ impl Dataplane {
         };
         let holds_one = usize::from(from.budget)
             >= size_of::<Header>() + size_of::<ServicesHead>() + size_of::<ServiceEntry>();
-        let Ok((version, services)) = self.region.service_count() else {
+        let Ok((revision, services)) = self.region.service_count() else {
             return replies.put_status(from, Kind::Services, Status::Busy);
         };
         let mut entries: SmallVec<[ServiceEntry; SERVICES_PER_FRAME_MAX]> = SmallVec::new();
@@ -191,14 +191,14 @@ impl Dataplane {
             }
             entries.push(ServiceEntry {
                 id: U64::new(meta.id),
-                version: U64::new(meta.version),
+                version: U64::new(meta.revision),
                 listed: U32::new(meta.listed),
                 total: U32::new(meta.total),
                 name,
             });
         }
         let head = ServicesHead {
-            version: U64::new(version),
+            version: U64::new(revision),
             cursor: U32::new(cursor),
             services: U32::new(services),
         };

@@ -1,4 +1,4 @@
-//! The services: name, version, and where the list of their slots is.
+//! The services: name, revision, and where the list of their slots is.
 
 use super::Right;
 use super::lists::ListRef;
@@ -19,7 +19,7 @@ pub struct DirectoryEntry {
     /// Members in the slot list: up and suspect.
     listed: AtomicU32,
     id: AtomicU64,
-    version: AtomicU64,
+    revision: AtomicU64,
     list_offset: AtomicU32,
     list_order: AtomicU32,
     /// All members, those that are down included.
@@ -40,7 +40,7 @@ const _: () = {
     assert!(offset_of!(DirectoryEntry, used) == 36);
     assert!(offset_of!(DirectoryEntry, listed) == 4);
     assert!(offset_of!(DirectoryEntry, id) == 8);
-    assert!(offset_of!(DirectoryEntry, version) == 16);
+    assert!(offset_of!(DirectoryEntry, revision) == 16);
     assert!(offset_of!(DirectoryEntry, list_offset) == 24);
     assert!(offset_of!(DirectoryEntry, total) == 32);
     assert!(offset_of!(DirectoryEntry, name) == 64);
@@ -52,7 +52,7 @@ pub struct ServiceMeta {
     /// Hash of the name.
     pub id: u64,
     /// Grows by one with every event of the service.
-    pub version: u64,
+    pub revision: u64,
     /// Members in the slot list.
     pub listed: u32,
     /// All members.
@@ -85,7 +85,7 @@ impl DirectoryEntry {
     pub fn meta(&self) -> ServiceMeta {
         ServiceMeta {
             id: self.id.load(Relaxed),
-            version: self.version.load(Relaxed),
+            revision: self.revision.load(Relaxed),
             listed: self.listed.load(Relaxed),
             total: self.total.load(Relaxed),
             list: ListRef {
@@ -103,7 +103,7 @@ impl DirectoryEntry {
     /// Replaces the numbers. To be called inside the sequence.
     pub fn set_meta(&self, _: &Right, meta: ServiceMeta) {
         self.id.store(meta.id, Relaxed);
-        self.version.store(meta.version, Relaxed);
+        self.revision.store(meta.revision, Relaxed);
         self.listed.store(meta.listed, Relaxed);
         self.total.store(meta.total, Relaxed);
         self.list_offset.store(meta.list.offset, Relaxed);

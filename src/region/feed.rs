@@ -73,8 +73,8 @@ pub struct Event {
     pub cause: Cause,
     /// Service id.
     pub service: u64,
-    /// Version of the service's list after the event.
-    pub version: u64,
+    /// Revision of the service's list after the event.
+    pub revision: u64,
     /// Slot of the instance.
     pub slot: u32,
     /// Generation of the instance.
@@ -89,14 +89,14 @@ impl Event {
     /// Words that an event takes beside its number.
     pub const WORDS: usize = 6;
 
-    /// As it lies in memory: time; kind and cause; service; version; generation and slot; live and
+    /// As it lies in memory: time; kind and cause; service; revision; generation and slot; live and
     /// silent.
     pub(super) fn words(&self) -> [u64; Self::WORDS] {
         [
             self.at,
             u64::from(self.kind as u8) | u64::from(self.cause as u8) << 8,
             self.service,
-            self.version,
+            self.revision,
             u64::from(self.generation) << 32 | u64::from(self.slot),
             u64::from(self.live) << 32 | u64::from(self.silent),
         ]
@@ -159,7 +159,7 @@ impl Feed {
         self.head[0].store(number, Release);
     }
 
-    /// The eight words of an event: its number, time, kind and cause, service, version, instance,
+    /// The eight words of an event: its number, time, kind and cause, service, revision, instance,
     /// shares, zero. `None` when it has been overwritten or has not happened yet.
     pub fn raw(&self, number: u64) -> Option<[u64; 8]> {
         let line = self.line(number);

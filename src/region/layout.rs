@@ -72,7 +72,7 @@ pub(super) struct PublicHeader {
     reserved_64: [AtomicU64; 7],
     /// Key of the index hashes.
     pub(super) key: [AtomicU64; 2],
-    pub(super) directory_version: AtomicU64,
+    pub(super) directory_revision: AtomicU64,
     pub(super) services: AtomicU32,
     reserved_148: AtomicU32,
     /// When the hold that is on began; 0 with no hold.
@@ -114,7 +114,7 @@ const _: () = {
     assert!(offset_of!(CommonHeader, boot) == 40);
     assert!(offset_of!(CommonHeader, epoch) == 56);
     assert!(offset_of!(PublicHeader, key) == 120);
-    assert!(offset_of!(PublicHeader, directory_version) == 136);
+    assert!(offset_of!(PublicHeader, directory_revision) == 136);
     assert!(offset_of!(PublicHeader, hold_since) == 152);
     assert!(offset_of!(PublicHeader, sequence) == 168);
     assert!(offset_of!(PublicHeader, feed_head) == PublicHeader::FEED_HEAD);

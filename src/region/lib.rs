@@ -246,12 +246,12 @@ impl Region {
         })
     }
 
-    /// Version of the directory, and how many services have instances.
+    /// Revision of the directory, and how many services have instances.
     pub fn service_count(&self) -> Result<(u64, u32), Disturbed> {
         let header = &self.header[0];
         header
             .sequence
-            .read(|| (header.directory_version.load(Relaxed), header.services.load(Relaxed)))
+            .read(|| (header.directory_revision.load(Relaxed), header.services.load(Relaxed)))
             .ok_or(Disturbed)
     }
 
@@ -260,7 +260,7 @@ impl Region {
         let header = &self.header[0];
         header.sequence.write(right, || {
             header.services.store(services, Relaxed);
-            header.directory_version.store(header.directory_version.load(Relaxed) + 1, Relaxed);
+            header.directory_revision.store(header.directory_revision.load(Relaxed) + 1, Relaxed);
         });
     }
 

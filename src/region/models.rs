@@ -86,7 +86,7 @@ proptest! {
                 kind: EventKind::Held,
                 cause: Cause::MassSilence,
                 service: at ^ 7,
-                version: number * 3,
+                revision: number * 3,
                 slot,
                 generation,
                 silent: generation ^ 1,

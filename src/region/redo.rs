@@ -1,5 +1,5 @@
 //! The one step of the registrar that is on its way, written down before it begins: whoever goes on
-//! with the files of an engine that was killed ends it. So a change of a member, its version and
+//! with the files of an engine that was killed ends it. So a change of a member, its revision and
 //! its event are all there, or none of them.
 //!
 //! It lies in the heart file, since only engines read it. Everything in it is absolute: doing it

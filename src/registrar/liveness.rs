@@ -1,7 +1,7 @@
 //! Who is silent: decide first, act second.
 
 use super::hold::HoldChange;
-use super::tables::{Change, Total, What};
+use super::tables::{Change, Happening, Membership};
 use super::{Registrar, limbo_floor, wheel};
 use crate::clock::{NANOS_PER_MS, Nanos};
 use crate::limits::{DOWN_LOOK_NS_MIN, GRACE_TTLS_MAX};
@@ -56,7 +56,7 @@ impl Registrar {
                     slot,
                     HeartState::Suspect,
                     0,
-                    What::new(EventKind::Suspect, Cause::Silence),
+                    Happening::new(EventKind::Suspect, Cause::Silence),
                 ),
                 Verdict::Expired => self.expire(now, slot, &facts),
                 Verdict::Released => self.declare_down(now, slot, facts.ttl, Cause::HoldOver),
@@ -65,7 +65,7 @@ impl Registrar {
                     slot,
                     HeartState::Up,
                     0,
-                    What::new(EventKind::Up, Cause::Beat),
+                    Happening::new(EventKind::Up, Cause::Beat),
                 ),
                 Verdict::Revive => {
                     if self
@@ -82,7 +82,7 @@ impl Registrar {
                         slot,
                         HeartState::Up,
                         0,
-                        What::new(EventKind::Revived, Cause::Beat),
+                        Happening::new(EventKind::Revived, Cause::Beat),
                     );
                 }
                 Verdict::Bury => return self.end(now, slot, HeartState::Removed, Cause::Tombstone),
@@ -164,27 +164,52 @@ impl Registrar {
             self.counts.holds += 1;
             self.tables.announce(
                 now,
-                What { silent, live, ..What::new(EventKind::HoldBegan, Cause::MassSilence) },
+                Happening {
+                    silent,
+                    live,
+                    ..Happening::new(EventKind::HoldBegan, Cause::MassSilence)
+                },
             );
         }
         self.counts.held += 1;
-        let what = What { silent, live, ..What::new(EventKind::Held, Cause::MassSilence) };
-        let held = Change { until: now + GRACE_TTLS_MAX * facts.ttl, ..self.same(slot, what) };
+        let happening =
+            Happening { silent, live, ..Happening::new(EventKind::Held, Cause::MassSilence) };
+        let held = Change { until: now + GRACE_TTLS_MAX * facts.ttl, ..self.same(slot, happening) };
         self.tables.change(now, held, |endpoint| endpoint.flags |= endpoint_flags::HELD);
     }
 
     fn declare_down(&mut self, now: Nanos, slot: u32, ttl: Nanos, cause: Cause) {
         self.counts.downs += 1;
-        let what = What::new(EventKind::Down, cause);
-        self.transit(now, slot, HeartState::Down, now + ttl.max(self.settings.tombstone_min), what);
+        let happening = Happening::new(EventKind::Down, cause);
+        self.transit(
+            now,
+            slot,
+            HeartState::Down,
+            now + ttl.max(self.settings.tombstone_min),
+            happening,
+        );
     }
 
     /// Moves a member from one state to another, everywhere it is written.
-    fn transit(&mut self, now: Nanos, slot: u32, to: HeartState, until: Nanos, what: What) {
+    fn transit(
+        &mut self,
+        now: Nanos,
+        slot: u32,
+        to: HeartState,
+        until: Nanos,
+        happening: Happening,
+    ) {
         let line = &self.tables.region.lines()[slot as usize];
         let from = line.head().1;
         let (held, declared) = (line.is_held(), self.declared(slot));
-        let change = Change { slot, total: Total::Same, what, state: to, until, attributes: None };
+        let change = Change {
+            slot,
+            membership: Membership::Same,
+            happening,
+            state: to,
+            until,
+            attributes: None,
+        };
         self.tables.change(now, change, |endpoint| endpoint.flags &= !endpoint_flags::HELD);
         self.uncount(from, held, declared);
         self.count(to, declared);
@@ -192,12 +217,12 @@ impl Registrar {
     }
 
     /// A change that leaves state and hold as they are.
-    pub(super) fn same(&self, slot: u32, what: What) -> Change<'static> {
+    pub(super) fn same(&self, slot: u32, happening: Happening) -> Change<'static> {
         let line = &self.tables.region.lines()[slot as usize];
         Change {
             slot,
-            total: Total::Same,
-            what,
+            membership: Membership::Same,
+            happening,
             state: line.head().1,
             until: line.until(),
             attributes: None,
@@ -214,7 +239,7 @@ impl Registrar {
         if before == declared {
             return;
         }
-        let same = self.same(slot, What::new(EventKind::Declared, Cause::Beat));
+        let same = self.same(slot, Happening::new(EventKind::Declared, Cause::Beat));
         self.tables.change(now, same, |endpoint| {
             endpoint.flags = endpoint.flags & !endpoint_flags::DECLARED | declared as u8;
         });
@@ -267,7 +292,7 @@ impl Registrar {
             debug_assert!(!self.hold.is_on());
             self.tables.announce(
                 now,
-                What { silent, live, ..What::new(EventKind::HoldEnded, Cause::HoldOver) },
+                Happening { silent, live, ..Happening::new(EventKind::HoldEnded, Cause::HoldOver) },
             );
         }
     }

@@ -25,8 +25,8 @@ use ahash::AHashMap;
 use deafness::{Deafness, Watch};
 use hold::HoldGuard;
 use std::sync::Arc;
-use tables::{Tables, What};
-use wheel::{Step, Wheel};
+use tables::{Happening, Tables};
+use wheel::{Advance, Wheel};
 
 /// What the registrar is told at start.
 #[derive(Clone, Debug)]
@@ -210,10 +210,10 @@ impl Registrar {
             self.judge(now, slot, true);
         }
         while budget > 0 {
-            match self.wheel.step(until) {
-                Step::Fire(slot) => self.judge(now, slot, false),
-                Step::Moved => {}
-                Step::Rest => break,
+            match self.wheel.advance(until) {
+                Advance::Fire(slot) => self.judge(now, slot, false),
+                Advance::Moved => {}
+                Advance::Rest => break,
             }
             budget -= 1;
         }
@@ -239,12 +239,12 @@ impl Registrar {
         self.counts.deafness += 1;
         if self.deaf_told == 0 || now >= self.deaf_told + NANOS_PER_SECOND {
             self.deaf_told = now;
-            let what = What {
+            let happening = Happening {
                 silent: drops.min(u64::from(u32::MAX)) as u32,
                 live: (stall / crate::clock::NANOS_PER_MS) as u32,
-                ..What::new(EventKind::Deaf, cause)
+                ..Happening::new(EventKind::Deaf, cause)
             };
-            self.tables.announce(now, what);
+            self.tables.announce(now, happening);
         }
     }
 

@@ -15,9 +15,9 @@ use std::sync::atomic::Ordering::Relaxed;
 /// Members whose places in the index are asked for at once.
 const IDENTITIES: usize = 32;
 
-/// Slots of those who are members.
+/// Slots of the members that a former engine left.
 #[derive(Debug, Default)]
-pub(super) struct Members {
+pub(super) struct Survivors {
     /// One for each identity.
     pub(super) standing: Vec<u32>,
     /// Those whose successor stands, and whose end nobody was told.
@@ -26,7 +26,7 @@ pub(super) struct Members {
 
 impl Tables {
     /// Over the tables that a former engine left.
-    pub(super) fn resume(region: Arc<Region>, right: Right, now: Nanos) -> (Self, Members) {
+    pub(super) fn resume(region: Arc<Region>, right: Right, now: Nanos) -> (Self, Survivors) {
         let mut tables = Self::new(region, right);
         tables.region.mend_header(&tables.right);
         tables.end_pending_step();
@@ -34,11 +34,11 @@ impl Tables {
         for service in 0..tables.region.geometry().services_max {
             tables.resume_service(service);
         }
-        let mut members = Members::default();
+        let mut survivors = Survivors::default();
         let slots: Vec<u32> = (0..tables.region.geometry().slots)
             .filter(|&slot| tables.is_whole(slot, now))
             .collect();
-        members.standing.reserve(slots.len());
+        survivors.standing.reserve(slots.len());
         for group in slots.chunks(IDENTITIES) {
             // The index is as large as memory is slow: all lines of a group are asked for before
             // the first is used.
@@ -47,13 +47,13 @@ impl Tables {
                 .map(|&slot| tables.identity(slot))
                 .collect::<SmallVec<[_; IDENTITIES]>>();
             for (&slot, identity) in group.iter().zip(identities) {
-                tables.resume_identity(slot, &identity, &mut members);
+                tables.resume_identity(slot, &identity, &mut survivors);
             }
         }
-        tables.resume_lists(&members);
+        tables.resume_lists(&survivors);
         (0..tables.fresh).for_each(|service| tables.queue_if_empty(service));
         tables.region.set_service_count(&tables.right, tables.services);
-        (tables, members)
+        (tables, survivors)
     }
 
     /// Over the tables of an engine that has just ended in order: they stand, while loops read
@@ -61,7 +61,7 @@ impl Tables {
     pub(super) fn take_over(
         region: Arc<Region>,
         right: Right,
-    ) -> Result<(Self, Members), (Arc<Region>, Right)> {
+    ) -> Result<(Self, Survivors), (Arc<Region>, Right)> {
         let mut tables = Self::new(region, right);
         let mut sound = tables.region.pending_step().is_none();
         for service in 0..tables.region.geometry().services_max {
@@ -80,7 +80,7 @@ impl Tables {
         let leased =
             tables.region.lines().iter().zip(0..).filter(|(line, _)| line.head().1.is_leased());
         let standing = leased.map(|(_, slot)| slot).collect();
-        Ok((tables, Members { standing, superseded: Vec::new() }))
+        Ok((tables, Survivors { standing, superseded: Vec::new() }))
     }
 
     /// Ends the step that the former engine was in, unless its event was told: then it was done.
@@ -88,12 +88,12 @@ impl Tables {
     fn end_pending_step(&self) {
         let (region, right) = (&self.region, &self.right);
         let Some(step) = region.pending_step() else { return };
-        let [at, kind, service, version, member, shares] = step.event;
+        let [at, kind, service, revision, member, shares] = step.event;
         let kind = kind as u8;
-        let about_nobody = (service, version, member) == (0, 0, 0);
+        let about_nobody = (service, revision, member) == (0, 0, 0);
         let sound = match kind {
             _ if step.number != region.feed().head() + 1 => false,
-            _ if !about_nobody => self.end_pending_change(&step, service, version, member),
+            _ if !about_nobody => self.end_pending_change(&step, service, revision, member),
             _ if kind == EventKind::HoldBegan as u8 => {
                 region.set_hold(
                     right,
@@ -119,7 +119,7 @@ impl Tables {
         &self,
         step: &PendingStep,
         service: u64,
-        version: u64,
+        revision: u64,
         member: u64,
     ) -> bool {
         let (region, right) = (&self.region, &self.right);
@@ -136,7 +136,7 @@ impl Tables {
             || member != (slot, generation)
             || !entry.holds(service)
             || region.records().service(slot) != step.service
-            || version.wrapping_sub(meta.version) > 1
+            || revision.wrapping_sub(meta.revision) > 1
             || attributes.len() > region.geometry().attributes_bytes
         {
             return false;
@@ -153,7 +153,7 @@ impl Tables {
             entry.sequence().write(right, || {
                 endpoint.set_entry(right, step.endpoint);
                 endpoint.set_place(right, step.service, 0);
-                entry.set_meta(right, ServiceMeta { version, ..meta });
+                entry.set_meta(right, ServiceMeta { revision, ..meta });
             });
         });
         true
@@ -221,7 +221,7 @@ impl Tables {
 
     /// Puts a member into the index. Of two with one identity the one that replaced the other
     /// stays.
-    fn resume_identity(&self, slot: u32, identity: &Identity, members: &mut Members) {
+    fn resume_identity(&self, slot: u32, identity: &Identity, survivors: &mut Survivors) {
         let service = self.region.endpoints()[slot as usize].service();
         let own = self.record(slot);
         let found = self
@@ -230,27 +230,27 @@ impl Tables {
             .expect("nobody disturbs the writer");
         let Some(other) = found else {
             if self.region.index_identity(&self.right, identity, slot).is_ok() {
-                members.standing.push(slot);
+                survivors.standing.push(slot);
             } else {
                 self.region.lines()[slot as usize].set_state(&self.right, HeartState::Removed);
             }
             return;
         };
         if own.replaced_nonce != self.region.lines()[other as usize].nonce() {
-            return members.superseded.push(slot);
+            return survivors.superseded.push(slot);
         }
         let id = self.entry(service).meta().id;
         self.region.reindex_instance(&self.right, id, &own.instance, other, slot);
-        members.standing.retain(|&standing| standing != other);
-        members.standing.push(slot);
-        members.superseded.push(other);
+        survivors.standing.retain(|&standing| standing != other);
+        survivors.standing.push(slot);
+        survivors.superseded.push(other);
     }
 
     /// Makes the slot lists, the longest first, so that all find room.
-    fn resume_lists(&mut self, members: &Members) {
+    fn resume_lists(&mut self, survivors: &Survivors) {
         let mut by_service: Vec<(u32, Vec<u32>)> =
             (0..self.fresh).map(|service| (service, Vec::new())).collect();
-        for &slot in members.standing.iter().chain(&members.superseded) {
+        for &slot in survivors.standing.iter().chain(&survivors.superseded) {
             by_service[self.region.endpoints()[slot as usize].service() as usize].1.push(slot);
         }
         by_service.sort_by_key(|(_, slots)| std::cmp::Reverse(slots.len()));

@@ -1,6 +1,6 @@
 //! What clients ask of the registrar: leases, changes, farewells.
 
-use super::tables::{Change, TablesFull, Total, What};
+use super::tables::{Change, Happening, Membership, TablesFull};
 use super::{Registrar, limbo_floor, wheel};
 use crate::clock::{Nanos, from_ms};
 use crate::exchange::{Replies, Requester};
@@ -227,11 +227,11 @@ impl Registrar {
             zone: U32::new(request.zone.hash32()),
             age_ms: U32::ZERO,
         };
-        let what = What::new(EventKind::Registered, Cause::Request);
+        let happening = Happening::new(EventKind::Registered, Cause::Request);
         let joins = Change {
             slot,
-            total: Total::Joins,
-            what,
+            membership: Membership::Joins,
+            happening,
             state: HeartState::Up,
             until: 0,
             attributes: None,
@@ -259,7 +259,7 @@ impl Registrar {
             != 0
         {
             let attributes = (fields & update_fields::ATTRIBUTES != 0).then_some(attributes);
-            let same = self.same(slot, What::new(EventKind::Updated, Cause::Request));
+            let same = self.same(slot, Happening::new(EventKind::Updated, Cause::Request));
             self.tables.change(now, Change { attributes, ..same }, |endpoint| {
                 if fields & update_fields::WEIGHT != 0 {
                     endpoint.weight = request.weight;
@@ -308,9 +308,9 @@ impl Registrar {
         let held = line.is_held();
         let endpoint = self.tables.region.endpoints()[slot as usize].entry();
         let leaves = Change {
-            total: Total::Leaves,
+            membership: Membership::Leaves,
             state,
-            ..self.same(slot, What::new(EventKind::Gone, cause))
+            ..self.same(slot, Happening::new(EventKind::Gone, cause))
         };
         self.tables.change(now, leaves, |_| {});
         if state == HeartState::Removed {

@@ -4,8 +4,8 @@
 //! Nobody is blamed for the time between: the engine stood still, so each lease has one TTL from
 //! now to be heard in.
 
-use super::rebuild::Members;
-use super::tables::{Tables, What};
+use super::rebuild::Survivors;
+use super::tables::{Happening, Tables};
 use super::{Registrar, Settings};
 use crate::clock::Nanos;
 use crate::region::{Cause, EventKind, HeartState, Region, Right};
@@ -16,10 +16,10 @@ impl Registrar {
     /// A registrar over a region in which another one has worked. Leases stand as they stood,
     /// service versions and event numbers go on.
     pub fn resume(region: Arc<Region>, right: Right, settings: Settings, now: Nanos) -> Self {
-        let (tables, members) = Tables::resume(region, right, now);
+        let (tables, survivors) = Tables::resume(region, right, now);
         let mut registrar = Self::over(tables, settings, now);
         registrar.deafness.stalled(now, now);
-        registrar.go_on(members, now);
+        registrar.go_on(survivors, now);
         registrar
     }
 
@@ -28,17 +28,17 @@ impl Registrar {
     /// after a death.
     pub fn take_over(region: Arc<Region>, right: Right, settings: Settings, now: Nanos) -> Self {
         match Tables::take_over(region, right) {
-            Ok((tables, members)) => {
+            Ok((tables, survivors)) => {
                 let mut registrar = Self::over(tables, settings, now);
                 registrar.deafness.stalled(now, now);
-                registrar.go_on(members, now);
+                registrar.go_on(survivors, now);
                 registrar
             }
             Err((region, right)) => Self::resume(region, right, settings, now),
         }
     }
 
-    fn go_on(&mut self, members: Members, now: Nanos) {
+    fn go_on(&mut self, survivors: Survivors, now: Nanos) {
         for slot in 0..self.tables.region.geometry().slots {
             if self.tables.region.lines()[slot as usize].head().0 != 0 {
                 self.fresh = slot + 1;
@@ -46,15 +46,15 @@ impl Registrar {
         }
         // Slots below that rest first; who is a member gets a timer instead.
         (0..self.fresh).for_each(|slot| self.wheel.set_freed(slot));
-        for &slot in members.standing.iter().chain(&members.superseded) {
+        for &slot in survivors.standing.iter().chain(&survivors.superseded) {
             self.enroll(slot);
         }
-        self.identities = members.standing.len() as u32;
+        self.identities = survivors.standing.len() as u32;
         self.resume_hold(now);
-        for slot in members.superseded {
+        for slot in survivors.superseded {
             self.end(now, slot, HeartState::Replaced, Cause::Replaced);
         }
-        for slot in members.standing {
+        for slot in survivors.standing {
             let line = &self.tables.region.lines()[slot as usize];
             let (generation, state) = line.head();
             if state.is_leased() {
@@ -69,7 +69,7 @@ impl Registrar {
         let was_on = self.tables.region.hold().is_ok_and(|hold| hold.is_some());
         self.hold.resume(was_on, now);
         if was_on && !self.hold.is_on() {
-            self.tables.announce(now, What::new(EventKind::HoldEnded, Cause::HoldOver));
+            self.tables.announce(now, Happening::new(EventKind::HoldEnded, Cause::HoldOver));
         }
         self.observe_hold(now);
     }

@@ -15,23 +15,23 @@ use std::sync::atomic::Ordering::Relaxed;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TablesFull;
 
-/// What an event says beside time and instance.
+/// An event, but for its time and its instance.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct What {
+pub(super) struct Happening {
     pub(super) kind: EventKind,
     pub(super) cause: Cause,
     pub(super) silent: u32,
     pub(super) live: u32,
 }
 
-impl What {
+impl Happening {
     pub(super) fn new(kind: EventKind, cause: Cause) -> Self {
         Self { kind, cause, silent: 0, live: 0 }
     }
 
-    fn event(&self, at: Nanos, service: u64, version: u64, slot: u32, generation: u32) -> Event {
+    fn event(&self, at: Nanos, service: u64, revision: u64, slot: u32, generation: u32) -> Event {
         let Self { kind, cause, silent, live } = *self;
-        Event { at, kind, cause, service, version, slot, generation, silent, live }
+        Event { at, kind, cause, service, revision, slot, generation, silent, live }
     }
 }
 
@@ -94,7 +94,7 @@ impl Tables {
     }
 
     /// Gives the place of a service without members to the name that registers now: another one
-    /// with the same id, or the same one again. Versions go on, since clients know them by the id.
+    /// with the same id, or the same one again. Revisions go on, since clients know them by the id.
     pub(super) fn name_service(&mut self, service: u32, name: &Name) {
         let entry = &self.region.directory()[service as usize];
         if entry.name() != *name {
@@ -103,20 +103,20 @@ impl Tables {
         }
     }
 
-    /// Makes a directory entry for a new service; the version starts above every version its id can
-    /// have had.
+    /// Makes a directory entry for a new service; the revision starts above every one that its id
+    /// can have had.
     pub(super) fn create_service(&mut self, id: u64, name: &Name) -> Result<u32, TablesFull> {
         let service = self.free_service().ok_or(TablesFull)?;
         if self.region.index_service(&self.right, id, service).is_err() {
             self.queue_if_empty(service);
             return Err(TablesFull);
         }
-        let version = self.region.feed().head();
+        let revision = self.region.feed().head();
         let entry = &self.region.directory()[service as usize];
         entry.sequence().write(&self.right, || {
             entry.set_meta(
                 &self.right,
-                ServiceMeta { id, version, listed: 0, total: 0, list: ListRef::default() },
+                ServiceMeta { id, revision, listed: 0, total: 0, list: ListRef::default() },
             );
             entry.set_name(&self.right, Some(name));
         });
@@ -190,7 +190,7 @@ impl Tables {
         self.lists.free(from);
     }
 
-    /// Changes one member in one step of the version: its heart line, its endpoint, whether it is
+    /// Changes one member in one step of the revision: its heart line, its endpoint, whether it is
     /// listed, and how many there are; and tells the feed. Whenever the process is killed, all of
     /// it is there for the next, or nothing.
     pub(super) fn change(
@@ -200,18 +200,18 @@ impl Tables {
         edit: impl FnOnce(&mut Endpoint),
     ) {
         let region = &self.region;
-        let Change { slot, total, what, state, until, attributes } = change;
+        let Change { slot, membership, happening, state, until, attributes } = change;
         let line = &region.endpoints()[slot as usize];
         let service = line.service();
         let entry = &region.directory()[service as usize];
         let mut endpoint = line.entry();
-        let was_listed = is_listed(&endpoint) && total != Total::Joins;
+        let was_listed = is_listed(&endpoint) && membership != Membership::Joins;
         edit(&mut endpoint);
         set_state(&mut endpoint, state);
-        let listed = is_listed(&endpoint) && total != Total::Leaves;
+        let listed = is_listed(&endpoint) && membership != Membership::Leaves;
         let mut meta = entry.meta();
-        meta.version += 1;
-        let event = what.event(now, meta.id, meta.version, slot, endpoint.generation.get());
+        meta.revision += 1;
+        let event = happening.event(now, meta.id, meta.revision, slot, endpoint.generation.get());
         region.begin_step(
             &self.right,
             &event,
@@ -246,8 +246,8 @@ impl Tables {
                     }
                     _ => {}
                 }
-                meta.total = meta.total + u32::from(total == Total::Joins)
-                    - u32::from(total == Total::Leaves);
+                meta.total = meta.total + u32::from(membership == Membership::Joins)
+                    - u32::from(membership == Membership::Leaves);
                 entry.set_meta(&self.right, meta);
             });
         });
@@ -256,7 +256,7 @@ impl Tables {
         if meta.list.is_sparse(meta.listed) {
             self.shrink(service, meta);
         }
-        self.count_service(service, total, meta.total);
+        self.count_service(service, membership, meta.total);
     }
 
     fn shrink(&mut self, service: u32, meta: ServiceMeta) {
@@ -267,10 +267,10 @@ impl Tables {
         }
     }
 
-    fn count_service(&mut self, service: u32, change: Total, total: u32) {
+    fn count_service(&mut self, service: u32, change: Membership, total: u32) {
         match change {
-            Total::Joins if total == 1 => self.services += 1,
-            Total::Leaves if total == 0 => {
+            Membership::Joins if total == 1 => self.services += 1,
+            Membership::Leaves if total == 0 => {
                 self.services -= 1;
                 self.queue_if_empty(service);
             }
@@ -280,15 +280,15 @@ impl Tables {
     }
 
     /// An event that is about no instance; a hold begins or ends with its event.
-    pub(super) fn announce(&mut self, now: Nanos, what: What) {
-        let event = what.event(now, 0, 0, 0, 0);
+    pub(super) fn announce(&mut self, now: Nanos, happening: Happening) {
+        let event = happening.event(now, 0, 0, 0, 0);
         self.region.begin_step(&self.right, &event, None);
-        if what.kind == EventKind::HoldBegan {
+        if happening.kind == EventKind::HoldBegan {
             self.region.set_hold(
                 &self.right,
-                Some(Hold { since: now.max(1), silent: what.silent, live: what.live }),
+                Some(Hold { since: now.max(1), silent: happening.silent, live: happening.live }),
             );
-        } else if what.kind == EventKind::HoldEnded {
+        } else if happening.kind == EventKind::HoldEnded {
             self.region.set_hold(&self.right, None);
         }
         self.region.end_step(&self.right, &event);
@@ -299,8 +299,8 @@ impl Tables {
 #[derive(Debug)]
 pub(super) struct Change<'a> {
     pub(super) slot: u32,
-    pub(super) total: Total,
-    pub(super) what: What,
+    pub(super) membership: Membership,
+    pub(super) happening: Happening,
     /// State of the lease after it.
     pub(super) state: HeartState,
     /// End of the hold or of the tombstone after it.
@@ -321,7 +321,7 @@ pub(super) fn set_state(endpoint: &mut Endpoint, state: HeartState) {
 
 /// Whether the change adds a member to its service or takes one away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Total {
+pub(super) enum Membership {
     Same,
     Joins,
     Leaves,
@@ -340,14 +340,14 @@ mod tests {
     use zerocopy::FromZeros;
     use zerocopy::byteorder::little_endian::U32;
 
-    /// A service as a plain model: its version and its members, with state and weight.
+    /// A service as a plain model: its revision and its members, with state and weight.
     #[derive(Debug, Default)]
     struct Model {
-        version: u64,
+        revision: u64,
         members: BTreeMap<u32, (State, u16)>,
     }
 
-    fn change(slot: u32, total: Total, state: State) -> Change<'static> {
+    fn change(slot: u32, membership: Membership, state: State) -> Change<'static> {
         let state = match state {
             State::Up => HeartState::Up,
             State::Suspect => HeartState::Suspect,
@@ -355,8 +355,8 @@ mod tests {
         };
         Change {
             slot,
-            total,
-            what: What::new(EventKind::Updated, Cause::Request),
+            membership,
+            happening: Happening::new(EventKind::Updated, Cause::Request),
             state,
             until: 0,
             attributes: None,
@@ -373,8 +373,8 @@ mod tests {
                 .map(|(&slot, _)| slot)
                 .collect();
             prop_assert_eq!(
-                (meta.version, meta.total as usize),
-                (model.version, model.members.len())
+                (meta.revision, meta.total as usize),
+                (model.revision, model.members.len())
             );
             let arena = tables.region.lists();
             let mut slots = Vec::new();
@@ -403,7 +403,7 @@ mod tests {
     proptest! {
         #![proptest_config(crate::registrar::kept_seeds())]
 
-        /// A list that keeps a slot which left, an endpoint with an old weight, a version that
+        /// A list that keeps a slot which left, an endpoint with an old weight, a revision that
         /// stands still: discovery would believe all of them.
         #[test]
         fn directory_lists_and_endpoints_tell_what_maps_tell(
@@ -415,7 +415,7 @@ mod tests {
             let mut models = BTreeMap::new();
             for name in ["a", "b", "c"] {
                 let service = tables.create_service(crate::wire::service_id(name), &Name::new(name).unwrap()).unwrap();
-                models.insert(service, Model { version: tables.entry(service).meta().version, ..Model::default() });
+                models.insert(service, Model { revision: tables.entry(service).meta().revision, ..Model::default() });
             }
             let services: Vec<u32> = models.keys().copied().collect();
             for (number, (action, slot, service, weight)) in steps.into_iter().enumerate() {
@@ -426,27 +426,27 @@ mod tests {
                         tables.reserve(service).unwrap();
                         tables.region.endpoints()[slot as usize].set_place(&tables.right, service, 0);
                         let entry = Endpoint { slot: U32::new(slot), weight: weight.into(), state: State::Up as u8, ..Endpoint::new_zeroed() };
-                        tables.change(9, change(slot, Total::Joins, State::Up), |endpoint| *endpoint = entry);
+                        tables.change(9, change(slot, Membership::Joins, State::Up), |endpoint| *endpoint = entry);
                         models.get_mut(&service).unwrap().members.insert(slot, (State::Up, weight));
-                        models.get_mut(&service).unwrap().version += 1;
+                        models.get_mut(&service).unwrap().revision += 1;
                     }
                     (1, Some(service)) => {
-                        tables.change(9, Change { state: HeartState::Removed, ..change(slot, Total::Leaves, State::Up) }, |_| {});
+                        tables.change(9, Change { state: HeartState::Removed, ..change(slot, Membership::Leaves, State::Up) }, |_| {});
                         models.get_mut(&service).unwrap().members.remove(&slot);
-                        models.get_mut(&service).unwrap().version += 1;
+                        models.get_mut(&service).unwrap().revision += 1;
                     }
                     (2 | 3, Some(service)) => {
                         let state = [State::Up, State::Suspect, State::Down][usize::from(weight % 3)];
                         tables.reserve(service).unwrap();
-                        tables.change(9, change(slot, Total::Same, state), |endpoint| endpoint.weight = weight.into());
+                        tables.change(9, change(slot, Membership::Same, state), |endpoint| endpoint.weight = weight.into());
                         models.get_mut(&service).unwrap().members.insert(slot, (state, weight));
-                        models.get_mut(&service).unwrap().version += 1;
+                        models.get_mut(&service).unwrap().revision += 1;
                     }
                     _ => continue,
                 }
                 check(&tables, &models).map_err(|error| TestCaseError::fail(format!("step {number}: {error}")))?;
             }
-            prop_assert_eq!(tables.region.feed().head(), models.values().map(|model| model.version).sum::<u64>());
+            prop_assert_eq!(tables.region.feed().head(), models.values().map(|model| model.revision).sum::<u64>());
         }
     }
 }

@@ -17,7 +17,7 @@ const FREE: usize = LIMBO + 2;
 
 /// What one step of the wheel did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum Advance {
     /// This timer is due.
     Fire(u32),
     /// A timer moved down a level.
@@ -81,20 +81,20 @@ impl Wheel {
     }
 
     /// Takes one step towards `until`.
-    pub(super) fn step(&mut self, until: u64) -> Step {
+    pub(super) fn advance(&mut self, until: u64) -> Advance {
         let Some((level, at, tick)) = self.earliest().filter(|&(_, _, tick)| tick <= until) else {
             self.now = self.now.max(until);
-            return Step::Rest;
+            return Advance::Rest;
         };
         self.now = tick;
         let (slot, key) =
             self.links.first(level * FAN_OUT + at).expect("an occupied list has a first slot");
         if level == 0 {
             self.disarm(slot);
-            Step::Fire(slot)
+            Advance::Fire(slot)
         } else {
             self.arm(slot, key);
-            Step::Moved
+            Advance::Moved
         }
     }
 
@@ -172,10 +172,10 @@ mod tests {
     fn fire_all(wheel: &mut Wheel, until: u64) -> BTreeSet<u32> {
         let mut fired = BTreeSet::new();
         loop {
-            match wheel.step(until) {
-                Step::Fire(slot) => assert!(fired.insert(slot)),
-                Step::Moved => {}
-                Step::Rest => return fired,
+            match wheel.advance(until) {
+                Advance::Fire(slot) => assert!(fired.insert(slot)),
+                Advance::Moved => {}
+                Advance::Rest => return fired,
             }
         }
     }
@@ -253,7 +253,7 @@ mod tests {
             wheel.arm(0, start + ttl);
             let fired = loop {
                 let next = wheel.next().expect("the timer is armed");
-                if wheel.step(next) == Step::Fire(0) {
+                if wheel.advance(next) == Advance::Fire(0) {
                     break next;
                 }
             };

@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use zerocopy::byteorder::little_endian::U32;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-/// Versions and event numbers go on this far above the stored ones: more than can have been given
+/// Revisions and event numbers go on this far above the stored ones: more than can have been given
 /// out after the edition was written.
 const JUMP: u64 = 1 << 32;
 /// Member blocks read at once: they stay in the cache while they are checked and taken apart.
@@ -127,8 +127,8 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
             return Err(SnapshotError::Damaged("the checksums of its blocks"));
         }
         let (time, written) = (EngineTime::going_on(now, header.time.get()), header.time.get());
-        let version = header.feed_head.get() + JUMP;
-        let services = Mutex::new(Services { by_name: AHashMap::new(), version });
+        let revision = header.feed_head.get() + JUMP;
+        let services = Mutex::new(Services { by_name: AHashMap::new(), revision });
         let into = Into { region, right, services: &services, time, written };
         let first = self.sizes.beat_blocks(self.sizes.slots);
         let end = first + self.sizes.member_blocks(used);
@@ -149,7 +149,7 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
                 others.into_iter().map(|thread| thread.join().expect("loading does not panic"));
             std::iter::once(own).chain(others).sum::<Result<u32, SnapshotError>>()
         })?;
-        region.feed().start_after(right, version);
+        region.feed().start_after(right, revision);
         Ok(Loaded { edition: header.edition.get(), half, time: written, leases, header: *header })
     }
 
@@ -268,7 +268,7 @@ struct Into<'a> {
 /// The services as they are found again.
 struct Services {
     by_name: AHashMap<Name, u32>,
-    version: u64,
+    revision: u64,
 }
 
 impl Services {
@@ -287,7 +287,7 @@ impl Services {
                 right,
                 ServiceMeta {
                     id,
-                    version: self.version,
+                    revision: self.revision,
                     listed: 0,
                     total: 0,
                     list: ListRef::default(),

@@ -144,7 +144,7 @@ fn check_services(region: &Region, oracle: &Oracle) -> Result<u32, crate::oracle
         let version = oracle.services.get(name.bytes());
         must!(
             "versions",
-            version.is_none_or(|version| *version == meta.version),
+            version.is_none_or(|version| *version == meta.revision),
             "service {name:?}: {meta:?}, not {version:?}"
         );
         must!(

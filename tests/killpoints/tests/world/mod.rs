@@ -333,13 +333,13 @@ impl World {
         );
     }
 
-    /// Every step of a version is told, and who is told to be in a state is in it.
+    /// Every step of a revision is told, and who is told to be in a state is in it.
     fn check_feed(&self, what: &str, slots: &BTreeMap<u32, (u32, HeartState)>) {
         let region = &self.region;
-        let (mut versions, mut last) = (BTreeMap::new(), BTreeMap::new());
+        let (mut revisions, mut last) = (BTreeMap::new(), BTreeMap::new());
         let mut hold = false;
         for number in 1..=region.feed().head() {
-            let [_, _, kind, service, version, member, ..] =
+            let [_, _, kind, service, revision, member, ..] =
                 region.feed().raw(number).unwrap_or_else(|| {
                     panic!("{what}: event {number} of {} is missing", region.feed().head())
                 });
@@ -352,20 +352,20 @@ impl World {
                 };
                 continue;
             }
-            let before = versions.insert(service, version);
+            let before = revisions.insert(service, revision);
             let follows = before.is_none_or(|before| {
-                version == before + 1 || (version > before && version <= number)
+                revision == before + 1 || (revision > before && revision <= number)
             });
-            assert!(follows, "{what}: event {number} has version {version} after {before:?}");
+            assert!(follows, "{what}: event {number} has revision {revision} after {before:?}");
             last.insert((member as u32, (member >> 32) as u32), kind);
         }
         assert_eq!(region.hold().unwrap().is_some(), hold, "{what}: hold and events");
-        for (&id, &version) in &versions {
+        for (&id, &revision) in &revisions {
             if let Ok(Some(number)) = region.find_service(id) {
                 assert_eq!(
-                    region.directory()[number as usize].meta().version,
-                    version,
-                    "{what}: version without an event"
+                    region.directory()[number as usize].meta().revision,
+                    revision,
+                    "{what}: revision without an event"
                 );
             }
         }
