@@ -238,7 +238,7 @@ fn event(number: u64) -> Event {
         kind: EventKind::Up,
         cause: Cause::Beat,
         service: number,
-        version: number,
+        revision: number,
         slot: number as u32,
         generation: number as u32,
         silent: 0,

@@ -1,103 +1,9 @@
-//! What the rooms hand to one another: who asked, what the registrar is to do, and the replies on
-//! their way out.
+//! Replies on their way out, none longer than its requester may get.
 
-use crate::limits::{ATTRIBUTES_BYTES_MAX, FRAME_BYTES_MAX, GROUP_FRAMES, HEADER_BYTES};
-use crate::wire::{Header, Kind, Lease, Register, Status, Update};
+use super::{Peer, Requester};
+use crate::limits::{FRAME_BYTES_MAX, GROUP_FRAMES, HEADER_BYTES};
+use crate::wire::{Header, Kind, Status};
 use zerocopy::IntoBytes;
-use zerocopy::byteorder::little_endian::U64;
-
-/// The other end of a datagram.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Peer {
-    /// IPv6, or IPv4 mapped into it.
-    pub ip: [u8; 16],
-    /// Interface of a link-local address, else 0.
-    pub scope: u32,
-    /// Port.
-    pub port: u16,
-    /// Which of the engine's listening addresses the datagram came to.
-    pub socket: u16,
-    /// The address it was sent to, where the socket is bound to all addresses; else zeros. Replies
-    /// leave from there.
-    pub local: [u8; 16],
-}
-
-/// Who asked, and how long the reply may be.
-#[derive(Clone, Copy, Debug)]
-pub struct Requester {
-    /// Where the reply goes.
-    pub peer: Peer,
-    /// The tag of the request.
-    pub tag: U64,
-    /// Longest reply: the length of the request until the address is proved.
-    pub budget: u16,
-}
-
-/// Attributes on their way to the registrar.
-#[derive(Clone, Copy, Debug)]
-pub struct Attributes {
-    length: u16,
-    bytes: [u8; ATTRIBUTES_BYTES_MAX],
-}
-
-impl Attributes {
-    /// Copies a tail, which is at most [`ATTRIBUTES_BYTES_MAX`] long.
-    pub fn new(tail: &[u8]) -> Self {
-        let mut bytes = [0; ATTRIBUTES_BYTES_MAX];
-        bytes[..tail.len()].copy_from_slice(tail);
-        Self { length: tail.len() as u16, bytes }
-    }
-
-    /// The tail.
-    pub fn as_slice(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.length)]
-    }
-}
-
-/// What a loop asks of the registrar. Large, and never boxed: commands live in a queue made at
-/// start, and a box would allocate.
-#[derive(Clone, Debug)]
-pub enum Command {
-    /// Grant a lease. The request has been checked, its source address is proved.
-    Register {
-        /// Who asks.
-        from: Requester,
-        /// What for.
-        request: Register,
-        /// With these attributes.
-        attributes: Attributes,
-    },
-    /// Change an instance.
-    Update {
-        /// Who asks.
-        from: Requester,
-        /// What.
-        request: Update,
-        /// With these attributes.
-        attributes: Attributes,
-    },
-    /// End a lease.
-    Deregister {
-        /// Who asks.
-        from: Requester,
-        /// Which.
-        lease: Lease,
-    },
-    /// A beat counted that may change the state of its slot.
-    Look {
-        /// Which.
-        slot: u32,
-        /// Which use of it.
-        generation: u32,
-        /// The beat said good-bye; a later beat of the same lease does not take that back.
-        leaving: bool,
-    },
-    /// Answer with the counters.
-    Stats {
-        /// Who asks.
-        from: Requester,
-    },
-}
 
 /// Replies waiting to be sent, in buffers made at start.
 #[derive(Debug)]
@@ -177,6 +83,7 @@ impl Replies {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use zerocopy::byteorder::little_endian::U64;
 
     #[test]
     fn a_reply_never_exceeds_its_budget() {
