@@ -5,10 +5,11 @@
 //! the tables is distrusted by whoever reads it, as in any shared memory: numbers are bounds, not
 //! promises.
 
+use super::Region;
 use super::boot::boot_id;
 use super::layout::{FORMAT, Geometry, MAGIC};
 use super::mapping::{Mapping, Mismatch, RegionError, fresh};
-use super::{Region, Right};
+use super::right::Right;
 use crate::limits::{ATTRIBUTES_BYTES_MAX, CAPACITY_MAX, CAPACITY_MIN};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -84,7 +85,7 @@ impl Region {
         }
         let files =
             [Mapping::open(heart.file, &heart.path)?, Mapping::open(public.file, &public.path)?];
-        Ok((Self::assemble(files, public.geometry, None), Right(())))
+        Ok((Self::assemble(files, public.geometry, None), Right::new()))
     }
 }
 

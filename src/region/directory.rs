@@ -1,9 +1,9 @@
 //! The services: name, revision, and where the list of their slots is.
 
-use super::Right;
 use super::lists::ListRef;
 use super::part::Shared;
 use super::record::{load_name, store_bytes};
+use super::right::Right;
 use super::seqlock::Sequence;
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::wire::Name;

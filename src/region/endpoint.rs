@@ -1,8 +1,8 @@
 //! The wire entry of an instance, encoded when something about it changes and copied when discovery
 //! answers.
 
-use super::Right;
 use super::part::Shared;
+use super::right::Right;
 use crate::sync::{AtomicU64, IS_MEMORY};
 use crate::wire::Endpoint;
 use std::sync::atomic::Ordering::Relaxed;

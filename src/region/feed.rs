@@ -1,7 +1,7 @@
 //! The ring of membership events: in order, numbered, loss always visible.
 
-use super::Right;
 use super::part::{Part, Shared};
+use super::right::Right;
 use crate::sync::{AtomicU64, IS_MEMORY, fence};
 use crate::wire::time::Nanos;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};

@@ -10,8 +10,8 @@
 //! between its clock and its store; a loop that stands still for long says so, and that counts as
 //! deafness.
 
-use super::Right;
 use super::part::Shared;
+use super::right::Right;
 use crate::limits::{TTL_MS_MAX, TTL_MS_MIN};
 use crate::sync::{AtomicU64, IS_MEMORY};
 use crate::wire::time::{Nanos, from_ms};
@@ -400,24 +400,6 @@ fn is_newer(sequence: u32, than: u32) -> bool {
     sequence.wrapping_sub(than) as i32 > 0
 }
 
-/// Asks for the cache line of something that will be touched soon, wherever it is. Does nothing
-/// where no instruction for it is known.
-#[inline]
-pub fn prefetch<T>(line: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint; it reads nothing, and every address is allowed.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast());
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: a hint; it reads nothing, and every address is allowed.
-    unsafe {
-        std::arch::asm!("prfm pstl1keep, [{0}]", in(reg) line, options(nostack, preserves_flags, readonly));
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = line;
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -433,7 +415,7 @@ mod tests {
 
     #[test]
     fn a_beat_counts_once() {
-        let (line, right) = (HeartLine::default(), Right(()));
+        let (line, right) = (HeartLine::default(), Right::new());
         line.lease_to(&right, 10, 100, 7, 1);
         assert_eq!(line.apply(&beat(&line, 1), 20), Applied::Accepted);
         assert_eq!(line.apply(&beat(&line, 1), 30), Applied::Old);
@@ -451,7 +433,7 @@ mod tests {
 
     #[test]
     fn a_loop_that_was_held_up_does_not_turn_the_time_back() {
-        let (line, right) = (HeartLine::default(), Right(()));
+        let (line, right) = (HeartLine::default(), Right::new());
         line.lease_to(&right, 10, 100, 7, 1);
         assert_eq!(line.apply(&beat(&line, 1), 60), Applied::Accepted);
         assert_eq!(line.apply(&beat(&line, 2), 20), Applied::Accepted);
@@ -460,7 +442,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_of_a_beat_is_what_it_said() {
-        let (line, right) = (HeartLine::default(), Right(()));
+        let (line, right) = (HeartLine::default(), Right::new());
         line.lease_to(&right, 10, 100, 7, 1);
         let mut beat = beat(&line, 0x2122_2324);
         (beat.load, beat.flags) = (U16::new(0x3132), U16::new(2));
@@ -478,7 +460,7 @@ mod tests {
 
     #[test]
     fn refusals_say_which() {
-        let (line, right) = (HeartLine::default(), Right(()));
+        let (line, right) = (HeartLine::default(), Right::new());
         assert_eq!(
             line.apply(&beat(&line, 1), 1),
             Applied::Refused(Status::Unknown),
@@ -501,7 +483,7 @@ mod tests {
 
     #[test]
     fn a_change_of_state_or_declaration_asks_for_attention() {
-        let (line, right) = (HeartLine::default(), Right(()));
+        let (line, right) = (HeartLine::default(), Right::new());
         line.lease_to(&right, 10, 100, 7, 1);
         let mut draining = beat(&line, 1);
         draining.flags = U16::new(1);
@@ -522,7 +504,7 @@ mod tests {
     /// compare-and-swap take the place of a later store.
     #[test]
     fn a_load_never_puts_a_sequence_back() {
-        let (line, right) = (HeartLine::default(), Right(()));
+        let (line, right) = (HeartLine::default(), Right::new());
         line.lease_to(&right, 10, 100, 7, 1);
         let done = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {

@@ -5,9 +5,9 @@
 //! mistake. Deleting shifts later entries back (Knuth, TAOCP 3, section 6.4, algorithm R) and
 //! counts `moves`: a reader that found nothing while something moved looks again.
 
-use super::Right;
-use super::heart::prefetch;
 use super::part::Part;
+use super::prefetch::prefetch;
+use super::right::Right;
 use super::seqlock::Sequence;
 use crate::limits::{PROBES_MAX, READ_RETRIES};
 use crate::sync::{AtomicU64, spin_loop};
@@ -17,6 +17,20 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disturbed;
 
+/// Where an instance belongs in the index of one region.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity(u64);
+
+impl Identity {
+    pub(super) fn new(hash: u64) -> Self {
+        Self(hash)
+    }
+
+    pub(super) fn hash(&self) -> u64 {
+        self.0
+    }
+}
+
 /// No bucket within [`PROBES_MAX`] of where the key belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IndexFull;
@@ -25,12 +39,11 @@ pub struct IndexFull;
 #[derive(Debug)]
 pub struct HashIndex {
     buckets: Part<AtomicU64>,
-    moves: Part<SequenceWord>,
+    /// The sequence lock that deletions run under. A reader that found something need not look at
+    /// it.
+    moves: Part<Sequence>,
     mask: usize,
 }
-
-/// The sequence lock that deletions run under; who finds something need not look at it.
-pub(super) type SequenceWord = Sequence;
 
 // SAFETY: a sequence is an atomic integer.
 unsafe impl super::part::Shared for Sequence {}

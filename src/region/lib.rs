@@ -16,6 +16,7 @@ mod directory;
 mod endpoint;
 mod feed;
 mod heart;
+mod hold;
 mod index;
 mod layout;
 pub mod limits;
@@ -24,8 +25,10 @@ mod mapping;
 #[cfg(test)]
 mod models;
 mod part;
+mod prefetch;
 mod record;
 mod redo;
+mod right;
 mod seqlock;
 mod sync;
 
@@ -33,13 +36,16 @@ pub use boot::boot_id;
 pub use directory::{DirectoryEntry, ServiceMeta};
 pub use endpoint::EndpointLine;
 pub use feed::{Cause, Event, EventKind, Feed};
-pub use heart::{Applied, HeartLine, HeartState, LastBeat, RestoredLine, prefetch};
-pub use index::{Disturbed, HashIndex, IndexFull};
+pub use heart::{Applied, HeartLine, HeartState, LastBeat, RestoredLine};
+pub use hold::Hold;
+pub use index::{Disturbed, HashIndex, Identity, IndexFull};
 pub use layout::Geometry;
 pub use lists::{ListAllocator, ListRef};
 pub use mapping::{Mismatch, Place, RegionError, is_tmpfs};
+pub use prefetch::prefetch;
 pub use record::{Record, Records};
 pub use redo::{MemberAfter, PendingStep};
+pub use right::Right;
 pub use seqlock::Sequence;
 
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64};
@@ -53,10 +59,6 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use part::Part;
-
-/// The right to change the region. There is one for each region, and the registrar has it.
-#[derive(Debug)]
-pub struct Right(());
 
 /// The two files, mapped, and the tables in them.
 #[derive(Debug)]
@@ -110,7 +112,7 @@ impl Region {
             .inspect_err(|_| heart.remove())?;
         let region = Self::assemble([heart, public], geometry, Some(key));
         region.publish(epoch);
-        Ok((region, Right(())))
+        Ok((region, Right::new()))
     }
 
     /// Finds the tables in the files. Without a key the one that is stored there is used.
@@ -353,7 +355,7 @@ impl Region {
     pub fn identity(&self, id: u64, name: &Name) -> Identity {
         let hash = self.hash(id, name.bytes());
         self.index.prefetch(hash);
-        Identity(hash)
+        Identity::new(hash)
     }
 
     /// Finds an instance by its service and name, when its place is known.
@@ -363,7 +365,8 @@ impl Region {
         service: u32,
         name: &Name,
     ) -> Result<Option<u32>, Disturbed> {
-        self.index.find(identity.0, |slot| self.records.is_of(slot, name, |own| own == service))
+        self.index
+            .find(identity.hash(), |slot| self.records.is_of(slot, name, |own| own == service))
     }
 
     /// Forgets both indexes, to be filled again from what they lead to.
@@ -400,7 +403,7 @@ impl Region {
         identity: &Identity,
         slot: u32,
     ) -> Result<(), IndexFull> {
-        self.index.insert(right, identity.0, slot)
+        self.index.insert(right, identity.hash(), slot)
     }
 
     /// Points the identity of one slot to another.
@@ -419,28 +422,6 @@ impl Region {
         hasher.write_u64(id);
         hasher.write(name);
         hasher.finish()
-    }
-}
-
-/// Where an instance belongs in the index of one region.
-#[derive(Clone, Copy, Debug)]
-pub struct Identity(u64);
-
-/// A hold that is on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hold {
-    /// When it began, monotonic nanoseconds; never 0.
-    pub since: u64,
-    /// Instances that were silent then.
-    pub silent: u32,
-    /// Instances that were live then.
-    pub live: u32,
-}
-
-impl Hold {
-    /// The silent share in percent, at least 1.
-    pub fn percent(&self) -> u8 {
-        (u64::from(self.silent) * 100 / u64::from(self.live.max(1))).clamp(1, 100) as u8
     }
 }
 

@@ -1,9 +1,9 @@
 //! Index and feed against plain maps.
 
-use super::Right;
 use super::feed::{Cause, Event, EventKind, Feed};
 use super::index::HashIndex;
 use super::mapping::{Mapping, Place};
+use super::right::Right;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ proptest! {
     ) {
         let mapping = Mapping::create(&Place::Scratch, "index", 4096, &false.into()).unwrap();
         let index = HashIndex::new(mapping.part(0, BUCKETS), mapping.part(BUCKETS * 8, 1));
-        let right = Right(());
+        let right = Right::new();
         // Key to value; few homes make long chains, and whole hashes that are equal.
         let mut model: BTreeMap<u32, u32> = BTreeMap::new();
         let hash = |key: u32| u64::from(key) % homes * 0x1_0000_0001;
@@ -92,7 +92,7 @@ proptest! {
                 silent: generation ^ 1,
                 live: slot ^ 1,
             };
-            feed.push(&Right(()), &event);
+            feed.push(&Right::new(), &event);
             let words = [
                 number,
                 at,

@@ -1,7 +1,7 @@
 //! The rarely written facts of an instance.
 
-use super::Right;
 use super::part::{Part, Shared};
+use super::right::Right;
 use super::seqlock::Sequence;
 use crate::limits::ATTRIBUTES_BYTES_MAX;
 use crate::sync::{AtomicU32, AtomicU64};

@@ -5,10 +5,10 @@
 //! It lies in the heart file, since only engines read it. Everything in it is absolute: doing it
 //! twice changes nothing.
 
-use super::feed::Event;
+use super::feed::{Event, Feed};
 use super::heart::HeartState;
 use super::record::{load_bytes, store_bytes};
-use super::{Feed, Right};
+use super::right::Right;
 use crate::limits::ATTRIBUTES_BYTES_MAX;
 use crate::sync::{AtomicU64, fence};
 use crate::wire::Endpoint;

@@ -4,7 +4,7 @@
 //! the sequence (H.-J. Boehm, "Can seqlocks get along with programming language memory models?",
 //! MSPC 2012, figure 6).
 
-use super::Right;
+use super::right::Right;
 use crate::limits::READ_RETRIES;
 use crate::sync::{AtomicU32, fence, spin_loop};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -86,7 +86,7 @@ mod tests {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let right = Right(());
+                let right = Right::new();
                 let mut round = 0;
                 while !stop.load(Relaxed) {
                     round += 1;

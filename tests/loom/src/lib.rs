@@ -53,10 +53,10 @@ pub mod region {
     mod index;
     pub mod models;
     mod part;
+    #[path = "../../../../src/region/prefetch.rs"]
+    mod prefetch;
+    #[path = "../../../../src/region/right.rs"]
+    mod right;
     #[path = "../../../../src/region/seqlock.rs"]
     mod seqlock;
-
-    /// Stands in for the right to write that the region hands out.
-    #[derive(Debug)]
-    pub struct Right(());
 }

@@ -1,11 +1,11 @@
 //! One writer, readers without locks.
 
-use super::Right;
 use super::endpoint::EndpointLine;
 use super::feed::{Cause, Event, EventKind, Feed};
 use super::heart::{Applied, HeartLine, HeartState};
 use super::index::HashIndex;
 use super::part::Part;
+use super::right::Right;
 use super::seqlock::Sequence;
 use crate::sync::AtomicU64;
 use heartline::wire::{Beat, Endpoint, Lease, Status};
@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use zerocopy::FromZeros;
 use zerocopy::byteorder::little_endian::U32;
 
-const WRITER: Right = Right(());
+const RIGHT: Right = Right::new();
 
 /// Readers of a sequence lock see whole writes, and nothing else.
 pub fn seqlock() {
@@ -26,7 +26,7 @@ pub fn seqlock() {
             for value in 1..=2 {
                 shared
                     .0
-                    .write(&WRITER, || shared.1.iter().for_each(|word| word.store(value, Relaxed)));
+                    .write(&RIGHT, || shared.1.iter().for_each(|word| word.store(value, Relaxed)));
             }
         })
     };
@@ -51,9 +51,9 @@ pub fn endpoint() {
     let writer = {
         let shared = Arc::clone(&shared);
         thread::spawn(move || {
-            shared.0.write(&WRITER, || {
-                shared.1.set_entry(&WRITER, entry(7));
-                shared.1.set_place(&WRITER, 7, 7);
+            shared.0.write(&RIGHT, || {
+                shared.1.set_entry(&RIGHT, entry(7));
+                shared.1.set_place(&RIGHT, 7, 7);
             });
         })
     };
@@ -77,7 +77,7 @@ fn beat(generation: u32, secret: u64, sequence: u32) -> Beat {
 /// it is done, as in `engine`; the registrar waits for that.
 pub fn heart_line_reuse() {
     let shared = Arc::new((HeartLine::default(), AtomicU64::new(0)));
-    shared.0.lease_to(&WRITER, 10, 100, 7, 1);
+    shared.0.lease_to(&RIGHT, 10, 100, 7, 1);
     let of_loop = {
         let shared = Arc::clone(&shared);
         thread::spawn(move || {
@@ -90,9 +90,9 @@ pub fn heart_line_reuse() {
             shared.1.store(30, Release);
         })
     };
-    shared.0.set_state(&WRITER, HeartState::Removed);
+    shared.0.set_state(&RIGHT, HeartState::Removed);
     if shared.1.load(Acquire) >= 30 {
-        assert_eq!(shared.0.lease_to(&WRITER, 40, 100, 9, 2), 2);
+        assert_eq!(shared.0.lease_to(&RIGHT, 40, 100, 9, 2), 2);
         of_loop.join().unwrap();
         assert_eq!(
             (shared.0.last().at, shared.0.history()),
@@ -108,8 +108,8 @@ pub fn heart_line_reuse() {
 /// not a guess that has the new generation and the old secret.
 pub fn heart_line_secret() {
     let line = Arc::new(HeartLine::default());
-    line.lease_to(&WRITER, 10, 100, 7, 1);
-    line.set_state(&WRITER, HeartState::Removed);
+    line.lease_to(&RIGHT, 10, 100, 7, 1);
+    line.set_state(&RIGHT, HeartState::Removed);
     let stranger = {
         let line = Arc::clone(&line);
         thread::spawn(move || {
@@ -120,7 +120,7 @@ pub fn heart_line_secret() {
             assert!(matches!(line.apply(&beat(1, 7, 1), 20), Applied::Refused(_)), "the old lease");
         })
     };
-    line.lease_to(&WRITER, 40, 100, 9, 2);
+    line.lease_to(&RIGHT, 40, 100, 9, 2);
     stranger.join().unwrap();
     assert_eq!(line.last().at, 40);
 }
@@ -137,7 +137,7 @@ pub fn heart_line_grant() {
             }
         })
     };
-    line.lease_to(&WRITER, 40, 100, 9, 2);
+    line.lease_to(&RIGHT, 40, 100, 9, 2);
     holder.join().unwrap();
 }
 
@@ -156,7 +156,7 @@ impl Indexed {
     /// All hash to bucket 1, so that they are neighbours.
     fn insert(&self, value: u32) {
         self.facts[value as usize].store(u64::from(value) + 100, Relaxed);
-        self.index.insert(&WRITER, 1, value).unwrap();
+        self.index.insert(&RIGHT, 1, value).unwrap();
     }
 
     fn find(&self, key: u32) -> Option<u32> {
@@ -203,7 +203,7 @@ pub fn index_remove() {
             )
         })
     };
-    indexed.index.remove(&WRITER, 1, 1);
+    indexed.index.remove(&RIGHT, 1, 1);
     reader.join().unwrap();
     assert_eq!((indexed.find(1), indexed.find(2)), (Some(u32::MAX), Some(2)));
 }
@@ -228,7 +228,7 @@ pub fn index_replace() {
         })
     };
     indexed.facts[2].store(102, Relaxed);
-    indexed.index.replace(&WRITER, 1, 1, 2);
+    indexed.index.replace(&RIGHT, 1, 1, 2);
     reader.join().unwrap();
 }
 
@@ -250,7 +250,7 @@ fn event(number: u64) -> Event {
 /// numbers, and none that is announced is missing unless it was overwritten.
 pub fn feed() {
     let feed = Arc::new(Feed::new(Part::new(1), Part::new(1)));
-    feed.push(&WRITER, &event(1));
+    feed.push(&RIGHT, &event(1));
     let reader = {
         let feed = Arc::clone(&feed);
         thread::spawn(move || {
@@ -268,7 +268,7 @@ pub fn feed() {
             }
         })
     };
-    feed.push(&WRITER, &event(2));
+    feed.push(&RIGHT, &event(2));
     reader.join().unwrap();
     assert!(feed.raw(1).is_none() && feed.raw(2).is_some());
 }
@@ -283,7 +283,7 @@ pub fn feed_announces() {
             assert!(head == 0 || feed.raw(head).is_some(), "announced, and not there");
         })
     };
-    feed.push(&WRITER, &event(1));
-    feed.push(&WRITER, &event(2));
+    feed.push(&RIGHT, &event(1));
+    feed.push(&RIGHT, &event(2));
     reader.join().unwrap();
 }
