@@ -5,7 +5,7 @@ use crossbeam::queue::ArrayQueue;
 use heartline::clock::from_ms;
 use heartline::dataplane::{Cookies, Datagram, Dataplane};
 use heartline::exchange::Replies;
-use heartline::region::{Geometry, Place, Record, Region};
+use heartline::region::{Geometry, Place, Record, Region, Run};
 use heartline::registrar::{Observed, Registrar};
 use heartline::wire::{
     Describe, Discover, Endpoint, Header, Kind, Label, Name, Services, service_id,
@@ -53,7 +53,7 @@ pub fn attach(data: &[u8]) {
             file.write_all_at(&value.to_le_bytes(), at % (length - 1)).expect("tmpfs writes");
         }
     }
-    if let Ok((region, writer)) = Region::attach(&directory) {
+    if let Ok((region, writer)) = Region::attach(&directory, Run::default().boot) {
         let region = Arc::new(region);
         ask(&region);
         go_on(&region, writer);
@@ -67,8 +67,9 @@ fn prepare(directory: &Path) {
         let _ = std::fs::remove_file(directory.join(name));
     }
     let place = Place::Directory(directory.to_owned());
+    let run = Run { key: (1, 2), epoch: 3, ..Run::default() };
     let (region, writer) =
-        Region::create(&place, Geometry::new(16, 8), (1, 2), 3, &AtomicBool::new(false))
+        Region::create(&place, Geometry::new(16, 8), run, &AtomicBool::new(false))
             .expect("room on /dev/shm");
     let (id, name) = (service_id("s"), Name::new("s").expect("a short name"));
     let entry = &region.directory()[0];

@@ -3,10 +3,10 @@
 
 use super::StartError;
 use super::snapshot_file::SnapshotFile;
-use crate::clock::Nanos;
+use crate::clock::{self, Nanos};
 use crate::config::Config;
 use crate::limits::ATTRIBUTES_BYTES_MAX;
-use crate::region::{self, Geometry, Mismatch, Place, Region, RegionError};
+use crate::region::{self, Geometry, Mismatch, Place, Region, RegionError, Run};
 use crate::registrar::{Registrar, Settings};
 use crate::snapshot::{MemoryDisk, Reader, Sizes, Writer};
 use std::fs::File;
@@ -57,16 +57,9 @@ impl Memory {
         let config = start.config;
         let geometry = Geometry::new(config.capacity, config.attributes_bytes);
         let mut notices = Vec::new();
-        let left = left_behind(&config.state, &geometry, &mut notices)?;
-        let create = || {
-            Region::prepare(
-                &config.state,
-                geometry.clone(),
-                start.key,
-                start.settings.epoch,
-                start.cancelled,
-            )
-        };
+        let run = Run { boot: clock::boot_id(), epoch: start.settings.epoch, key: start.key };
+        let left = left_behind(&config.state, run.boot, &geometry, &mut notices)?;
+        let create = || Region::prepare(&config.state, geometry.clone(), run, start.cancelled);
         let ((region, writer), peopled, made, loaded) = match left {
             Left::Whole(left) => (*left, true, false, None),
             Left::Other(other) => {
@@ -129,11 +122,12 @@ enum Left {
 
 fn left_behind(
     place: &Place,
+    boot: [u8; 16],
     geometry: &Geometry,
     notices: &mut Vec<String>,
 ) -> Result<Left, RegionError> {
     let Place::Directory(path) = place else { return Ok(Left::Nothing) };
-    let left = match Region::attach(path) {
+    let left = match Region::attach(path, boot) {
         Ok((region, writer)) if region.geometry() == geometry => {
             Left::Whole(Box::new((region, writer)))
         }

@@ -126,12 +126,7 @@ impl Engine {
     }
 
     /// Starts the threads that were prepared for it.
-    fn launch(
-        &mut self,
-        prepared: Prepared,
-        right: Right,
-        begin: Begin,
-    ) -> Result<(), StartError> {
+    fn launch(&mut self, prepared: Prepared, right: Right, begin: Begin) -> Result<(), StartError> {
         let (threads, leases) = prepared.start(right, begin)?;
         (self.threads, self.resumed) = (Some(threads), leases);
         Ok(())

@@ -6,7 +6,6 @@
 //! promises.
 
 use super::Region;
-use super::boot::boot_id;
 use super::layout::{FORMAT, Geometry, MAGIC};
 use super::mapping::{Mapping, Mismatch, RegionError, fresh};
 use super::right::Right;
@@ -28,9 +27,9 @@ struct Candidate {
 }
 
 impl Region {
-    /// Attaches to the files in a directory. The caller holds the directory's lock, so that it
-    /// becomes their only writer.
-    pub fn attach(directory: &Path) -> Result<(Self, Right), RegionError> {
+    /// Attaches to the files in a directory, if they were made in this boot of the machine. The
+    /// caller holds the directory's lock, so that it becomes their only writer.
+    pub fn attach(directory: &Path, boot: [u8; 16]) -> Result<(Self, Right), RegionError> {
         let open = |path: &PathBuf| {
             OpenOptions::new()
                 .read(true)
@@ -49,10 +48,10 @@ impl Region {
                 open(second).map_err(|error| fail(second, error))?,
             ])
         };
-        let attached = Self::attach_files(directory, both(&public)?);
+        let attached = Self::attach_files(directory, boot, both(&public)?);
         if matches!(attached, Err(RegionError::Refused { mismatch: Mismatch::Mixed, .. }))
             && let Ok(files) = both(&fresh(&public))
-            && let Ok(whole) = Self::attach_files(directory, files)
+            && let Ok(whole) = Self::attach_files(directory, boot, files)
         {
             // Whoever made them was killed between putting the first and the second into its place.
             std::fs::rename(fresh(&public), &public).map_err(|error| fail(&public, error))?;
@@ -73,10 +72,11 @@ impl Region {
     /// first.
     pub fn attach_files(
         directory: &Path,
+        boot: [u8; 16],
         [heart, public]: [File; 2],
     ) -> Result<(Self, Right), RegionError> {
-        let heart = candidate(heart, directory.join("heart"), Geometry::heart_bytes)?;
-        let public = candidate(public, directory.join("public"), Geometry::public_bytes)?;
+        let heart = candidate(heart, directory.join("heart"), boot, Geometry::heart_bytes)?;
+        let public = candidate(public, directory.join("public"), boot, Geometry::public_bytes)?;
         if heart.geometry != public.geometry || heart.epoch != public.epoch {
             return Err(RegionError::Refused {
                 file: public.path.display().to_string(),
@@ -92,6 +92,7 @@ impl Region {
 fn candidate(
     file: File,
     path: PathBuf,
+    boot: [u8; 16],
     bytes: fn(&Geometry) -> usize,
 ) -> Result<Candidate, RegionError> {
     let shown = path.display().to_string();
@@ -103,7 +104,7 @@ fn candidate(
         return Err(refuse(Mismatch::Foreign));
     }
     file.read_exact_at(&mut header, 0).map_err(fail)?;
-    let (geometry, epoch) = check(&header).map_err(refuse)?;
+    let (geometry, epoch) = check(&header, boot).map_err(refuse)?;
     let expected = bytes(&geometry) as u64;
     if facts.len() != expected {
         return Err(refuse(Mismatch::Size { found: facts.len(), expected }));
@@ -112,7 +113,7 @@ fn candidate(
 }
 
 /// The ladder. Offsets are those that `layout.rs` asserts.
-fn check(header: &[u8; HEADER]) -> Result<(Geometry, u64), Mismatch> {
+fn check(header: &[u8; HEADER], boot: [u8; 16]) -> Result<(Geometry, u64), Mismatch> {
     let long = |at: usize| u64::from_ne_bytes(std::array::from_fn(|byte| header[at + byte]));
     let short = |at: usize| u32::from_ne_bytes(std::array::from_fn(|byte| header[at + byte]));
     if long(0) != MAGIC {
@@ -124,8 +125,8 @@ fn check(header: &[u8; HEADER]) -> Result<(Geometry, u64), Mismatch> {
     if short(12) != 1 {
         return Err(Mismatch::Unfinished);
     }
-    let boot = u128::from(long(40)) << 64 | u128::from(long(48));
-    if boot.to_be_bytes() != boot_id() {
+    let made_in = u128::from(long(40)) << 64 | u128::from(long(48));
+    if made_in.to_be_bytes() != boot {
         return Err(Mismatch::Boot);
     }
     let (capacity, attributes_bytes) = (short(24), short(36) as usize);
@@ -143,7 +144,7 @@ fn check(header: &[u8; HEADER]) -> Result<(Geometry, u64), Mismatch> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{HeartState, Place};
+    use super::super::{HeartState, Place, Run};
     use super::*;
     use crate::sync::AtomicBool;
     use crate::wire::Name;
@@ -154,10 +155,19 @@ mod tests {
         path
     }
 
+    const BOOT: [u8; 16] = [7; 16];
+
+    fn run(epoch: u64) -> Run {
+        Run { boot: BOOT, epoch, key: (11, 12) }
+    }
+
+    fn attach(path: &Path) -> Result<(Region, Right), RegionError> {
+        Region::attach(path, BOOT)
+    }
+
     fn create(path: &Path, epoch: u64) -> (Region, Right) {
         let place = Place::Directory(path.to_owned());
-        Region::create(&place, Geometry::new(64, 16), (11, 12), epoch, &AtomicBool::new(false))
-            .unwrap()
+        Region::create(&place, Geometry::new(64, 16), run(epoch), &AtomicBool::new(false)).unwrap()
     }
 
     #[test]
@@ -168,7 +178,7 @@ mod tests {
         let name = Name::new("a").unwrap();
         region.index_instance(&right, 5, &name, 3).unwrap();
         drop(region);
-        let (again, _right) = Region::attach(&path).unwrap();
+        let (again, _right) = attach(&path).unwrap();
         assert_eq!(again.lines()[3].head(), (1, HeartState::Up));
         assert_eq!(again.geometry(), &Geometry::new(64, 16));
         assert_eq!(
@@ -185,18 +195,16 @@ mod tests {
         drop(create(&path, 13));
         let place = Place::Directory(path.clone());
         let (second, _) =
-            Region::prepare(&place, Geometry::new(128, 16), (11, 12), 14, &AtomicBool::new(false))
+            Region::prepare(&place, Geometry::new(128, 16), run(14), &AtomicBool::new(false))
                 .unwrap();
         assert!(
-            Region::attach(&path).unwrap().0.geometry() == &Geometry::new(64, 16),
+            attach(&path).unwrap().0.geometry() == &Geometry::new(64, 16),
             "until then the first stands"
         );
         second.files[0].install().unwrap();
         drop(second);
-        assert_eq!(Region::attach(&path).unwrap().0.geometry(), &Geometry::new(128, 16));
-        assert!(
-            Region::attach(&path).unwrap().0.is_in_place() && !path.join("public.new").exists()
-        );
+        assert_eq!(attach(&path).unwrap().0.geometry(), &Geometry::new(128, 16));
+        assert!(attach(&path).unwrap().0.is_in_place() && !path.join("public.new").exists());
         std::fs::remove_dir_all(&path).unwrap();
     }
 
@@ -211,7 +219,7 @@ mod tests {
                 let (mut byte, at) = ([0], bit / 8);
                 file.read_exact_at(&mut byte, at).unwrap();
                 file.write_all_at(&[byte[0] ^ 1 << (bit % 8)], at).unwrap();
-                match Region::attach(&path) {
+                match attach(&path) {
                     Ok((region, _)) => {
                         assert_eq!(region.geometry(), &Geometry::new(64, 16), "bit {bit} of {name}")
                     }
@@ -222,7 +230,7 @@ mod tests {
             }
         }
         assert!(refused > 2 * 300, "only {refused} were noticed");
-        assert!(Region::attach(&path).is_ok());
+        assert!(attach(&path).is_ok());
         std::fs::remove_dir_all(&path).unwrap();
     }
 
@@ -238,7 +246,7 @@ mod tests {
                 .unwrap()
                 .write_all_at(bytes, at)
                 .unwrap();
-            match Region::attach(&path) {
+            match attach(&path) {
                 Err(RegionError::Refused { mismatch, .. }) => mismatch,
                 other => panic!("byte {at}: {other:?}"),
             }
@@ -254,6 +262,10 @@ mod tests {
         assert_eq!(refusal(56, &[14]), Mismatch::Mixed);
         std::fs::remove_file(path.join("public")).unwrap();
         drop(create(&path, 13));
+        assert!(matches!(
+            Region::attach(&path, [8; 16]),
+            Err(RegionError::Refused { mismatch: Mismatch::Boot, .. })
+        ));
         let expected = Geometry::new(64, 16).heart_bytes() as u64;
         File::options()
             .write(true)
@@ -261,7 +273,7 @@ mod tests {
             .unwrap()
             .set_len(expected - 4096)
             .unwrap();
-        let error = Region::attach(&path).unwrap_err();
+        let error = attach(&path).unwrap_err();
         assert!(
             error
                 .to_string()
@@ -270,11 +282,11 @@ mod tests {
         );
         File::options().write(true).open(path.join("heart")).unwrap().set_len(10).unwrap();
         assert!(matches!(
-            Region::attach(&path),
+            attach(&path),
             Err(RegionError::Refused { mismatch: Mismatch::Foreign, .. })
         ));
         std::fs::remove_file(path.join("heart")).unwrap();
-        assert!(matches!(Region::attach(&path), Err(RegionError::Io { .. })));
+        assert!(matches!(attach(&path), Err(RegionError::Io { .. })));
         std::fs::remove_dir_all(&path).unwrap();
     }
 }

@@ -7,6 +7,7 @@ use super::heart::HeartLine;
 use super::part::Shared;
 use super::record::RecordHead;
 use super::redo::RedoLine;
+use super::run::Run;
 use super::seqlock::Sequence;
 use crate::limits::{ATTRIBUTES_BYTES_MAX, CAPACITY_MAX, CAPACITY_MIN, SPARE_SLOTS};
 use crate::sync::{AtomicU32, AtomicU64};
@@ -41,8 +42,8 @@ pub(super) struct CommonHeader {
 
 impl CommonHeader {
     /// Writes everything but `ready`.
-    pub(super) fn fill(&self, geometry: &Geometry, boot: [u8; 16], epoch: u64) {
-        let boot = u128::from_be_bytes(boot);
+    pub(super) fn fill(&self, geometry: &Geometry, run: &Run) {
+        let boot = u128::from_be_bytes(run.boot);
         self.magic.store(MAGIC, Relaxed);
         self.format.store(FORMAT, Relaxed);
         self.layout.store(geometry.hash(), Relaxed);
@@ -52,7 +53,7 @@ impl CommonHeader {
         self.attributes_bytes.store(geometry.attributes_bytes as u32, Relaxed);
         self.boot[0].store((boot >> 64) as u64, Relaxed);
         self.boot[1].store(boot as u64, Relaxed);
-        self.epoch.store(epoch, Relaxed);
+        self.epoch.store(run.epoch, Relaxed);
     }
 }
 

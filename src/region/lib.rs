@@ -11,7 +11,6 @@
 #![warn(missing_docs)]
 
 mod attach;
-mod boot;
 mod directory;
 mod endpoint;
 mod feed;
@@ -29,10 +28,10 @@ mod prefetch;
 mod record;
 mod redo;
 mod right;
+mod run;
 mod seqlock;
 mod sync;
 
-pub use boot::boot_id;
 pub use directory::{DirectoryEntry, ServiceMeta};
 pub use endpoint::EndpointLine;
 pub use feed::{Cause, Event, EventKind, Feed};
@@ -46,6 +45,7 @@ pub use prefetch::prefetch;
 pub use record::{Record, Records};
 pub use redo::{MemberAfter, PendingStep};
 pub use right::Right;
+pub use run::Run;
 pub use seqlock::Sequence;
 
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64};
@@ -85,11 +85,10 @@ impl Region {
     pub fn create(
         place: &Place,
         geometry: Geometry,
-        key: (u64, u64),
-        epoch: u64,
+        run: Run,
         cancelled: &AtomicBool,
     ) -> Result<(Self, Right), RegionError> {
-        let made = Self::prepare(place, geometry, key, epoch, cancelled)?;
+        let made = Self::prepare(place, geometry, run, cancelled)?;
         made.0.install().inspect_err(|_| made.0.remove_files())?;
         Ok(made)
     }
@@ -97,21 +96,19 @@ impl Region {
     /// The same, but the files are not in their places yet: what a former engine left there is as
     /// it was until [`Self::install`].
     ///
-    /// `key` keys the hashes of the index, whose keys come from the network; `epoch` is the number
-    /// of this run. A large one takes seconds; setting `cancelled` ends that early. Whatever the
-    /// error, no file stays.
+    /// A large one takes seconds; setting `cancelled` ends that early. Whatever the error, no file
+    /// stays.
     pub fn prepare(
         place: &Place,
         geometry: Geometry,
-        key: (u64, u64),
-        epoch: u64,
+        run: Run,
         cancelled: &AtomicBool,
     ) -> Result<(Self, Right), RegionError> {
         let heart = Mapping::create(place, "heart", geometry.heart_bytes(), cancelled)?;
         let public = Mapping::create(place, "public", geometry.public_bytes(), cancelled)
             .inspect_err(|_| heart.remove())?;
-        let region = Self::assemble([heart, public], geometry, Some(key));
-        region.publish(epoch);
+        let region = Self::assemble([heart, public], geometry, Some(run.key));
+        region.publish(&run);
         Ok((region, Right::new()))
     }
 
@@ -177,13 +174,12 @@ impl Region {
 
     /// Fills in both headers; the word that says "ready" comes last, with release ordering, so that
     /// who reads it sees the rest.
-    fn publish(&self, epoch: u64) {
-        let boot = boot_id();
+    fn publish(&self, run: &Run) {
         let header = &self.header[0];
-        header.common.fill(&self.geometry, boot, epoch);
-        header.key[0].store(self.key.0, Relaxed);
-        header.key[1].store(self.key.1, Relaxed);
-        self.heart_header[0].common.fill(&self.geometry, boot, epoch);
+        header.common.fill(&self.geometry, run);
+        header.key[0].store(run.key.0, Relaxed);
+        header.key[1].store(run.key.1, Relaxed);
+        self.heart_header[0].common.fill(&self.geometry, run);
         self.heart_header[0].common.ready.store(1, Release);
         header.common.ready.store(1, Release);
     }
@@ -440,8 +436,7 @@ mod tests {
         let (region, _right) = Region::create(
             &Place::Directory(path.clone()),
             Geometry::new(1024, 128),
-            (11, 12),
-            13,
+            Run { key: (11, 12), epoch: 13, boot: [14; 16] },
             &AtomicBool::new(false),
         )
         .unwrap();
@@ -454,6 +449,7 @@ mod tests {
             assert_eq!(&file[..8], b"HLREGION");
             assert_eq!(word(file, 8), 1 << 32 | 3, "format 3, ready");
             assert_eq!(word(file, 24) as u32, 1024);
+            assert_eq!(file[40..56], [14; 16]);
             assert_eq!(word(file, 56), 13);
         }
         assert_eq!((word(&public, 120), word(&public, 128)), (11, 12));
@@ -471,8 +467,13 @@ mod tests {
         std::fs::write(path.join("heart"), "").unwrap();
         let create = |cancelled| {
             let place = Place::Directory(path.clone());
-            Region::create(&place, Geometry::new(1024, 128), (1, 2), 3, &AtomicBool::new(cancelled))
-                .map(|made| made.0)
+            Region::create(
+                &place,
+                Geometry::new(1024, 128),
+                Run::default(),
+                &AtomicBool::new(cancelled),
+            )
+            .map(|made| made.0)
         };
         std::fs::write(path.join("public"), "a letter to somebody").unwrap();
         assert!(create(false).unwrap_err().to_string().contains("move it away"));

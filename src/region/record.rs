@@ -203,7 +203,7 @@ pub(super) fn load_name(words: &[AtomicU64; 8]) -> Name {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Geometry, Place, Region};
+    use super::super::{Geometry, Place, Region, Run};
     use super::*;
     use crate::sync::AtomicBool;
 
@@ -212,8 +212,7 @@ mod tests {
         let (region, right) = Region::create(
             &Place::Scratch,
             Geometry::new(16, 8),
-            (1, 2),
-            3,
+            Run::default(),
             &AtomicBool::new(false),
         )
         .unwrap();

@@ -334,7 +334,7 @@ pub(super) fn is_listed(endpoint: &Endpoint) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::region::{Geometry, Place};
+    use crate::region::{Geometry, Place, Run};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
     use zerocopy::FromZeros;
@@ -410,7 +410,7 @@ mod tests {
             steps in prop::collection::vec((0_u8..4, 0_u32..48, 0_usize..3, any::<u16>()), 1..150),
         ) {
             let place = Place::Scratch;
-            let (region, right) = Region::create(&place, Geometry::new(64, 0), (1, 2), 3, &std::sync::atomic::AtomicBool::new(false)).unwrap();
+            let (region, right) = Region::create(&place, Geometry::new(64, 0), Run::default(), &std::sync::atomic::AtomicBool::new(false)).unwrap();
             let mut tables = Tables::new(Arc::new(region), right);
             let mut models = BTreeMap::new();
             for name in ["a", "b", "c"] {

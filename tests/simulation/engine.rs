@@ -10,7 +10,7 @@ use heartline::dataplane::{Cookies, Dataplane};
 use heartline::engine::duty::{LoopDuty, RegistrarDuty, Signals};
 use heartline::exchange::{Command, Peer};
 use heartline::limits::{DOZE_QUEUE_SHARE, STALL_NS_MIN};
-use heartline::region::{Geometry, Place, Region, Right};
+use heartline::region::{Geometry, Place, Region, Right, Run};
 use heartline::registrar::{DenyList, Registrar, Settings};
 use rand::rngs::{SmallRng, StdRng};
 use rand::{Rng, RngExt, SeedableRng};
@@ -145,8 +145,13 @@ impl Engine {
             Some(Left { region, writer, handed }) => (region, writer, handed),
             None => {
                 let no = AtomicBool::new(false);
-                let (region, writer) =
-                    Region::create(&Place::Scratch, geometry, key, epoch, &no).unwrap();
+                let (region, writer) = Region::create(
+                    &Place::Scratch,
+                    geometry,
+                    Run { boot: [0; 16], epoch, key },
+                    &no,
+                )
+                .unwrap();
                 (Arc::new(region), writer, None)
             }
         };

@@ -9,7 +9,7 @@ mod damage;
 mod power;
 
 use heartline::clock::{Nanos, from_ms};
-use heartline::region::{Geometry, HeartState, Place, Region, Right};
+use heartline::region::{Geometry, HeartState, Place, Region, Right, Run};
 use heartline::registrar::Registrar;
 use heartline::snapshot::{Disk, MemoryDisk, Reader, Sizes, SnapshotError, Writer};
 use heartline::wire::*;
@@ -68,8 +68,7 @@ fn empty(capacity: u32, attributes: usize) -> (Region, Right) {
     Region::create(
         &Place::Scratch,
         Geometry::new(capacity, attributes),
-        (5, 6),
-        1,
+        Run { key: (5, 6), ..Run::default() },
         &AtomicBool::new(false),
     )
     .unwrap()

@@ -317,11 +317,16 @@ fn stopped_in_order_the_snapshot_equals_memory() {
         took
     });
     assert!(took <= Duration::from_secs(2), "{took:?}");
-    let (memory, _) = Region::attach(&state.0).unwrap();
+    let (memory, _) = Region::attach(&state.0, heartline::clock::boot_id()).unwrap();
     let geometry = memory.geometry().clone();
     let scratch = heartline::region::Place::Scratch;
-    let (loaded, right) =
-        Region::create(&scratch, geometry, (1, 2), 3, &AtomicBool::new(false)).unwrap();
+    let (loaded, right) = Region::create(
+        &scratch,
+        geometry,
+        heartline::region::Run::default(),
+        &AtomicBool::new(false),
+    )
+    .unwrap();
     let file = std::fs::File::open(&snapshot).unwrap();
     let loaded_edition = Reader::open(&file)
         .unwrap()

@@ -7,7 +7,7 @@ use crate::population::{Wanted, register};
 use crate::report::{Outputs, Row, median};
 use clap::Args;
 use heartline::clock;
-use heartline::region::{Geometry, Place, Region};
+use heartline::region::{Geometry, Place, Region, Run};
 use heartline::snapshot::{Disk, Reader, Sizes};
 use heartline::wire::{Beat, Header, Kind, Lease, header_flags};
 use rustix::process::{Pid, Signal, kill_process};
@@ -277,8 +277,7 @@ impl<'a> Restart<'a> {
             let (region, writer) = Region::create(
                 &Place::Scratch,
                 geometry.clone(),
-                (1, 2),
-                3,
+                Run::default(),
                 &AtomicBool::new(false),
             )?;
             let read = read_half(&file, half)?;

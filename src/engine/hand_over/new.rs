@@ -90,18 +90,19 @@ impl Succession<'_> {
         let sizes = Geometry::new(config.capacity, config.attributes_bytes);
         // The other end waits for its disk, and writes a whole snapshot if it must.
         self.channel.set_patience(MOVING).map_err(|error| self.failed(error))?;
-        let (mut engine, file, writer) = match Region::attach_files(self.path, taken.memory) {
-            Ok((region, right)) if *region.geometry() == sizes => {
-                let engine = Engine::at_rest(config, taken.ground, region, Vec::new());
-                (self.take_over(engine, right, settings)?, snapshot, None)
-            }
-            other => {
-                let say = if other.is_ok() { Say::Moves } else { Say::Reads };
-                drop(other);
-                let (engine, writer) = self.move_in(say, taken.ground, snapshot, settings)?;
-                (engine, None, writer)
-            }
-        };
+        let (mut engine, file, writer) =
+            match Region::attach_files(self.path, clock::boot_id(), taken.memory) {
+                Ok((region, right)) if *region.geometry() == sizes => {
+                    let engine = Engine::at_rest(config, taken.ground, region, Vec::new());
+                    (self.take_over(engine, right, settings)?, snapshot, None)
+                }
+                other => {
+                    let say = if other.is_ok() { Say::Moves } else { Say::Reads };
+                    drop(other);
+                    let (engine, writer) = self.move_in(say, taken.ground, snapshot, settings)?;
+                    (engine, None, writer)
+                }
+            };
         engine.listen_for_successors()?;
         self.channel.send(&Say::Serving).map_err(|error| self.failed(error))?;
         // What a disk can fail at comes last: without snapshots the engine serves all the same, and

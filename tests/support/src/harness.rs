@@ -5,7 +5,7 @@ use heartline::clock::{Nanos, from_ms};
 use heartline::dataplane::{Cookies, Datagram, Dataplane};
 use heartline::exchange::{Command, Peer, Replies};
 use heartline::limits::COMMAND_QUEUE;
-use heartline::region::{Geometry, Place, Region};
+use heartline::region::{Geometry, Place, Region, Run};
 use heartline::registrar::{DenyList, Next, Observed, Registrar, Settings};
 use heartline::wire::{Header, Kind};
 use rand::rngs::{SmallRng, StdRng};
@@ -75,9 +75,10 @@ impl Harness {
     pub fn with_geometry(geometry: Geometry, settings: Settings, seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let key = (random.next_u64(), random.next_u64());
+        let run = Run { key, epoch: settings.epoch, ..Run::default() };
         let never = AtomicBool::new(false);
         let (region, writer) =
-            Region::create(&Place::Scratch, geometry, key, settings.epoch, &never).unwrap();
+            Region::create(&Place::Scratch, geometry, run, &never).unwrap();
         let region = Arc::new(region);
         let commands = Arc::new(ArrayQueue::new(COMMAND_QUEUE));
         let cookies = Cookies::new((random.next_u64(), random.next_u64()));

@@ -7,7 +7,7 @@ use heartline::wire::{
     Beat, Declared, Label, Lease, Name, Register, State, Update, Version, service_id, update_fields,
 };
 use heartline_killpoints::region::{
-    Applied, EventKind, Geometry, HeartState, Place, Region, Right,
+    Applied, EventKind, Geometry, HeartState, Place, Region, Right, Run,
 };
 use heartline_killpoints::registrar::{DenyList, Observed, Registrar, Settings};
 use heartline_killpoints::sync::kill_at;
@@ -72,7 +72,7 @@ impl World {
         let directory = Scratch::new();
         let place = Place::Directory(directory.0.clone());
         let (region, writer) =
-            Region::create(&place, Geometry::new(16, 64), (1, 2), 3, &AtomicBool::new(false))
+            Region::create(&place, Geometry::new(16, 64), Run::default(), &AtomicBool::new(false))
                 .unwrap();
         let region = Arc::new(region);
         let registrar = Some(Registrar::new(Arc::clone(&region), writer, settings(1), now));
@@ -189,7 +189,7 @@ impl World {
         // A successor needs some time.
         self.now += NANOS_PER_MS;
         self.registrar = None;
-        let (region, writer) = Region::attach(&self.directory.0).unwrap();
+        let (region, writer) = Region::attach(&self.directory.0, Run::default().boot).unwrap();
         self.region = Arc::new(region);
         writer
     }
