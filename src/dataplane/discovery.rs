@@ -7,7 +7,7 @@ use crate::limits::{
     ATTRIBUTES_BYTES_MAX, CAPACITY_MAX, DISCOVER_RETRIES, ENDPOINTS_PER_FRAME_MAX,
 };
 use crate::region::{DirectoryEntry, HeartLine, Region, ServiceMeta};
-use crate::wire::balance::{self, Members, Picks, mix};
+use crate::wire::balance::{self, Chosen, Members, mix};
 use crate::wire::{
     Declared, Discover, DiscoverHead, Endpoint, Filter, Header, Kind, State, Status, Strategy,
     has_tag, header_flags,
@@ -124,10 +124,8 @@ impl Members for Candidates<'_> {
     }
 
     fn identity(&self, position: u32) -> u64 {
-        self.endpoint(position).map_or(0, |endpoint| {
-            let address = u128::from_be_bytes(endpoint.address);
-            mix(mix((address >> 64) as u64 ^ u64::from(endpoint.port.get())) ^ address as u64)
-        })
+        self.endpoint(position)
+            .map_or(0, |endpoint| balance::identity(endpoint.address, endpoint.port.get()))
     }
 }
 
@@ -220,16 +218,16 @@ impl Dataplane {
         };
         let mut chosen = self.choose(&candidates, service, strategy, request, from);
         let mut mark = cursor & (ANY_ZONE | IN_ZONE);
-        if preferred && !chosen.0.is_empty() {
+        if preferred && !chosen.picks.is_empty() {
             mark |= IN_ZONE;
-        } else if preferred && chosen.1 == 0 && mark == 0 {
+        } else if preferred && chosen.next == 0 && mark == 0 {
             // The whole list has nobody there: any zone will do, from the start.
             candidates.zone = false;
             mark = ANY_ZONE;
             chosen = self.choose(&candidates, service, strategy, request, 0);
         }
-        answer.cursor = if chosen.1 != 0 { chosen.1 | mark } else { 0 };
-        for position in chosen.0 {
+        answer.cursor = if chosen.next != 0 { chosen.next | mark } else { 0 };
+        for position in chosen.picks {
             if let Some(slot) = candidates.slot(position)
                 && let (Some(line), Some(endpoint)) =
                     (region.lines().get(slot as usize), region.endpoints().get(slot as usize))
@@ -256,7 +254,7 @@ impl Dataplane {
         strategy: Strategy,
         request: &Discover,
         from: u32,
-    ) -> (Picks, u32) {
+    ) -> Chosen {
         let page_full = match (usize::from(request.limit.get()), strategy) {
             (0, Strategy::All) => ENDPOINTS_PER_FRAME_MAX,
             (0, _) => 1,
@@ -264,20 +262,28 @@ impl Dataplane {
         };
         let random = &mut self.random;
         let draw = || random.next_u64();
+        // Each arm makes the whole, so that nothing is copied.
         match strategy {
             Strategy::All => balance::page(candidates, from, page_full),
-            Strategy::Random => (balance::random(candidates, page_full, draw), 0),
+            Strategy::Random => {
+                Chosen { picks: balance::random(candidates, page_full, draw), next: 0 }
+            }
             Strategy::RoundRobin => {
-                let (picks, turn) =
-                    balance::round_robin(candidates, self.turns[service as usize], page_full);
+                let turn = self.turns[service as usize];
+                let (picks, turn) = balance::round_robin(candidates, turn, page_full);
                 self.turns[service as usize] = turn;
-                (picks, 0)
+                Chosen { picks, next: 0 }
             }
-            Strategy::Weighted => (balance::weighted(candidates, page_full, draw), 0),
+            Strategy::Weighted => {
+                Chosen { picks: balance::weighted(candidates, page_full, draw), next: 0 }
+            }
             Strategy::Rendezvous => {
-                (balance::rendezvous(candidates, page_full, mix(request.key.get())), 0)
+                let key = mix(request.key.get());
+                Chosen { picks: balance::rendezvous(candidates, page_full, key), next: 0 }
             }
-            Strategy::TwoChoices => (balance::two_choices(candidates, page_full, draw), 0),
+            Strategy::TwoChoices => {
+                Chosen { picks: balance::two_choices(candidates, page_full, draw), next: 0 }
+            }
         }
     }
 }

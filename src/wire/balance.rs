@@ -25,24 +25,31 @@ pub trait Members {
     fn weight(&self, position: u32) -> u16;
     /// Its load.
     fn load(&self, position: u32) -> u16;
-    /// A number that is its own and the same everywhere, made from its address.
+    /// Its [`identity`], the same in every engine and every client.
     fn identity(&self, position: u32) -> u64;
 }
 
-/// Eligible members in list order from `from` on, and where to go on; 0 when the list is at its
-/// end.
-pub fn page(members: &impl Members, from: u32, limit: usize) -> (Picks, u32) {
+/// Members that were chosen.
+pub struct Chosen {
+    /// Their positions.
+    pub picks: Picks,
+    /// Where the next page of a list starts; 0: there is none.
+    pub next: u32,
+}
+
+/// Eligible members in list order from `from` on.
+pub fn page(members: &impl Members, from: u32, limit: usize) -> Chosen {
     let mut picks = Picks::new();
     let end = members.count().min(from.saturating_add(SCAN_MEMBERS_MAX));
     for position in from..end {
         if members.is_eligible(position) {
             if picks.len() == limit {
-                return (picks, position);
+                return Chosen { picks, next: position };
             }
             picks.push(position);
         }
     }
-    (picks, if end < members.count() { end } else { 0 })
+    Chosen { picks, next: if end < members.count() { end } else { 0 } }
 }
 
 /// The next eligible members from `turn` on, around the end once; and the turn after them.
@@ -158,6 +165,13 @@ pub fn mix(mut bits: u64) -> u64 {
     bits ^ (bits >> 31)
 }
 
+/// The identity of an endpoint in [`rendezvous`] hashes, made from its address (IPv6, or IPv4 mapped
+/// into it) and its port.
+pub fn identity(address: [u8; 16], port: u16) -> u64 {
+    let address = u128::from_be_bytes(address);
+    mix(mix((address >> 64) as u64 ^ u64::from(port)) ^ address as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,7 +207,7 @@ mod tests {
         let list = List((0..100).map(|n| (n % 3 != 0, 1, 0)).collect());
         let (mut seen, mut from) = (Vec::new(), 0);
         loop {
-            let (picks, next) = page(&list, from, 25);
+            let Chosen { picks, next } = page(&list, from, 25);
             seen.extend(picks);
             from = next;
             if from == 0 {
