@@ -1,7 +1,7 @@
 //! A blocking session with one engine: one socket, one request at a time, time-outs and retries.
 
 use super::call::{ATTEMPTS, Caller, Failure, Step};
-use heartline_wire::limits::{ATTRIBUTES_BYTES_MAX, BEATS_PER_FRAME_MAX, FRAME_BYTES_MAX};
+use heartline_wire::limits::{BEATS_PER_FRAME_MAX, FRAME_BYTES_MAX};
 use heartline_wire::time::Nanos;
 use heartline_wire::*;
 use std::io;
@@ -86,7 +86,7 @@ impl Registration {
     /// The request body and the attribute tail. The cookie is left 0.
     pub fn encode(&self) -> Result<(Register, Vec<u8>), ClientError> {
         let text = |what: &'static str| move |source: TextError| ClientError::Text { what, source };
-        let tail = encode_attributes(&self.attributes)?;
+        let tail = attribute_tail(&self.attributes)?;
         let mut body = Register::new_zeroed();
         body.nonce = U64::new(self.nonce);
         body.address =
@@ -107,18 +107,13 @@ impl Registration {
     }
 }
 
-fn encode_attributes(attributes: &[String]) -> Result<Vec<u8>, ClientError> {
-    let mut tail = Vec::new();
-    for attribute in attributes {
-        let length = u8::try_from(attribute.len())
-            .map_err(|_| ClientError::Value("an attribute is longer than 255 bytes"))?;
-        tail.push(length);
-        tail.extend_from_slice(attribute.as_bytes());
-    }
-    if tail.len() > ATTRIBUTES_BYTES_MAX {
-        return Err(ClientError::Value("the attributes are longer than 512 bytes together"));
-    }
-    Ok(tail)
+fn attribute_tail(attributes: &[String]) -> Result<Vec<u8>, ClientError> {
+    encode_attributes(attributes).map_err(|error| {
+        ClientError::Value(match error {
+            AttributesError::Entry => "an attribute is longer than 255 bytes",
+            AttributesError::Whole => "the attributes are longer than 512 bytes together",
+        })
+    })
 }
 
 /// A lease as it was granted.
@@ -318,7 +313,7 @@ impl Session {
     /// Changes an instance. The attributes are those to replace the old ones, when `fields` says
     /// so.
     pub fn update(&mut self, change: &Update, attributes: &[String]) -> Result<(), ClientError> {
-        let tail = encode_attributes(attributes)?;
+        let tail = attribute_tail(attributes)?;
         let body = Update { attributes_len: U16::new(tail.len() as u16), ..*change };
         let reply = self.call(Kind::Update, &[body.as_bytes(), &tail])?;
         accept(reply).map(drop)
@@ -350,14 +345,9 @@ impl Session {
         }
         let reply = self.call(Kind::Describe, &[body.as_bytes()])?;
         let ReplyBody::Description(facts, tail) = accept(reply)? else { return Err(unexpected()) };
-        let mut attributes = Vec::new();
-        let mut rest = tail;
-        while let Some((&length, after)) = rest.split_first()
-            && let Some((entry, after)) = after.split_at_checked(usize::from(length))
-        {
-            attributes.push(String::from_utf8_lossy(entry).into_owned());
-            rest = after;
-        }
+        let attributes = AttributeEntries::new(tail)
+            .map(|entry| String::from_utf8_lossy(entry).into_owned())
+            .collect();
         Ok(Described { facts: *facts, attributes })
     }
 

@@ -30,7 +30,9 @@ pub mod time;
 mod version;
 
 pub use address::{map_ip, unmap_ip};
-pub use attributes::{check_attributes, has_tag};
+pub use attributes::{
+    AttributeEntries, AttributesError, check_attributes, encode_attributes, has_tag,
+};
 pub use beat::{Ack, Beat, Nak, NakHead};
 pub use cadence::Cadence;
 pub use describe::{Describe, Description};
