@@ -259,14 +259,13 @@ impl Dataplane {
         length: u16,
         replies: &mut Replies,
     ) {
-        let requester = |header: &Header, cookie: u64| {
+        // Whether the cookie proves the address, and the requester that follows from it.
+        let check = |header: &Header, cookie: u64| {
             let proved = self.cookies.check(&peer.ip, cookie, now);
-            Requester {
-                peer: *peer,
-                tag: header.tag,
-                budget: if proved { FRAME_BYTES_MAX as u16 } else { length },
-            }
+            let budget = if proved { FRAME_BYTES_MAX as u16 } else { length };
+            (proved, Requester { peer: *peer, tag: header.tag, budget })
         };
+        let requester = |header: &Header, cookie: u64| check(header, cookie).1;
         match *request {
             Request::Beat(..) => {}
             Request::Hello(header) => {
@@ -274,8 +273,7 @@ impl Dataplane {
                 self.hello(now, &from, replies);
             }
             Request::Register(header, body, tail) => {
-                let from = requester(header, body.cookie.get());
-                let proved = self.cookies.check(&peer.ip, body.cookie.get(), now);
+                let (proved, from) = check(header, body.cookie.get());
                 self.register(&from, proved, body, tail, replies);
             }
             Request::Update(header, body, tail) => {
@@ -308,8 +306,8 @@ impl Dataplane {
                 self.discover(now, &from, body, replies);
             }
             Request::Stats(header, body) => {
-                let from = requester(header, body.cookie.get());
-                if !self.cookies.check(&peer.ip, body.cookie.get(), now) {
+                let (proved, from) = check(header, body.cookie.get());
+                if !proved {
                     return replies.put_status(&from, Kind::Stats, Status::Cookie);
                 }
                 self.command(&from, Kind::Stats, Command::Stats { from }, replies);
