@@ -15,8 +15,9 @@ use super::right::Right;
 use crate::limits::{TTL_MS_MAX, TTL_MS_MIN};
 use crate::sync::{AtomicU64, IS_MEMORY};
 use crate::wire::time::{Nanos, from_ms};
-use crate::wire::{Beat, Declared, Lease, Status};
+use crate::wire::{Beat, Declared, Lease, State, Status};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use zerocopy::TryFromBytes;
 use zerocopy::byteorder::little_endian::{U32, U64};
 
 /// 64 bytes, 64-aligned.
@@ -57,7 +58,7 @@ const _: () = if IS_MEMORY {
 };
 
 /// What the line's lease is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TryFromBytes)]
 #[repr(u32)]
 pub enum HeartState {
     /// Never used, or a value that is none of the others.
@@ -75,20 +76,36 @@ pub enum HeartState {
 }
 
 impl HeartState {
-    pub(super) const fn from_bits(bits: u64) -> Self {
-        match bits as u32 {
-            1 => Self::Up,
-            2 => Self::Suspect,
-            3 => Self::Down,
-            4 => Self::Removed,
-            5 => Self::Replaced,
-            _ => Self::Free,
+    #[inline]
+    pub(super) fn from_bits(bits: u64) -> Self {
+        Self::try_read_from_bytes(&(bits as u32).to_ne_bytes()).unwrap_or(Self::Free)
+    }
+
+    /// The state of the member as frames and snapshots say it; `None`: there is no member.
+    #[inline]
+    pub const fn of_member(self) -> Option<State> {
+        match self {
+            Self::Up => Some(State::Up),
+            Self::Suspect => Some(State::Suspect),
+            Self::Down => Some(State::Down),
+            Self::Free | Self::Removed | Self::Replaced => None,
         }
     }
 
-    /// Whether a beat counts.
+    /// Whether there is a member, so that a beat counts.
+    #[inline]
     pub const fn is_leased(self) -> bool {
-        matches!(self, Self::Up | Self::Suspect | Self::Down)
+        self.of_member().is_some()
+    }
+}
+
+impl From<State> for HeartState {
+    fn from(state: State) -> Self {
+        match state {
+            State::Up => Self::Up,
+            State::Suspect => Self::Suspect,
+            State::Down => Self::Down,
+        }
     }
 }
 

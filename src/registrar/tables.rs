@@ -311,12 +311,9 @@ pub(super) struct Change<'a> {
 
 /// The state as endpoints say it; a lease that has ended leaves the last one.
 pub(super) fn set_state(endpoint: &mut Endpoint, state: HeartState) {
-    endpoint.state = match state {
-        HeartState::Up => State::Up as u8,
-        HeartState::Suspect => State::Suspect as u8,
-        HeartState::Down => State::Down as u8,
-        HeartState::Free | HeartState::Removed | HeartState::Replaced => return,
-    };
+    if let Some(state) = state.of_member() {
+        endpoint.state = state as u8;
+    }
 }
 
 /// Whether the change adds a member to its service or takes one away.

@@ -148,20 +148,16 @@ impl MemberHead {
         let entry = endpoint.entry();
         let free = Self { generation: U32::new(generation), ..Self::new_zeroed() };
         // A lease whose endpoint is another's was not granted to its end: nobody knows of it.
-        if !state.is_leased() || entry.generation.get() != generation {
+        let Some(state) = state.of_member().filter(|_| entry.generation.get() == generation) else {
             return free;
-        }
+        };
         let Some(service) = region.directory().get(endpoint.service() as usize) else {
             return free;
         };
         let (record, attributes_len) = region.records().copy(slot, buffer);
         let until = line.until();
         Self {
-            state: match state {
-                HeartState::Up => 1,
-                HeartState::Suspect => 2,
-                _ => 3,
-            },
+            state: state as u8,
             held: u8::from(entry.is_held()),
             declared: entry.declared() as u8,
             secret: line.lease(slot).secret,
@@ -183,13 +179,8 @@ impl MemberHead {
     }
 
     /// The state, if the slot was leased.
-    pub(super) fn leased(&self) -> Option<HeartState> {
-        match self.state {
-            1 => Some(HeartState::Up),
-            2 => Some(HeartState::Suspect),
-            3 => Some(HeartState::Down),
-            _ => None,
-        }
+    pub(super) fn leased(&self) -> Option<State> {
+        State::from_u8(self.state)
     }
 
     /// Bytes of its attributes.
@@ -216,7 +207,7 @@ impl MemberHead {
         let ttl = self.ttl.get();
         // Whoever was up when this was written had beaten within two thirds of its TTL.
         let silent_since =
-            if state == HeartState::Up { written.saturating_sub(ttl - ttl / 3) } else { 0 };
+            if state == State::Up { written.saturating_sub(ttl - ttl / 3) } else { 0 };
         let record = Record {
             service,
             replaced_nonce: self.replaced_nonce.get(),
@@ -226,17 +217,12 @@ impl MemberHead {
         };
         region.records().write(right, slot, &record, attributes);
         let held = if self.held == 1 { endpoint_flags::HELD } else { 0 };
-        let wire_state = match state {
-            HeartState::Up => State::Up,
-            HeartState::Suspect => State::Suspect,
-            _ => State::Down,
-        };
         let entry = Endpoint {
             address: self.address,
             port: self.port,
             weight: self.weight,
             load: U16::ZERO,
-            state: wire_state as u8,
+            state: state as u8,
             flags: self.declared & endpoint_flags::DECLARED | held,
             slot: U32::new(slot),
             generation: self.generation,
@@ -250,7 +236,7 @@ impl MemberHead {
             right,
             &RestoredLine {
                 generation: self.generation.get(),
-                state,
+                state: state.into(),
                 secret: self.secret.get(),
                 nonce: self.nonce.get(),
                 ttl,
@@ -269,7 +255,7 @@ impl MemberHead {
 pub(super) struct Restored<'a> {
     pub(super) slot: u32,
     pub(super) service: u32,
-    pub(super) state: HeartState,
+    pub(super) state: State,
     pub(super) beat: &'a BeatEntry,
     pub(super) attributes: &'a [u8],
     pub(super) time: EngineTime,

@@ -4,7 +4,7 @@ use crate::address::unmap_ip;
 use crate::limits::{DISCOVER_REPLY_BYTES, ENDPOINT_BYTES};
 use crate::{Declared, Label, State, Version};
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes, Unaligned};
 
 /// The body of a discover request.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -33,7 +33,7 @@ pub struct Discover {
 }
 
 /// How endpoints are chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TryFromBytes)]
 #[repr(u8)]
 pub enum Strategy {
     /// Every one, in pages; draining and maintenance included, marked.
@@ -53,16 +53,8 @@ pub enum Strategy {
 
 impl Strategy {
     /// The strategy with this number.
-    pub const fn from_u8(number: u8) -> Option<Self> {
-        Some(match number {
-            0 => Self::All,
-            1 => Self::Random,
-            2 => Self::RoundRobin,
-            3 => Self::Weighted,
-            4 => Self::Rendezvous,
-            5 => Self::TwoChoices,
-            _ => return None,
-        })
+    pub fn from_u8(number: u8) -> Option<Self> {
+        Self::try_read_from_bytes(&[number]).ok()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::limits::HEADER_BYTES;
 use zerocopy::byteorder::little_endian::{U16, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes, Unaligned};
 
 /// The first two bytes of every frame.
 pub const MAGIC: [u8; 2] = *b"HL";
@@ -20,7 +20,7 @@ pub mod header_flags {
 }
 
 /// What a frame asks, without the direction bit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TryFromBytes)]
 #[repr(u8)]
 pub enum Kind {
     /// Prove an address, learn epoch and limits.
@@ -46,18 +46,7 @@ pub enum Kind {
 impl Kind {
     /// The kind with this number, direction bit cleared.
     pub fn from_u8(number: u8) -> Option<Self> {
-        Some(match number {
-            1 => Self::Hello,
-            2 => Self::Register,
-            3 => Self::Beat,
-            4 => Self::Update,
-            5 => Self::Deregister,
-            6 => Self::Describe,
-            7 => Self::Services,
-            8 => Self::Discover,
-            9 => Self::Stats,
-            _ => return None,
-        })
+        Self::try_read_from_bytes(&[number]).ok()
     }
 }
 

@@ -1,7 +1,9 @@
 //! The state of an instance: as the engine sees it, and as the instance declares it.
 
+use zerocopy::TryFromBytes;
+
 /// The state of an instance as the engine sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TryFromBytes)]
 #[repr(u8)]
 pub enum State {
     /// Beating.
@@ -15,12 +17,7 @@ pub enum State {
 impl State {
     /// The state with this number.
     pub fn from_u8(number: u8) -> Option<Self> {
-        Some(match number {
-            1 => Self::Up,
-            2 => Self::Suspect,
-            3 => Self::Down,
-            _ => return None,
-        })
+        Self::try_read_from_bytes(&[number]).ok()
     }
 }
 

@@ -1,7 +1,9 @@
 //! What a reply says of its request.
 
+use zerocopy::TryFromBytes;
+
 /// The status byte of a reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TryFromBytes)]
 #[repr(u8)]
 pub enum Status {
     /// Done.
@@ -73,7 +75,7 @@ impl Status {
 
     /// The status with this number.
     pub fn from_u8(number: u8) -> Option<Self> {
-        Self::ALL.get(usize::from(number)).copied()
+        Self::try_read_from_bytes(&[number]).ok()
     }
 }
 
