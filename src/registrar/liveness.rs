@@ -6,12 +6,12 @@ use super::{Registrar, limbo_floor, wheel};
 use crate::clock::{NANOS_PER_MS, Nanos};
 use crate::limits::{DOWN_LOOK_NS_MIN, GRACE_TTLS_MAX};
 use crate::region::{Cause, EventKind, HeartState};
-use crate::wire::{Declared, endpoint_flags};
+use crate::wire::{Declared, State, endpoint_flags};
 
 /// What a decision is made from.
 #[derive(Clone, Copy, Debug)]
 struct Facts {
-    state: HeartState,
+    state: State,
     /// Last beat that counted.
     last: Nanos,
     ttl: Nanos,
@@ -54,7 +54,7 @@ impl Registrar {
                 Verdict::Suspect => self.transit(
                     now,
                     slot,
-                    HeartState::Suspect,
+                    State::Suspect,
                     0,
                     Happening::new(EventKind::Suspect, Cause::Silence),
                 ),
@@ -63,24 +63,19 @@ impl Registrar {
                 Verdict::Up => self.transit(
                     now,
                     slot,
-                    HeartState::Up,
+                    State::Up,
                     0,
                     Happening::new(EventKind::Up, Cause::Beat),
                 ),
                 Verdict::Revive => {
-                    if self
-                        .tables
-                        .reserve(self.tables.region.endpoints()[slot as usize].service())
-                        .is_err()
-                    {
+                    if self.tables.reserve(self.tables.endpoint(slot).service()).is_err() {
                         // No room in the lists: look again in a tick.
                         return self.wheel.arm(slot, wheel::tick_from(now) + 1);
                     }
-                    self.counts.revived += 1;
                     self.transit(
                         now,
                         slot,
-                        HeartState::Up,
+                        State::Up,
                         0,
                         Happening::new(EventKind::Revived, Cause::Beat),
                     );
@@ -92,7 +87,7 @@ impl Registrar {
 
     /// A beat asked for it.
     pub(super) fn look(&mut self, now: Nanos, slot: u32, generation: u32, leaving: bool) {
-        let line = &self.tables.region.lines()[slot as usize];
+        let line = self.tables.line(slot);
         if self.facts(slot).is_none() || line.head().0 != generation {
             return;
         }
@@ -106,13 +101,8 @@ impl Registrar {
 
     fn facts(&self, slot: u32) -> Option<Facts> {
         let line = self.tables.region.lines().get(slot as usize)?;
-        let state = line.head().1;
-        state.is_leased().then(|| Facts {
-            state,
-            last: line.last().at,
-            ttl: line.ttl(),
-            until: line.until(),
-        })
+        let state = line.head().1.of_member()?;
+        Some(Facts { state, last: line.last().at, ttl: line.ttl(), until: line.until() })
     }
 
     fn decide(&self, now: Nanos, facts: &Facts, cleared: bool) -> Verdict {
@@ -123,12 +113,12 @@ impl Registrar {
             if cleared && self.observed.drained >= at { verdict } else { Verdict::Doubt }
         };
         match facts.state {
-            HeartState::Up if now < deadline - third => Verdict::Wait(deadline - third),
-            HeartState::Up => proved(deadline - third, Verdict::Suspect),
-            HeartState::Suspect if now < last + ttl - third => Verdict::Up,
-            HeartState::Suspect if facts.until == 0 && now < deadline => Verdict::Wait(deadline),
-            HeartState::Suspect if facts.until == 0 => proved(deadline, Verdict::Expired),
-            HeartState::Suspect => {
+            State::Up if now < deadline - third => Verdict::Wait(deadline - third),
+            State::Up => proved(deadline - third, Verdict::Suspect),
+            State::Suspect if now < last + ttl - third => Verdict::Up,
+            State::Suspect if facts.until == 0 && now < deadline => Verdict::Wait(deadline),
+            State::Suspect if facts.until == 0 => proved(deadline, Verdict::Expired),
+            State::Suspect => {
                 // The hold never lets go of somebody whom our own deafness still excuses.
                 let release = self.hold.release_at(facts.until, ttl).max(deadline);
                 if now >= release {
@@ -137,8 +127,8 @@ impl Registrar {
                 // The evidence may go while it waits.
                 Verdict::Wait(release.min(now + (ttl / 4).max(NANOS_PER_MS)))
             }
-            HeartState::Down if now < last + ttl => Verdict::Revive,
-            HeartState::Down => {
+            State::Down if now < last + ttl => Verdict::Revive,
+            State::Down => {
                 // Our own deafness excuses the down as well: no tombstone ends while nobody hears.
                 let end = facts.until.max(deadline);
                 if now >= end {
@@ -148,20 +138,19 @@ impl Registrar {
                 // same.
                 Verdict::Wait(end.min(now + ttl.max(DOWN_LOOK_NS_MIN)))
             }
-            HeartState::Free | HeartState::Removed | HeartState::Replaced => Verdict::Wait(now),
         }
     }
 
     /// Its deadline has passed: down, or held.
     fn expire(&mut self, now: Nanos, slot: u32, facts: &Facts) {
         let serving = self.declared(slot) == Declared::Serving;
-        let (silent, live) = (self.counts.serving_suspect, self.counts.serving);
+        let (silent, live) = self.census.shares();
         let admitted = if serving { self.hold.admit(silent, live) } else { None };
         let Some(begins) = admitted else {
             return self.declare_down(now, slot, facts.ttl, Cause::Silence);
         };
         if begins {
-            self.counts.holds += 1;
+            self.census.note_hold();
             self.tables.announce(
                 now,
                 Happening {
@@ -171,123 +160,48 @@ impl Registrar {
                 },
             );
         }
-        self.counts.held += 1;
         let happening =
             Happening { silent, live, ..Happening::new(EventKind::Held, Cause::MassSilence) };
         let held = Change { until: now + GRACE_TTLS_MAX * facts.ttl, ..self.same(slot, happening) };
-        self.tables.change(now, held, |endpoint| endpoint.flags |= endpoint_flags::HELD);
+        self.change(now, held, |endpoint| endpoint.flags |= endpoint_flags::HELD);
     }
 
     fn declare_down(&mut self, now: Nanos, slot: u32, ttl: Nanos, cause: Cause) {
-        self.counts.downs += 1;
         let happening = Happening::new(EventKind::Down, cause);
-        self.transit(
-            now,
-            slot,
-            HeartState::Down,
-            now + ttl.max(self.settings.tombstone_min),
-            happening,
-        );
+        self.transit(now, slot, State::Down, now + ttl.max(self.settings.tombstone_min), happening);
     }
 
-    /// Moves a member from one state to another, everywhere it is written.
-    fn transit(
-        &mut self,
-        now: Nanos,
-        slot: u32,
-        to: HeartState,
-        until: Nanos,
-        happening: Happening,
-    ) {
-        let line = &self.tables.region.lines()[slot as usize];
-        let from = line.head().1;
-        let (held, declared) = (line.is_held(), self.declared(slot));
+    /// Moves a member to a state in which it is not held.
+    fn transit(&mut self, now: Nanos, slot: u32, to: State, until: Nanos, happening: Happening) {
         let change = Change {
             slot,
-            membership: Membership::Same,
+            membership: Membership::Stays,
             happening,
-            state: to,
+            state: to.into(),
             until,
             attributes: None,
         };
-        self.tables.change(now, change, |endpoint| endpoint.flags &= !endpoint_flags::HELD);
-        self.uncount(from, held, declared);
-        self.count(to, declared);
-        self.observe_hold(now);
-    }
-
-    /// A change that leaves state and hold as they are.
-    pub(super) fn same(&self, slot: u32, happening: Happening) -> Change<'static> {
-        let line = &self.tables.region.lines()[slot as usize];
-        Change {
-            slot,
-            membership: Membership::Same,
-            happening,
-            state: line.head().1,
-            until: line.until(),
-            attributes: None,
-        }
+        self.change(now, change, |endpoint| endpoint.flags &= !endpoint_flags::HELD);
     }
 
     fn declared(&self, slot: u32) -> Declared {
-        self.tables.region.endpoints()[slot as usize].entry().declared()
+        self.tables.endpoint(slot).entry().declared()
     }
 
     /// Takes over what an instance says of itself.
     fn declare(&mut self, now: Nanos, slot: u32, declared: Declared) {
-        let before = self.declared(slot);
-        if before == declared {
+        if self.declared(slot) == declared {
             return;
         }
         let same = self.same(slot, Happening::new(EventKind::Declared, Cause::Beat));
-        self.tables.change(now, same, |endpoint| {
+        self.change(now, same, |endpoint| {
             endpoint.flags = endpoint.flags & !endpoint_flags::DECLARED | declared as u8;
         });
-        let line = &self.tables.region.lines()[slot as usize];
-        let state = line.head().1;
-        let held = line.is_held();
-        self.uncount(state, held, before);
-        self.count(state, declared);
-        self.counts.held += u32::from(held);
-        self.observe_hold(now);
-    }
-
-    pub(super) fn count(&mut self, state: HeartState, declared: Declared) {
-        let serving = u32::from(declared == Declared::Serving);
-        match state {
-            HeartState::Up => {
-                self.counts.up += 1;
-                self.counts.serving += serving;
-            }
-            HeartState::Suspect => {
-                self.counts.suspect += 1;
-                self.counts.serving += serving;
-                self.counts.serving_suspect += serving;
-            }
-            _ => self.counts.down += 1,
-        }
-    }
-
-    pub(super) fn uncount(&mut self, state: HeartState, held: bool, declared: Declared) {
-        let serving = u32::from(declared == Declared::Serving);
-        match state {
-            HeartState::Up => {
-                self.counts.up -= 1;
-                self.counts.serving -= serving;
-            }
-            HeartState::Suspect => {
-                self.counts.suspect -= 1;
-                self.counts.held -= u32::from(held);
-                self.counts.serving -= serving;
-                self.counts.serving_suspect -= serving;
-            }
-            _ => self.counts.down -= 1,
-        }
     }
 
     /// Ends the hold when its evidence is gone.
     pub(super) fn observe_hold(&mut self, now: Nanos) {
-        let (silent, live) = (self.counts.serving_suspect, self.counts.serving);
+        let (silent, live) = self.census.shares();
         if self.hold.observe(silent, live, now) == HoldChange::Ended {
             debug_assert!(!self.hold.is_on());
             self.tables.announce(

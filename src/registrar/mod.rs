@@ -2,19 +2,22 @@
 //!
 //! A state machine without I/O: time, observations, randomness and commands come in as arguments;
 //! replies and events go out. The same arguments give the same history. `requests.rs` does what
-//! clients ask, `liveness.rs` decides who is silent.
+//! clients ask, `liveness.rs` decides who is silent, `members.rs` lets members come and go. Only
+//! `tables` holds the right to change the region.
 
+mod census;
 mod deafness;
 mod deny;
 mod hold;
 mod links;
 mod liveness;
-mod rebuild;
+mod members;
 mod requests;
 mod resume;
 mod tables;
 mod wheel;
 
+pub use census::Counts;
 pub use deny::DenyList;
 
 use crate::clock::{NANOS_PER_SECOND, Nanos};
@@ -22,8 +25,10 @@ use crate::exchange::{Command, Replies};
 use crate::limits::{CAPACITY_MAX, STALL_NS_MIN, TIMERS_PER_STEP};
 use crate::region::{Cause, EventKind, Region, Right};
 use ahash::AHashMap;
+use census::Census;
 use deafness::{Deafness, Watch};
 use hold::HoldGuard;
+use requests::Registration;
 use std::sync::Arc;
 use tables::{Happening, Tables};
 use wheel::{Advance, Wheel};
@@ -65,35 +70,6 @@ pub struct Next {
     pub drain: Option<Nanos>,
 }
 
-/// How many members are in which state, and what has happened so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Instances that are up.
-    pub up: u32,
-    /// Suspect, held ones included.
-    pub suspect: u32,
-    /// Held.
-    pub held: u32,
-    /// Down, with a tombstone.
-    pub down: u32,
-    /// Up or suspect, and serving: what a hold compares with.
-    pub serving: u32,
-    /// Suspect, and serving.
-    pub serving_suspect: u32,
-    /// Registrations granted.
-    pub registered: u64,
-    /// Declared down.
-    pub downs: u64,
-    /// Back from down.
-    pub revived: u64,
-    /// Leases ended.
-    pub ended: u64,
-    /// Holds begun.
-    pub holds: u64,
-    /// Spells of deafness.
-    pub deafness: u64,
-}
-
 /// The registrar.
 #[derive(Debug)]
 pub struct Registrar {
@@ -105,7 +81,7 @@ pub struct Registrar {
     fresh: u32,
     /// Identities in the index: members in any state.
     identities: u32,
-    counts: Counts,
+    census: Census,
     hold: HoldGuard,
     deafness: Deafness,
     observed: Observed,
@@ -131,7 +107,7 @@ impl Registrar {
             quotas: AHashMap::new(),
             fresh: 0,
             identities: 0,
-            counts: Counts::default(),
+            census: Census::default(),
             deafness: Deafness::new(),
             observed: Observed { now, drained: 0, drops: 0, stall: 0 },
             watch: Watch::new(),
@@ -142,7 +118,7 @@ impl Registrar {
 
     /// Gives the region and the right to change it to a successor.
     pub fn release(self) -> (Arc<Region>, Right) {
-        (self.tables.region, self.tables.right)
+        self.tables.release()
     }
 
     /// Other settings for requests to come. Leases that stand are not touched.
@@ -153,7 +129,7 @@ impl Registrar {
 
     /// How many members are in which state.
     pub fn counts(&self) -> &Counts {
-        &self.counts
+        self.census.counts()
     }
 
     /// Whether a verdict waits for the loops to drain, so that the next observation must have fresh
@@ -177,7 +153,8 @@ impl Registrar {
     ) {
         match command {
             Command::Register { from, request, attributes } => {
-                self.register(now, from, request, attributes.as_slice(), random, replies)
+                let wanted = Registration::new(now, from, request, attributes.as_slice());
+                self.register(&wanted, random, replies)
             }
             Command::Update { from, request, attributes } => {
                 self.update(now, from, request, attributes.as_slice(), replies)
@@ -236,7 +213,7 @@ impl Registrar {
     }
 
     fn tell_deafness(&mut self, now: Nanos, cause: Cause, drops: u64, stall: Nanos) {
-        self.counts.deafness += 1;
+        self.census.note_deafness();
         if self.deaf_told == 0 || now >= self.deaf_told + NANOS_PER_SECOND {
             self.deaf_told = now;
             let happening = Happening {
@@ -257,7 +234,7 @@ impl Registrar {
             .map(|(_, key)| limbo_time(key))
             .filter(|&time| self.slot_wanted && time > self.observed.drained);
         let drain = limbo.into_iter().chain(free).max();
-        let is_any_suspect = self.counts.suspect > 0;
+        let is_any_suspect = self.census.counts().suspect > 0;
         let timer = self.wheel.next().map(|tick| tick * crate::clock::NANOS_PER_MS);
         let timer =
             timer.map(|timer| if is_any_suspect { Watch::before(now, timer) } else { timer });

@@ -1,17 +1,41 @@
 //! What clients ask of the registrar: leases, changes, farewells.
 
-use super::tables::{Change, Happening, Membership, TablesFull};
-use super::{Registrar, limbo_floor, wheel};
+use super::tables::{Change, Happening};
+use super::{Registrar, wheel};
 use crate::clock::{Nanos, from_ms};
 use crate::exchange::{Replies, Requester};
-use crate::region::{Cause, EventKind, HeartState, Record};
+use crate::region::{Cause, EventKind, HeartState};
 use crate::wire::Cadence;
 use crate::wire::{
-    Changed, Declared, Endpoint, Granted, Header, Kind, Lease, Register, State, Status, Update,
-    service_id, update_fields,
+    Changed, Granted, Header, Kind, Lease, Register, Status, Update, service_id, update_fields,
 };
 use zerocopy::IntoBytes;
-use zerocopy::byteorder::little_endian::{U16, U32, U64};
+use zerocopy::byteorder::little_endian::{U32, U64};
+
+/// A request for a lease.
+pub(super) struct Registration<'a> {
+    pub(super) now: Nanos,
+    pub(super) from: &'a Requester,
+    pub(super) body: &'a Register,
+    pub(super) attributes: &'a [u8],
+    /// Hash of the service's name.
+    pub(super) service_id: u64,
+}
+
+impl<'a> Registration<'a> {
+    pub(super) fn new(
+        now: Nanos,
+        from: &'a Requester,
+        body: &'a Register,
+        attributes: &'a [u8],
+    ) -> Self {
+        Self { now, from, body, attributes, service_id: service_id(body.service.as_str()) }
+    }
+
+    pub(super) fn ttl(&self) -> Nanos {
+        from_ms(u64::from(self.body.ttl_ms.get()))
+    }
+}
 
 /// What stands under the identity of a registration.
 struct Standing {
@@ -24,17 +48,15 @@ struct Standing {
 impl Registrar {
     pub(super) fn register(
         &mut self,
-        now: Nanos,
-        from: &Requester,
-        request: &Register,
-        attributes: &[u8],
+        wanted: &Registration<'_>,
         random: &mut dyn FnMut() -> u64,
         replies: &mut Replies,
     ) {
-        match self.grant(now, from, request, attributes, random) {
+        let from = wanted.from;
+        match self.grant(wanted, random) {
             Ok(slot) => {
-                let line = &self.tables.region.lines()[slot as usize];
-                let cadence = Cadence::new(slot, line.ttl(), now);
+                let line = self.tables.line(slot);
+                let cadence = Cadence::new(slot, line.ttl(), wanted.now);
                 let granted = Granted {
                     lease: line.lease(slot),
                     epoch: U64::new(self.settings.epoch),
@@ -56,190 +78,73 @@ impl Registrar {
     /// Decides first, changes second: a refusal changes nothing.
     fn grant(
         &mut self,
-        now: Nanos,
-        from: &Requester,
-        request: &Register,
-        attributes: &[u8],
+        wanted: &Registration<'_>,
         random: &mut dyn FnMut() -> u64,
     ) -> Result<u32, Status> {
-        let standing = self.standing(request)?;
+        let (body, source) = (wanted.body, wanted.from.peer.ip);
+        let standing = self.standing(wanted)?;
+        let mut own = 0;
         if let Some(slot) = standing.slot {
-            let line = &self.tables.region.lines()[slot as usize];
-            if line.nonce() == request.nonce.get() {
+            let (line, record) = (self.tables.line(slot), self.tables.record(slot));
+            if line.nonce() == body.nonce.get() {
                 return Ok(slot);
             }
             // A late duplicate of the request that the standing lease replaced must not replace it
             // in turn.
-            if self.record(slot).replaced_nonce == request.nonce.get() {
+            if record.replaced_nonce == body.nonce.get() {
                 return Err(Status::Replaced);
             }
-            if line.head().1 != HeartState::Down && self.source(slot) != from.peer.ip {
+            if line.head().1 != HeartState::Down && record.source != source {
                 return Err(Status::Conflict);
             }
+            own = u32::from(record.source == source);
         } else if self.identities >= self.tables.region.geometry().capacity {
             return Err(Status::Full);
         }
-        let own = u32::from(standing.slot.is_some_and(|slot| self.source(slot) == from.peer.ip));
-        if self.quotas.get(&from.peer.ip).copied().unwrap_or(0) - own >= self.settings.quota {
+        if self.quotas.get(&source).copied().unwrap_or(0) - own >= self.settings.quota {
             return Err(Status::Quota);
         }
         let slot = self.available_slot().ok_or(Status::Busy)?;
         let service = match standing.service {
             Some(service) => {
-                self.tables.name_service(service, &request.service);
+                self.tables.name_service(service, &body.service);
                 service
             }
             None => self
                 .tables
-                .create_service(service_id(request.service.as_str()), &request.service)
+                .create_service(wanted.service_id, &body.service)
                 .map_err(|_| Status::Full)?,
         };
         let room = self.tables.reserve(service);
-        if room
-            .and_then(|()| self.occupy(slot, service, standing.slot, from, request, attributes))
-            .is_err()
-        {
+        if room.and_then(|()| self.occupy(slot, service, standing.slot, wanted)).is_err() {
             if standing.service.is_none() {
                 self.tables.drop_service(service);
             }
             return Err(Status::Full);
         }
-        let ttl = from_ms(u64::from(request.ttl_ms.get()));
-        self.join(now, slot, from, request, random() | 1, ttl);
+        self.join(slot, wanted, random() | 1);
         if let Some(old) = standing.slot {
-            let id = service_id(request.service.as_str());
-            self.tables.region.reindex_instance(
-                &self.tables.right,
-                id,
-                &request.instance,
-                old,
-                slot,
-            );
-            self.end(now, old, HeartState::Replaced, Cause::Replaced);
+            self.tables.reindex(wanted.service_id, &body.instance, old, slot);
+            self.end(wanted.now, old, HeartState::Replaced, Cause::Replaced);
         }
-        self.wheel.arm(slot, wheel::tick_from(now + ttl - ttl / 3));
+        let ttl = wanted.ttl();
+        self.wheel.arm(slot, wheel::tick_from(wanted.now + ttl - ttl / 3));
         Ok(slot)
     }
 
-    fn standing(&self, request: &Register) -> Result<Standing, Status> {
-        if self.settings.deny.denies(request.service.as_str()) {
+    fn standing(&self, wanted: &Registration<'_>) -> Result<Standing, Status> {
+        let body = wanted.body;
+        if self.settings.deny.denies(body.service.as_str()) {
             return Err(Status::Denied);
         }
-        let Some(service) = self.tables.find_service(service_id(request.service.as_str())) else {
+        let Some(service) = self.tables.find_service(wanted.service_id) else {
             return Ok(Standing { service: None, slot: None });
         };
-        if self.tables.service_name(service) != request.service && self.tables.has_members(service)
-        {
+        if self.tables.service_name(service) != body.service && self.tables.has_members(service) {
             return Err(Status::Collision);
         }
-        Ok(Standing {
-            service: Some(service),
-            slot: self.tables.find_instance(service, &request.instance),
-        })
-    }
-
-    pub(super) fn source(&self, slot: u32) -> [u8; 16] {
-        self.record(slot).source
-    }
-
-    fn record(&self, slot: u32) -> Record {
-        self.tables.region.records().read(slot).expect("nobody disturbs the writer")
-    }
-
-    /// A slot that no loop can still be applying a beat of its former lease to.
-    fn available_slot(&mut self) -> Option<u32> {
-        self.slot_wanted = false;
-        if self.fresh < self.tables.region.geometry().slots {
-            return Some(self.fresh);
-        }
-        match self.wheel.free() {
-            Some((slot, key)) if key <= limbo_floor(self.observed.drained) => Some(slot),
-            _ => {
-                self.slot_wanted = true;
-                None
-            }
-        }
-    }
-
-    /// Writes record and index entry; the slot is taken only if both could be.
-    fn occupy(
-        &mut self,
-        slot: u32,
-        service: u32,
-        replaces: Option<u32>,
-        from: &Requester,
-        request: &Register,
-        attributes: &[u8],
-    ) -> Result<(), TablesFull> {
-        let (region, right) = (&self.tables.region, &self.tables.right);
-        let id = service_id(request.service.as_str());
-        let replaced_nonce = replaces.map_or(0, |old| region.lines()[old as usize].nonce());
-        let record = Record {
-            service,
-            replaced_nonce,
-            source: from.peer.ip,
-            zone: request.zone,
-            instance: request.instance,
-        };
-        region.records().write(right, slot, &record, attributes);
-        region.endpoints()[slot as usize].set_place(right, service, 0);
-        match replaces {
-            // The index goes over to the new slot once that has its lease.
-            Some(_) => {}
-            None => {
-                region
-                    .index_instance(right, id, &request.instance, slot)
-                    .map_err(|_| TablesFull)?;
-                self.identities += 1;
-            }
-        }
-        if slot == self.fresh {
-            self.fresh += 1;
-        }
-        self.wheel.disarm(slot);
-        *self.quotas.entry(from.peer.ip).or_insert(0) += 1;
-        Ok(())
-    }
-
-    fn join(
-        &mut self,
-        now: Nanos,
-        slot: u32,
-        from: &Requester,
-        request: &Register,
-        secret: u64,
-        ttl: Nanos,
-    ) {
-        let line = &self.tables.region.lines()[slot as usize];
-        let generation = line.lease_to(&self.tables.right, now, ttl, secret, request.nonce.get());
-        let declared = Declared::from_bits(request.declared.into());
-        line.set_declared(&self.tables.right, declared);
-        let entry = Endpoint {
-            address: if request.address == [0; 16] { from.peer.ip } else { request.address },
-            port: request.port,
-            weight: request.weight,
-            load: U16::ZERO,
-            state: State::Up as u8,
-            flags: declared as u8,
-            slot: U32::new(slot),
-            generation: U32::new(generation),
-            version: request.version,
-            zone: U32::new(request.zone.hash32()),
-            age_ms: U32::ZERO,
-        };
-        let happening = Happening::new(EventKind::Registered, Cause::Request);
-        let joins = Change {
-            slot,
-            membership: Membership::Joins,
-            happening,
-            state: HeartState::Up,
-            until: 0,
-            attributes: None,
-        };
-        self.tables.change(now, joins, |endpoint| *endpoint = entry);
-        self.count(HeartState::Up, declared);
-        self.counts.registered += 1;
-        self.observe_hold(now);
+        let slot = self.tables.find_instance(service, wanted.service_id, &body.instance);
+        Ok(Standing { service: Some(service), slot })
     }
 
     pub(super) fn update(
@@ -260,7 +165,7 @@ impl Registrar {
         {
             let attributes = (fields & update_fields::ATTRIBUTES != 0).then_some(attributes);
             let same = self.same(slot, Happening::new(EventKind::Updated, Cause::Request));
-            self.tables.change(now, Change { attributes, ..same }, |endpoint| {
+            self.change(now, Change { attributes, ..same }, |endpoint| {
                 if fields & update_fields::WEIGHT != 0 {
                     endpoint.weight = request.weight;
                 }
@@ -298,36 +203,5 @@ impl Registrar {
             .get(lease.slot.get() as usize)
             .ok_or(Status::Unknown)?
             .verify(lease)
-    }
-
-    /// Ends a lease. Its slot goes into quarantine.
-    pub(super) fn end(&mut self, now: Nanos, slot: u32, state: HeartState, cause: Cause) {
-        let record = self.record(slot);
-        let line = &self.tables.region.lines()[slot as usize];
-        let was = line.head().1;
-        let held = line.is_held();
-        let endpoint = self.tables.region.endpoints()[slot as usize].entry();
-        let leaves = Change {
-            membership: Membership::Leaves,
-            state,
-            ..self.same(slot, Happening::new(EventKind::Gone, cause))
-        };
-        self.tables.change(now, leaves, |_| {});
-        if state == HeartState::Removed {
-            let service = self.tables.region.endpoints()[slot as usize].service();
-            let id = self.tables.region.directory()[service as usize].meta().id;
-            self.tables.region.unindex_instance(&self.tables.right, id, &record.instance, slot);
-            self.identities -= 1;
-        }
-        if let Some(count) = self.quotas.get_mut(&record.source) {
-            *count -= 1;
-            if *count == 0 {
-                self.quotas.remove(&record.source);
-            }
-        }
-        self.wheel.set_freed(slot);
-        self.uncount(was, held, endpoint.declared());
-        self.counts.ended += 1;
-        self.observe_hold(now);
     }
 }

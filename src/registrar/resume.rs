@@ -4,8 +4,7 @@
 //! Nobody is blamed for the time between: the engine stood still, so each lease has one TTL from
 //! now to be heard in.
 
-use super::rebuild::Survivors;
-use super::tables::{Happening, Tables};
+use super::tables::{Happening, Survivors, Tables};
 use super::{Registrar, Settings};
 use crate::clock::Nanos;
 use crate::region::{Cause, EventKind, HeartState, Region, Right};
@@ -40,7 +39,7 @@ impl Registrar {
 
     fn go_on(&mut self, survivors: Survivors, now: Nanos) {
         for slot in 0..self.tables.region.geometry().slots {
-            if self.tables.region.lines()[slot as usize].head().0 != 0 {
+            if self.tables.line(slot).head().0 != 0 {
                 self.fresh = slot + 1;
             }
         }
@@ -55,7 +54,7 @@ impl Registrar {
             self.end(now, slot, HeartState::Replaced, Cause::Replaced);
         }
         for slot in survivors.standing {
-            let line = &self.tables.region.lines()[slot as usize];
+            let line = self.tables.line(slot);
             let (generation, state) = line.head();
             if state.is_leased() {
                 // What beats said while nobody could be told of it.
@@ -72,16 +71,5 @@ impl Registrar {
             self.tables.announce(now, Happening::new(EventKind::HoldEnded, Cause::HoldOver));
         }
         self.observe_hold(now);
-    }
-
-    /// Counts a member that is there.
-    fn enroll(&mut self, slot: u32) {
-        let line = &self.tables.region.lines()[slot as usize];
-        let state = line.head().1;
-        let declared = self.tables.region.endpoints()[slot as usize].entry().declared();
-        self.counts.held += u32::from(line.is_held());
-        self.count(state, declared);
-        let source = self.source(slot);
-        *self.quotas.entry(source).or_insert(0) += 1;
     }
 }

@@ -80,7 +80,9 @@ fn load(
     now: Nanos,
 ) -> Result<Option<(u64, Region, Right)>, SnapshotError> {
     let (region, right) = empty(capacity, 64);
-    Ok(Reader::open(disk)?.load(&region, &right, now)?.map(|loaded| (loaded.edition, region, right)))
+    Ok(Reader::open(disk)?
+        .load(&region, &right, now)?
+        .map(|loaded| (loaded.edition, region, right)))
 }
 
 fn new_file(geometry: &Geometry) -> MemoryDisk {

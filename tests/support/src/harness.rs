@@ -77,8 +77,7 @@ impl Harness {
         let key = (random.next_u64(), random.next_u64());
         let run = Run { key, epoch: settings.epoch, ..Run::default() };
         let never = AtomicBool::new(false);
-        let (region, writer) =
-            Region::create(&Place::Scratch, geometry, run, &never).unwrap();
+        let (region, writer) = Region::create(&Place::Scratch, geometry, run, &never).unwrap();
         let region = Arc::new(region);
         let commands = Arc::new(ArrayQueue::new(COMMAND_QUEUE));
         let cookies = Cookies::new((random.next_u64(), random.next_u64()));

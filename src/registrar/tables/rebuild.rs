@@ -1,11 +1,11 @@
 //! The tables after a death: the step that was on its way is ended, then indexes, slot lists and
 //! counts are made anew from heart lines, records and directory entries.
 
-use super::tables::{Tables, is_listed, set_state};
+use super::{Tables, is_listed, set_state};
 use crate::clock::Nanos;
 use crate::region::{
-    DirectoryEntry, EventKind, HeartState, Hold, Identity, ListRef, PendingStep, Record, Region,
-    Right, ServiceMeta,
+    DirectoryEntry, EventKind, HeartState, Hold, Identity, ListRef, PendingStep, Region, Right,
+    ServiceMeta,
 };
 use crate::wire::endpoint_flags;
 use smallvec::SmallVec;
@@ -17,16 +17,20 @@ const IDENTITIES: usize = 32;
 
 /// Slots of the members that a former engine left.
 #[derive(Debug, Default)]
-pub(super) struct Survivors {
+pub(in crate::registrar) struct Survivors {
     /// One for each identity.
-    pub(super) standing: Vec<u32>,
+    pub(in crate::registrar) standing: Vec<u32>,
     /// Those whose successor stands, and whose end nobody was told.
-    pub(super) superseded: Vec<u32>,
+    pub(in crate::registrar) superseded: Vec<u32>,
 }
 
 impl Tables {
     /// Over the tables that a former engine left.
-    pub(super) fn resume(region: Arc<Region>, right: Right, now: Nanos) -> (Self, Survivors) {
+    pub(in crate::registrar) fn resume(
+        region: Arc<Region>,
+        right: Right,
+        now: Nanos,
+    ) -> (Self, Survivors) {
         let mut tables = Self::new(region, right);
         tables.region.mend_header(&tables.right);
         tables.end_pending_step();
@@ -58,7 +62,7 @@ impl Tables {
 
     /// Over the tables of an engine that has just ended in order: they stand, while loops read
     /// them. Gives the region back if they can't be what such an engine leaves.
-    pub(super) fn take_over(
+    pub(in crate::registrar) fn take_over(
         region: Arc<Region>,
         right: Right,
     ) -> Result<(Self, Survivors), (Arc<Region>, Right)> {
@@ -183,8 +187,7 @@ impl Tables {
     /// Whether a lease was granted to its end: the endpoint is of the same generation. One that was
     /// not was never answered, and ends.
     fn is_whole(&self, slot: u32, now: Nanos) -> bool {
-        let (line, endpoint) =
-            (&self.region.lines()[slot as usize], &self.region.endpoints()[slot as usize]);
+        let (line, endpoint) = (self.line(slot), self.endpoint(slot));
         let (generation, state) = line.head();
         self.region.records().mend(&self.right, slot);
         if !state.is_leased() {
@@ -211,18 +214,14 @@ impl Tables {
     }
 
     fn identity(&self, slot: u32) -> Identity {
-        let id = self.entry(self.region.endpoints()[slot as usize].service()).meta().id;
+        let id = self.entry(self.endpoint(slot).service()).meta().id;
         self.region.identity(id, &self.record(slot).instance)
-    }
-
-    fn record(&self, slot: u32) -> Record {
-        self.region.records().read(slot).expect("nobody disturbs the writer")
     }
 
     /// Puts a member into the index. Of two with one identity the one that replaced the other
     /// stays.
     fn resume_identity(&self, slot: u32, identity: &Identity, survivors: &mut Survivors) {
-        let service = self.region.endpoints()[slot as usize].service();
+        let service = self.endpoint(slot).service();
         let own = self.record(slot);
         let found = self
             .region
@@ -232,11 +231,11 @@ impl Tables {
             if self.region.index_identity(&self.right, identity, slot).is_ok() {
                 survivors.standing.push(slot);
             } else {
-                self.region.lines()[slot as usize].set_state(&self.right, HeartState::Removed);
+                self.line(slot).set_state(&self.right, HeartState::Removed);
             }
             return;
         };
-        if own.replaced_nonce != self.region.lines()[other as usize].nonce() {
+        if own.replaced_nonce != self.line(other).nonce() {
             return survivors.superseded.push(slot);
         }
         let id = self.entry(service).meta().id;
@@ -251,14 +250,14 @@ impl Tables {
         let mut by_service: Vec<(u32, Vec<u32>)> =
             (0..self.fresh).map(|service| (service, Vec::new())).collect();
         for &slot in survivors.standing.iter().chain(&survivors.superseded) {
-            by_service[self.region.endpoints()[slot as usize].service() as usize].1.push(slot);
+            by_service[self.endpoint(slot).service() as usize].1.push(slot);
         }
         by_service.sort_by_key(|(_, slots)| std::cmp::Reverse(slots.len()));
         for (service, slots) in by_service {
             let listed: Vec<u32> = slots
                 .iter()
                 .copied()
-                .filter(|&slot| is_listed(&self.region.endpoints()[slot as usize].entry()))
+                .filter(|&slot| is_listed(&self.endpoint(slot).entry()))
                 .collect();
             let room = if listed.is_empty() {
                 Some(ListRef::default())
@@ -270,11 +269,7 @@ impl Tables {
             entry.sequence().write(&self.right, || {
                 for (position, &slot) in listed.iter().enumerate() {
                     self.region.lists()[list.offset as usize + position].store(slot, Relaxed);
-                    self.region.endpoints()[slot as usize].set_place(
-                        &self.right,
-                        service,
-                        position as u32,
-                    );
+                    self.endpoint(slot).set_place(&self.right, service, position as u32);
                 }
                 let (listed, total) = (listed.len() as u32, slots.len() as u32);
                 entry.set_meta(&self.right, ServiceMeta { listed, total, list, ..entry.meta() });

@@ -1,12 +1,20 @@
-//! Membership as it stands in the region: the one place that changes directory, slot lists,
-//! endpoints and feed, always together.
+//! Membership as it stands in the region. The right to change the region does not leave this
+//! module, so it is the one place that changes records, index, directory, slot lists, endpoints,
+//! feed and the registrar's words of the heart lines.
 
+#[cfg(test)]
+mod models;
+mod rebuild;
+
+pub(super) use rebuild::Survivors;
+
+use super::census::MemberState;
 use crate::clock::Nanos;
 use crate::region::{
-    Cause, DirectoryEntry, Event, EventKind, HeartState, Hold, ListAllocator, ListRef, MemberAfter,
-    Region, Right, ServiceMeta,
+    Cause, DirectoryEntry, EndpointLine, Event, EventKind, HeartLine, HeartState, Hold,
+    ListAllocator, ListRef, MemberAfter, Record, Region, Right, ServiceMeta,
 };
-use crate::wire::{Endpoint, Name, State};
+use crate::wire::{Declared, Endpoint, Name, State};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -39,16 +47,16 @@ impl Happening {
 #[derive(Debug)]
 pub(super) struct Tables {
     pub(super) region: Arc<Region>,
-    pub(super) right: Right,
-    pub(super) lists: ListAllocator,
+    right: Right,
+    lists: ListAllocator,
     /// Directory entries from here on were never used.
-    pub(super) fresh: u32,
+    fresh: u32,
     /// Services without instances, oldest first: kept, so that their versions go on, until their
     /// entry is needed.
     empty: VecDeque<u32>,
     /// Whether an entry is in `empty`.
     queued: Box<[bool]>,
-    pub(super) services: u32,
+    services: u32,
 }
 
 impl Tables {
@@ -70,8 +78,33 @@ impl Tables {
         self.lists.memory_bytes() + self.queued.len() * (1 + size_of::<u32>())
     }
 
-    pub(super) fn entry(&self, service: u32) -> &DirectoryEntry {
+    /// Gives the region and the right to change it to a successor.
+    pub(super) fn release(self) -> (Arc<Region>, Right) {
+        (self.region, self.right)
+    }
+
+    pub(super) fn line(&self, slot: u32) -> &HeartLine {
+        &self.region.lines()[slot as usize]
+    }
+
+    pub(super) fn endpoint(&self, slot: u32) -> &EndpointLine {
+        &self.region.endpoints()[slot as usize]
+    }
+
+    pub(super) fn record(&self, slot: u32) -> Record {
+        self.region.records().read(slot).expect("nobody disturbs the writer")
+    }
+
+    fn entry(&self, service: u32) -> &DirectoryEntry {
         &self.region.directory()[service as usize]
+    }
+
+    /// What the counts know of the member in a slot, if there is one.
+    pub(super) fn member_state(&self, slot: u32) -> Option<MemberState> {
+        let line = self.line(slot);
+        let state = line.head().1.of_member()?;
+        let declared = self.endpoint(slot).entry().declared();
+        Some(MemberState { state, held: line.is_held(), declared })
     }
 
     /// The service with this id, whatever its name.
@@ -79,9 +112,8 @@ impl Tables {
         self.region.find_service(id).expect("nobody disturbs the writer")
     }
 
-    /// The instance with this name.
-    pub(super) fn find_instance(&self, service: u32, name: &Name) -> Option<u32> {
-        let id = self.entry(service).meta().id;
+    /// The instance with this name of a service with this id.
+    pub(super) fn find_instance(&self, service: u32, id: u64, name: &Name) -> Option<u32> {
         self.region.find_instance(service, id, name).expect("nobody disturbs the writer")
     }
 
@@ -188,6 +220,44 @@ impl Tables {
             entry.set_meta(&self.right, ServiceMeta { list: to, ..meta });
         });
         self.lists.free(from);
+    }
+
+    /// Writes the record of a slot that belongs to no lease.
+    pub(super) fn write_record(&mut self, slot: u32, record: &Record, attributes: &[u8]) {
+        self.region.records().write(&self.right, slot, record, attributes);
+        self.endpoint(slot).set_place(&self.right, record.service, 0);
+    }
+
+    /// Lets the name of an instance lead to a slot.
+    pub(super) fn index(&mut self, id: u64, name: &Name, slot: u32) -> Result<(), TablesFull> {
+        self.region.index_instance(&self.right, id, name, slot).map_err(|_| TablesFull)
+    }
+
+    /// Lets the name of an instance lead to another slot.
+    pub(super) fn reindex(&mut self, id: u64, name: &Name, from: u32, to: u32) {
+        self.region.reindex_instance(&self.right, id, name, from, to);
+    }
+
+    /// Forgets the name that leads to a slot.
+    pub(super) fn unindex(&mut self, slot: u32, name: &Name) {
+        let id = self.entry(self.endpoint(slot).service()).meta().id;
+        self.region.unindex_instance(&self.right, id, name, slot);
+    }
+
+    /// Gives a slot a new lease, which counts as having beaten `now`. Returns its generation.
+    pub(super) fn lease(
+        &mut self,
+        slot: u32,
+        now: Nanos,
+        ttl: Nanos,
+        secret: u64,
+        nonce: u64,
+        declared: Declared,
+    ) -> u32 {
+        let line = self.line(slot);
+        let generation = line.lease_to(&self.right, now, ttl, secret, nonce);
+        line.set_declared(&self.right, declared);
+        generation
     }
 
     /// Changes one member in one step of the revision: its heart line, its endpoint, whether it is
@@ -319,131 +389,11 @@ pub(super) fn set_state(endpoint: &mut Endpoint, state: HeartState) {
 /// Whether the change adds a member to its service or takes one away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Membership {
-    Same,
+    Stays,
     Joins,
     Leaves,
 }
 
 pub(super) fn is_listed(endpoint: &Endpoint) -> bool {
     endpoint.state == State::Up as u8 || endpoint.state == State::Suspect as u8
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::region::{Geometry, Place, Run};
-    use proptest::prelude::*;
-    use std::collections::BTreeMap;
-    use zerocopy::FromZeros;
-    use zerocopy::byteorder::little_endian::U32;
-
-    /// A service as a plain model: its revision and its members, with state and weight.
-    #[derive(Debug, Default)]
-    struct Model {
-        revision: u64,
-        members: BTreeMap<u32, (State, u16)>,
-    }
-
-    fn change(slot: u32, membership: Membership, state: State) -> Change<'static> {
-        let state = match state {
-            State::Up => HeartState::Up,
-            State::Suspect => HeartState::Suspect,
-            State::Down => HeartState::Down,
-        };
-        Change {
-            slot,
-            membership,
-            happening: Happening::new(EventKind::Updated, Cause::Request),
-            state,
-            until: 0,
-            attributes: None,
-        }
-    }
-
-    fn check(tables: &Tables, models: &BTreeMap<u32, Model>) -> Result<(), TestCaseError> {
-        for (&service, model) in models {
-            let meta = tables.entry(service).meta();
-            let listed: Vec<u32> = model
-                .members
-                .iter()
-                .filter(|(_, member)| member.0 != State::Down)
-                .map(|(&slot, _)| slot)
-                .collect();
-            prop_assert_eq!(
-                (meta.revision, meta.total as usize),
-                (model.revision, model.members.len())
-            );
-            let arena = tables.region.lists();
-            let mut slots = Vec::new();
-            for position in 0..meta.listed {
-                let slot = arena[(meta.list.offset + position) as usize].load(Relaxed);
-                let line = &tables.region.endpoints()[slot as usize];
-                prop_assert_eq!((line.service(), line.position()), (service, position));
-                slots.push(slot);
-            }
-            slots.sort_unstable();
-            prop_assert_eq!(slots, listed);
-            prop_assert!(meta.list.capacity() >= meta.listed && !meta.list.is_sparse(meta.listed));
-            for (&slot, &(state, weight)) in &model.members {
-                let entry = tables.region.endpoints()[slot as usize].entry();
-                prop_assert_eq!(
-                    (entry.state, entry.weight.get(), entry.slot.get()),
-                    (state as u8, weight, slot)
-                );
-            }
-        }
-        let peopled = models.values().filter(|model| !model.members.is_empty()).count();
-        prop_assert_eq!(tables.region.service_count().unwrap().1 as usize, peopled);
-        Ok(())
-    }
-
-    proptest! {
-        #![proptest_config(crate::registrar::kept_seeds())]
-
-        /// A list that keeps a slot which left, an endpoint with an old weight, a revision that
-        /// stands still: discovery would believe all of them.
-        #[test]
-        fn directory_lists_and_endpoints_tell_what_maps_tell(
-            steps in prop::collection::vec((0_u8..4, 0_u32..48, 0_usize..3, any::<u16>()), 1..150),
-        ) {
-            let place = Place::Scratch;
-            let (region, right) = Region::create(&place, Geometry::new(64, 0), Run::default(), &std::sync::atomic::AtomicBool::new(false)).unwrap();
-            let mut tables = Tables::new(Arc::new(region), right);
-            let mut models = BTreeMap::new();
-            for name in ["a", "b", "c"] {
-                let service = tables.create_service(crate::wire::service_id(name), &Name::new(name).unwrap()).unwrap();
-                models.insert(service, Model { revision: tables.entry(service).meta().revision, ..Model::default() });
-            }
-            let services: Vec<u32> = models.keys().copied().collect();
-            for (number, (action, slot, service, weight)) in steps.into_iter().enumerate() {
-                let home = models.iter().find(|(_, model)| model.members.contains_key(&slot)).map(|(&service, _)| service);
-                match (action, home) {
-                    (0, None) => {
-                        let service = services[service];
-                        tables.reserve(service).unwrap();
-                        tables.region.endpoints()[slot as usize].set_place(&tables.right, service, 0);
-                        let entry = Endpoint { slot: U32::new(slot), weight: weight.into(), state: State::Up as u8, ..Endpoint::new_zeroed() };
-                        tables.change(9, change(slot, Membership::Joins, State::Up), |endpoint| *endpoint = entry);
-                        models.get_mut(&service).unwrap().members.insert(slot, (State::Up, weight));
-                        models.get_mut(&service).unwrap().revision += 1;
-                    }
-                    (1, Some(service)) => {
-                        tables.change(9, Change { state: HeartState::Removed, ..change(slot, Membership::Leaves, State::Up) }, |_| {});
-                        models.get_mut(&service).unwrap().members.remove(&slot);
-                        models.get_mut(&service).unwrap().revision += 1;
-                    }
-                    (2 | 3, Some(service)) => {
-                        let state = [State::Up, State::Suspect, State::Down][usize::from(weight % 3)];
-                        tables.reserve(service).unwrap();
-                        tables.change(9, change(slot, Membership::Same, state), |endpoint| endpoint.weight = weight.into());
-                        models.get_mut(&service).unwrap().members.insert(slot, (state, weight));
-                        models.get_mut(&service).unwrap().revision += 1;
-                    }
-                    _ => continue,
-                }
-                check(&tables, &models).map_err(|error| TestCaseError::fail(format!("step {number}: {error}")))?;
-            }
-            prop_assert_eq!(tables.region.feed().head(), models.values().map(|model| model.revision).sum::<u64>());
-        }
-    }
 }

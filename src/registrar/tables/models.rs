@@ -1,0 +1,118 @@
+//! The tables against plain maps.
+
+use super::*;
+use crate::region::{Geometry, Place, Run};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use zerocopy::FromZeros;
+use zerocopy::byteorder::little_endian::U32;
+
+/// A service as a plain model: its revision and its members, with state and weight.
+#[derive(Debug, Default)]
+struct Model {
+    revision: u64,
+    members: BTreeMap<u32, (State, u16)>,
+}
+
+fn change(slot: u32, membership: Membership, state: State) -> Change<'static> {
+    let state = match state {
+        State::Up => HeartState::Up,
+        State::Suspect => HeartState::Suspect,
+        State::Down => HeartState::Down,
+    };
+    Change {
+        slot,
+        membership,
+        happening: Happening::new(EventKind::Updated, Cause::Request),
+        state,
+        until: 0,
+        attributes: None,
+    }
+}
+
+fn check(tables: &Tables, models: &BTreeMap<u32, Model>) -> Result<(), TestCaseError> {
+    for (&service, model) in models {
+        let meta = tables.entry(service).meta();
+        let listed: Vec<u32> = model
+            .members
+            .iter()
+            .filter(|(_, member)| member.0 != State::Down)
+            .map(|(&slot, _)| slot)
+            .collect();
+        prop_assert_eq!(
+            (meta.revision, meta.total as usize),
+            (model.revision, model.members.len())
+        );
+        let arena = tables.region.lists();
+        let mut slots = Vec::new();
+        for position in 0..meta.listed {
+            let slot = arena[(meta.list.offset + position) as usize].load(Relaxed);
+            let line = &tables.region.endpoints()[slot as usize];
+            prop_assert_eq!((line.service(), line.position()), (service, position));
+            slots.push(slot);
+        }
+        slots.sort_unstable();
+        prop_assert_eq!(slots, listed);
+        prop_assert!(meta.list.capacity() >= meta.listed && !meta.list.is_sparse(meta.listed));
+        for (&slot, &(state, weight)) in &model.members {
+            let entry = tables.region.endpoints()[slot as usize].entry();
+            prop_assert_eq!(
+                (entry.state, entry.weight.get(), entry.slot.get()),
+                (state as u8, weight, slot)
+            );
+        }
+    }
+    let peopled = models.values().filter(|model| !model.members.is_empty()).count();
+    prop_assert_eq!(tables.region.service_count().unwrap().1 as usize, peopled);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(crate::registrar::kept_seeds())]
+
+    /// A list that keeps a slot which left, an endpoint with an old weight, a revision that
+    /// stands still: discovery would believe all of them.
+    #[test]
+    fn directory_lists_and_endpoints_tell_what_maps_tell(
+        steps in prop::collection::vec((0_u8..4, 0_u32..48, 0_usize..3, any::<u16>()), 1..150),
+    ) {
+        let place = Place::Scratch;
+        let (region, right) = Region::create(&place, Geometry::new(64, 0), Run::default(), &std::sync::atomic::AtomicBool::new(false)).unwrap();
+        let mut tables = Tables::new(Arc::new(region), right);
+        let mut models = BTreeMap::new();
+        for name in ["a", "b", "c"] {
+            let service = tables.create_service(crate::wire::service_id(name), &Name::new(name).unwrap()).unwrap();
+            models.insert(service, Model { revision: tables.entry(service).meta().revision, ..Model::default() });
+        }
+        let services: Vec<u32> = models.keys().copied().collect();
+        for (number, (action, slot, service, weight)) in steps.into_iter().enumerate() {
+            let home = models.iter().find(|(_, model)| model.members.contains_key(&slot)).map(|(&service, _)| service);
+            match (action, home) {
+                (0, None) => {
+                    let service = services[service];
+                    tables.reserve(service).unwrap();
+                    tables.region.endpoints()[slot as usize].set_place(&tables.right, service, 0);
+                    let entry = Endpoint { slot: U32::new(slot), weight: weight.into(), state: State::Up as u8, ..Endpoint::new_zeroed() };
+                    tables.change(9, change(slot, Membership::Joins, State::Up), |endpoint| *endpoint = entry);
+                    models.get_mut(&service).unwrap().members.insert(slot, (State::Up, weight));
+                    models.get_mut(&service).unwrap().revision += 1;
+                }
+                (1, Some(service)) => {
+                    tables.change(9, Change { state: HeartState::Removed, ..change(slot, Membership::Leaves, State::Up) }, |_| {});
+                    models.get_mut(&service).unwrap().members.remove(&slot);
+                    models.get_mut(&service).unwrap().revision += 1;
+                }
+                (2 | 3, Some(service)) => {
+                    let state = [State::Up, State::Suspect, State::Down][usize::from(weight % 3)];
+                    tables.reserve(service).unwrap();
+                    tables.change(9, change(slot, Membership::Stays, state), |endpoint| endpoint.weight = weight.into());
+                    models.get_mut(&service).unwrap().members.insert(slot, (state, weight));
+                    models.get_mut(&service).unwrap().revision += 1;
+                }
+                _ => continue,
+            }
+            check(&tables, &models).map_err(|error| TestCaseError::fail(format!("step {number}: {error}")))?;
+        }
+        prop_assert_eq!(tables.region.feed().head(), models.values().map(|model| model.revision).sum::<u64>());
+    }
+}
