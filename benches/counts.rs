@@ -7,6 +7,7 @@
 use heartline::clock::from_ms;
 use heartline::dataplane::Datagram;
 use heartline::exchange::Replies;
+use heartline::region::ServiceNumber;
 use heartline::registrar::Observed;
 use heartline::wire::*;
 use heartline_test_support::{Harness, peer, settings};
@@ -99,7 +100,7 @@ fn index_lookup(repeats: u64) {
     let (engine, _) = engine();
     let names: Vec<Name> =
         (0..LEASES).map(|number| Name::new(&format!("instance-{number}")).unwrap()).collect();
-    let services: Vec<(u32, u64)> = (0..40)
+    let services: Vec<(ServiceNumber, u64)> = (0..40)
         .map(|number| service_id(&format!("service-{number}")))
         .map(|id| (engine.region.find_service(id).unwrap().unwrap(), id))
         .collect();

@@ -9,6 +9,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use heartline::limits::ATTRIBUTES_BYTES_DEFAULT;
 use heartline::region::Geometry;
 use heartline::snapshot::{MemoryDisk, Sizes, Writer};
+use heartline::wire::Slot;
 use heartline_test_support::START;
 use heartline_test_support::fleet::{Fleet, LONG_TTL_MS};
 use rand::rngs::SmallRng;
@@ -55,8 +56,9 @@ fn snapshot(criterion: &mut Criterion) {
         bencher.iter_custom(|rounds| {
             let mut spent = Duration::ZERO;
             for _ in 0..rounds {
-                (0..LEASES / 100)
-                    .for_each(|_| region.mark_changed(&right, random.random_range(0..LEASES)));
+                (0..LEASES / 100).for_each(|_| {
+                    region.mark_changed(&right, Slot::new(random.random_range(0..LEASES)))
+                });
                 let start = Instant::now();
                 let written = writer.write(&region, START, false).expect("memory takes it");
                 spent += start.elapsed();

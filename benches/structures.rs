@@ -12,7 +12,7 @@ use heartline::exchange::{Command, Replies};
 use heartline::limits::COMMAND_QUEUE;
 use heartline::region::Geometry;
 use heartline::registrar::{Next, Observed};
-use heartline::wire::Endpoint;
+use heartline::wire::{Endpoint, Generation, Slot};
 use heartline_test_support::fleet::{Fleet, LONG_TTL_MS};
 use heartline_test_support::{START, beside};
 use std::hint::spin_loop;
@@ -41,7 +41,11 @@ fn timers(criterion: &mut Criterion) {
     group.bench_function("look and arm", |bencher| {
         bencher.iter(|| {
             turn = (turn + 7919) % TIMERS;
-            let look = Command::Look { slot: turn, generation: 1, leaving: false };
+            let look = Command::Look {
+                slot: Slot::new(turn),
+                generation: Generation::new(1),
+                leaving: false,
+            };
             fleet.registrar.handle(START, &look, &mut || 1, &mut replies);
         });
     });
@@ -139,7 +143,8 @@ fn pop(queue: &ArrayQueue<Command>) -> Command {
 fn queue(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("command queue");
     group.throughput(Throughput::Elements(1));
-    let command = || Command::Look { slot: 1, generation: 1, leaving: false };
+    let command =
+        || Command::Look { slot: Slot::new(1), generation: Generation::new(1), leaving: false };
     let (there, back) = (ArrayQueue::new(COMMAND_QUEUE), ArrayQueue::new(COMMAND_QUEUE));
     group.bench_function("push and pop, one thread", |bencher| {
         bencher.iter(|| {
@@ -185,7 +190,7 @@ fn sequence(criterion: &mut Criterion) {
     let fleet = Fleet::new(Geometry::new(16, 0), 1, LONG_TTL_MS);
     let (region, writer) = fleet.registrar.release();
     let line = &region.endpoints()[0];
-    let lock = region.directory()[line.service() as usize].sequence();
+    let lock = region.directory()[line.service().index()].sequence();
     group.bench_function("read", |bencher| bencher.iter(|| lock.read(|| line.entry())));
     for (name, pause) in
         [("read beside a writer that never rests", 0), ("read beside a writer that rests", 100)]

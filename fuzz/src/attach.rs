@@ -5,10 +5,10 @@ use crossbeam::queue::ArrayQueue;
 use heartline::clock::from_ms;
 use heartline::dataplane::{Cookies, Datagram, Dataplane};
 use heartline::exchange::Replies;
-use heartline::region::{Geometry, Place, Record, Region, Run};
+use heartline::region::{Geometry, Place, Record, Region, Run, ServiceNumber};
 use heartline::registrar::{Observed, Registrar};
 use heartline::wire::{
-    Describe, Discover, Endpoint, Header, Kind, Label, Name, Services, service_id,
+    Describe, Discover, Endpoint, Header, Kind, Label, Name, Services, Slot, service_id,
 };
 use heartline_test_support::{peer, settings};
 use rand::SeedableRng;
@@ -81,20 +81,20 @@ fn prepare(directory: &Path) {
             heartline::region::ServiceMeta { id, revision: 1, listed: 1, total: 1, list },
         );
     });
-    region.index_service(&writer, id, 0).expect("an empty index");
+    region.index_service(&writer, id, ServiceNumber::default()).expect("an empty index");
     let record = Record {
-        service: 0,
+        service: ServiceNumber::default(),
         replaced_nonce: 0,
         source: [1; 16],
         zone: Label::EMPTY,
         instance: name,
     };
-    region.records().write(&writer, 0, &record, b"\x03tag");
-    region.endpoints()[0].set_place(&writer, 0, 0);
+    region.records().write(&writer, Slot::default(), &record, b"\x03tag");
+    region.endpoints()[0].set_place(&writer, ServiceNumber::default(), 0);
     region.lines()[0].lease_to(&writer, 10, from_ms(100), 7, 1);
     let entry = Endpoint { generation: U32::new(1), state: 1, ..Endpoint::new_zeroed() };
     region.endpoints()[0].set_entry(&writer, entry);
-    region.index_instance(&writer, id, &name, 0).expect("an empty index");
+    region.index_instance(&writer, id, &name, Slot::default()).expect("an empty index");
 }
 
 /// The next engine goes on with what is there, and lets everybody fall silent.

@@ -4,7 +4,7 @@ use crate::Input;
 use crate::dataplane::check;
 use heartline::clock::Nanos;
 use heartline::exchange::{Attributes, Command, Replies, Requester};
-use heartline::wire::{Lease, Name, Register, Update};
+use heartline::wire::{Generation, Lease, Name, Register, Slot, Update};
 use heartline_test_support::{Harness, peer, settings};
 use rand::Rng;
 use zerocopy::FromZeros;
@@ -36,10 +36,11 @@ pub fn registrar(data: &[u8]) {
             }
             2 => Command::Deregister { from, lease: lease(&mut input, &engine, slot) },
             3 => {
-                let generation = engine.region.lines()[slot as usize].head().0;
+                let generation = engine.region.lines()[slot as usize].head().0.get();
+                let asked = generation.wrapping_sub(input.number::<1>() as u32 & 1);
                 Command::Look {
-                    slot,
-                    generation: generation.wrapping_sub(input.number::<1>() as u32 & 1),
+                    slot: Slot::new(slot),
+                    generation: Generation::new(asked),
                     leaving: action & 32 != 0,
                 }
             }
@@ -76,7 +77,7 @@ fn register(input: &mut Input<'_>, name: u32) -> Register {
 
 /// The lease that stands in a slot, or something near it.
 fn lease(input: &mut Input<'_>, engine: &Harness, slot: u32) -> Lease {
-    let mut lease = engine.region.lines()[slot as usize].lease(slot);
+    let mut lease = engine.region.lines()[slot as usize].lease(Slot::new(slot));
     if input.number::<1>().is_multiple_of(4) {
         lease.generation = U32::new(input.number::<1>() as u32);
     }

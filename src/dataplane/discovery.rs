@@ -6,17 +6,16 @@ use crate::exchange::{Replies, Requester};
 use crate::limits::{
     ATTRIBUTES_BYTES_MAX, CAPACITY_MAX, DISCOVER_RETRIES, ENDPOINTS_PER_FRAME_MAX,
 };
-use crate::region::{DirectoryEntry, HeartLine, Region, ServiceMeta};
+use crate::region::{DirectoryEntry, HeartLine, Region, ServiceMeta, ServiceNumber};
 use crate::wire::balance::{self, Chosen, Members, mix};
 use crate::wire::{
-    Declared, Discover, DiscoverHead, Endpoint, Filter, Header, Kind, State, Status, Strategy,
-    has_tag, header_flags,
+    Declared, Discover, DiscoverHead, Endpoint, Filter, Header, Kind, Slot, State, Status,
+    Strategy, has_tag, header_flags,
 };
 use rand::Rng;
 use smallvec::SmallVec;
 use std::cell::Cell;
 use std::mem::offset_of;
-use std::sync::atomic::Ordering::Relaxed;
 use zerocopy::IntoBytes;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 
@@ -49,15 +48,12 @@ struct Candidates<'a> {
 }
 
 impl Candidates<'_> {
-    fn slot(&self, position: u32) -> Option<u32> {
-        self.region
-            .lists()
-            .get(self.meta.list.offset as usize + position as usize)
-            .map(|slot| slot.load(Relaxed))
+    fn slot(&self, position: u32) -> Option<Slot> {
+        self.region.listed(self.meta.list, position)
     }
 
     fn endpoint(&self, position: u32) -> Option<Endpoint> {
-        Some(self.region.endpoints().get(self.slot(position)? as usize)?.entry())
+        Some(self.region.endpoints().get(self.slot(position)?.index())?.entry())
     }
 
     fn is_healthy(&self, endpoint: &Endpoint) -> bool {
@@ -119,7 +115,7 @@ impl Members for Candidates<'_> {
 
     fn load(&self, position: u32) -> u16 {
         self.slot(position)
-            .and_then(|slot| self.region.lines().get(slot as usize))
+            .and_then(|slot| self.region.lines().get(slot.index()))
             .map_or(0, |line| line.last().load)
     }
 
@@ -158,7 +154,7 @@ impl Dataplane {
             Err(_) => return replies.put_status(from, Kind::Discover, Status::Busy),
         };
         let region = std::sync::Arc::clone(&self.region);
-        let Some(entry) = region.directory().get(service as usize) else {
+        let Some(entry) = region.directory().get(service.index()) else {
             return replies.put_status(from, Kind::Discover, Status::NoService);
         };
         let Some(answer) = entry
@@ -186,7 +182,7 @@ impl Dataplane {
         &mut self,
         now: Nanos,
         entry: &DirectoryEntry,
-        service: u32,
+        service: ServiceNumber,
         strategy: Strategy,
         request: &Discover,
     ) -> Answer {
@@ -230,7 +226,7 @@ impl Dataplane {
         for position in chosen.picks {
             if let Some(slot) = candidates.slot(position)
                 && let (Some(line), Some(endpoint)) =
-                    (region.lines().get(slot as usize), region.endpoints().get(slot as usize))
+                    (region.lines().get(slot.index()), region.endpoints().get(slot.index()))
             {
                 let mut endpoint = endpoint.entry();
                 fill_in(&mut endpoint, line, now);
@@ -250,7 +246,7 @@ impl Dataplane {
     fn choose(
         &mut self,
         candidates: &Candidates<'_>,
-        service: u32,
+        service: ServiceNumber,
         strategy: Strategy,
         request: &Discover,
         from: u32,
@@ -269,9 +265,9 @@ impl Dataplane {
                 Chosen { picks: balance::random(candidates, page_full, draw), next: 0 }
             }
             Strategy::RoundRobin => {
-                let turn = self.turns[service as usize];
+                let turn = self.turns[service.index()];
                 let (picks, turn) = balance::round_robin(candidates, turn, page_full);
-                self.turns[service as usize] = turn;
+                self.turns[service.index()] = turn;
                 Chosen { picks, next: 0 }
             }
             Strategy::Weighted => {

@@ -141,7 +141,7 @@ impl Dataplane {
                         // Slots that don't exist are found out later: asking for what is not there
                         // changes nothing.
                         beats.iter().for_each(|beat| {
-                            prefetch(lines.as_ptr().wrapping_add(beat.lease.slot.get() as usize))
+                            prefetch(lines.as_ptr().wrapping_add(beat.lease.slot().index()))
                         });
                     }
                     group.push((datagram.peer, request, datagram.bytes.len() as u16));
@@ -174,8 +174,8 @@ impl Dataplane {
         let mut not_accepted = NotAccepted::default();
         let lines = self.region.lines();
         for beat in beats {
-            let slot = beat.lease.slot.get();
-            let applied = match lines.get(slot as usize) {
+            let slot = beat.lease.slot();
+            let applied = match lines.get(slot.index()) {
                 Some(line) => line.apply(beat, now),
                 None => Applied::Refused(Status::Unknown),
             };
@@ -230,8 +230,8 @@ impl Dataplane {
         old: u16,
         replies: &mut Replies,
     ) {
-        let slot = first.lease.slot.get();
-        let cadence = Cadence::new(slot, self.region.lines()[slot as usize].ttl(), now);
+        let slot = first.lease.slot();
+        let cadence = Cadence::new(slot, self.region.lines()[slot.index()].ttl(), now);
         let ack = Ack {
             epoch: U64::new(self.epoch),
             interval_us: U32::new(cadence.interval_us),
@@ -316,7 +316,7 @@ impl Dataplane {
     }
 
     fn verify(&self, lease: &Lease) -> Result<(), Status> {
-        self.region.lines().get(lease.slot.get() as usize).ok_or(Status::Unknown)?.verify(lease)
+        self.region.lines().get(lease.slot().index()).ok_or(Status::Unknown)?.verify(lease)
     }
 
     /// Passes a command on, or answers that the queue is full.
@@ -364,7 +364,7 @@ impl Dataplane {
             return replies.put_status(from, Kind::Update, status);
         }
         if fields & update_fields::LOAD != 0 {
-            self.region.lines()[body.lease.slot.get() as usize].set_load(body.load.get());
+            self.region.lines()[body.lease.slot().index()].set_load(body.load.get());
         }
         let command =
             Command::Update { from: *from, request: *body, attributes: Attributes::new(tail) };
@@ -407,16 +407,13 @@ impl NotAccepted {
 /// must be sent again.
 #[cold]
 fn ask_attention(region: &Region, commands: &ArrayQueue<Command>, beat: &Beat) -> bool {
-    let slot = beat.lease.slot.get();
+    let slot = beat.lease.slot();
     let leaving = Declared::from_bits(beat.flags.get().into()) == Declared::Leaving;
-    if commands
-        .push(Command::Look { slot, generation: beat.lease.generation.get(), leaving })
-        .is_ok()
-    {
+    if commands.push(Command::Look { slot, generation: beat.lease.generation(), leaving }).is_ok() {
         return true;
     }
-    let registered = region.endpoints()[slot as usize].entry().declared();
-    region.lines()[slot as usize].forget_declared(registered);
+    let registered = region.endpoints()[slot.index()].entry().declared();
+    region.lines()[slot.index()].forget_declared(registered);
     !leaving
 }
 

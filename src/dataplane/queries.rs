@@ -11,8 +11,8 @@ use crate::limits::{
 };
 use crate::region::Disturbed;
 use crate::wire::{
-    Describe, Description, Header, Kind, ServiceEntry, Services, ServicesHead, Status, Welcome,
-    header_flags, service_id,
+    Describe, Description, Generation, Header, Kind, ServiceEntry, Services, ServicesHead, Slot,
+    Status, Welcome, header_flags, service_id,
 };
 use smallvec::SmallVec;
 use std::hint::spin_loop;
@@ -58,7 +58,7 @@ impl Dataplane {
         let described = if by_name {
             self.description_by_name(now, body, &mut tail)
         } else {
-            self.description(now, body.slot.get(), Some(body.generation.get()), &mut tail)
+            self.description(now, body.slot.into(), Some(body.generation.into()), &mut tail)
         };
         match described {
             Ok(Some(description)) => {
@@ -91,13 +91,13 @@ impl Dataplane {
         Err(Disturbed)
     }
 
-    fn find(&self, body: &Describe) -> Result<Option<u32>, Disturbed> {
+    fn find(&self, body: &Describe) -> Result<Option<Slot>, Disturbed> {
         let id = service_id(body.service.as_str());
         let Some(slot) = self.region.find(id, &body.instance)? else { return Ok(None) };
         let entry = self
             .region
             .directory()
-            .get(self.region.endpoints()[slot as usize].service() as usize)
+            .get(self.region.endpoints()[slot.index()].service().index())
             .ok_or(Disturbed)?;
         // Another service may have the same id; then it has another name.
         let service = entry.sequence().read(|| entry.name()).ok_or(Disturbed)?;
@@ -108,12 +108,12 @@ impl Dataplane {
     fn description(
         &self,
         now: Nanos,
-        slot: u32,
-        generation: Option<u32>,
+        slot: Slot,
+        generation: Option<Generation>,
         tail: &mut [u8; ATTRIBUTES_BYTES_MAX],
     ) -> Result<Option<Description>, Disturbed> {
         let (Some(line), Some(endpoint)) =
-            (self.region.lines().get(slot as usize), self.region.endpoints().get(slot as usize))
+            (self.region.lines().get(slot.index()), self.region.endpoints().get(slot.index()))
         else {
             return Ok(None);
         };
@@ -121,7 +121,7 @@ impl Dataplane {
         if !head.1.is_leased() || generation.is_some_and(|generation| generation != head.0) {
             return Ok(None);
         }
-        let Some(entry) = self.region.directory().get(endpoint.service() as usize) else {
+        let Some(entry) = self.region.directory().get(endpoint.service().index()) else {
             return Ok(None);
         };
         let (mut shown, meta, service) = entry

@@ -9,6 +9,7 @@ use crate::limits::ATTRIBUTES_BYTES_MAX;
 use crate::region::{self, Geometry, Mismatch, Place, Region, RegionError, Run};
 use crate::registrar::{Registrar, Settings};
 use crate::snapshot::{MemoryDisk, Reader, Sizes, Writer};
+use crate::wire::Slot;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -181,7 +182,7 @@ fn carry(
         .map_or(0, |slot| slot as u32);
     let mut buffer = [0; ATTRIBUTES_BYTES_MAX];
     let attributes = (0..=leased)
-        .filter_map(|slot| Some(region.records().attributes(slot, &mut buffer)?.len()))
+        .filter_map(|slot| Some(region.records().attributes(Slot::new(slot), &mut buffer)?.len()))
         .max()
         .unwrap_or(0);
     if leased >= to.slots || attributes > to.attributes_bytes {

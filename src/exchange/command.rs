@@ -2,7 +2,7 @@
 
 use super::Requester;
 use crate::limits::ATTRIBUTES_BYTES_MAX;
-use crate::wire::{Lease, Register, Update};
+use crate::wire::{Generation, Lease, Register, Slot, Update};
 
 /// Attributes on their way to the registrar.
 #[derive(Clone, Copy, Debug)]
@@ -57,9 +57,9 @@ pub enum Command {
     /// A beat counted that may change the state of its slot.
     Look {
         /// The slot of the beat.
-        slot: u32,
+        slot: Slot,
         /// The generation of the beat: the slot may have been given to another lease since.
-        generation: u32,
+        generation: Generation,
         /// The beat said good-bye; a later beat of the same lease does not take that back.
         leaving: bool,
     },

@@ -147,7 +147,7 @@ mod tests {
     use super::super::{HeartState, Place, Run};
     use super::*;
     use crate::sync::AtomicBool;
-    use crate::wire::Name;
+    use crate::wire::{Generation, Name, Slot};
 
     fn directory(name: &str) -> PathBuf {
         let path = PathBuf::from(format!("/dev/shm/heartline-{name}-{}", std::process::id()));
@@ -176,14 +176,14 @@ mod tests {
         let (region, right) = create(&path, 13);
         region.lines()[3].lease_to(&right, 10, 100, 7, 1);
         let name = Name::new("a").unwrap();
-        region.index_instance(&right, 5, &name, 3).unwrap();
+        region.index_instance(&right, 5, &name, Slot::new(3)).unwrap();
         drop(region);
         let (again, _right) = attach(&path).unwrap();
-        assert_eq!(again.lines()[3].head(), (1, HeartState::Up));
+        assert_eq!(again.lines()[3].head(), (Generation::new(1), HeartState::Up));
         assert_eq!(again.geometry(), &Geometry::new(64, 16));
         assert_eq!(
-            again.index.find(again.hash(5, name.bytes()), |slot| Some(slot == 3)),
-            Ok(Some(3)),
+            again.index.find(again.hash(5, name.bytes()), |slot| Some(slot == Slot::new(3))),
+            Ok(Some(Slot::new(3))),
             "under the same key"
         );
         std::fs::remove_dir_all(&path).unwrap();

@@ -3,6 +3,7 @@
 
 use super::part::Shared;
 use super::right::Right;
+use super::service_number::ServiceNumber;
 use crate::sync::{AtomicU64, IS_MEMORY};
 use crate::wire::Endpoint;
 use std::sync::atomic::Ordering::Relaxed;
@@ -43,8 +44,8 @@ impl EndpointLine {
     }
 
     /// Directory number of the service.
-    pub fn service(&self) -> u32 {
-        self.place.load(Relaxed) as u32
+    pub fn service(&self) -> ServiceNumber {
+        ServiceNumber::new(self.place.load(Relaxed) as u32)
     }
 
     /// Position in the slot list of the service, when it is listed.
@@ -53,7 +54,7 @@ impl EndpointLine {
     }
 
     /// Sets service and position.
-    pub fn set_place(&self, _: &Right, service: u32, position: u32) {
-        self.place.store(u64::from(position) << 32 | u64::from(service), Relaxed);
+    pub fn set_place(&self, _: &Right, service: ServiceNumber, position: u32) {
+        self.place.store(u64::from(position) << 32 | u64::from(service.get()), Relaxed);
     }
 }

@@ -4,6 +4,7 @@ use super::part::{Part, Shared};
 use super::right::Right;
 use crate::sync::{AtomicU64, IS_MEMORY, fence};
 use crate::wire::time::Nanos;
+use crate::wire::{Generation, Slot};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 /// What happened.
@@ -76,9 +77,9 @@ pub struct Event {
     /// Revision of the service's list after the event.
     pub revision: u64,
     /// Slot of the instance.
-    pub slot: u32,
+    pub slot: Slot,
     /// Generation of the instance.
-    pub generation: u32,
+    pub generation: Generation,
     /// Held, hold began and ended: silent instances; deaf: datagrams dropped.
     pub silent: u32,
     /// Held, hold began and ended: live instances; deaf: milliseconds stood still.
@@ -97,7 +98,7 @@ impl Event {
             u64::from(self.kind as u8) | u64::from(self.cause as u8) << 8,
             self.service,
             self.revision,
-            u64::from(self.generation) << 32 | u64::from(self.slot),
+            u64::from(self.generation.get()) << 32 | u64::from(self.slot.get()),
             u64::from(self.live) << 32 | u64::from(self.silent),
         ]
     }

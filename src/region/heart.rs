@@ -15,10 +15,10 @@ use super::right::Right;
 use crate::limits::{TTL_MS_MAX, TTL_MS_MIN};
 use crate::sync::{AtomicU64, IS_MEMORY};
 use crate::wire::time::{Nanos, from_ms};
-use crate::wire::{Beat, Declared, Lease, State, Status};
+use crate::wire::{Beat, Declared, Generation, Lease, Slot, State, Status};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use zerocopy::TryFromBytes;
-use zerocopy::byteorder::little_endian::{U32, U64};
+use zerocopy::byteorder::little_endian::U64;
 
 /// 64 bytes, 64-aligned.
 #[derive(Debug, Default)]
@@ -239,11 +239,11 @@ impl HeartLine {
     }
 
     fn check(&self, lease: &Lease, head: u64) -> Result<(), Status> {
-        let (given, current) = (lease.generation.get(), (head >> 32) as u32);
+        let (given, current) = (lease.generation(), generation_of(head));
         if given != current {
             // Generations count up from 1: one below the current has ended, one above was never
             // given.
-            return Err(if (1..current).contains(&given) {
+            return Err(if given > Generation::NONE && given < current {
                 Status::Removed
             } else {
                 Status::Unknown
@@ -282,9 +282,9 @@ impl HeartLine {
     }
 
     /// Generation and state.
-    pub fn head(&self) -> (u32, HeartState) {
+    pub fn head(&self) -> (Generation, HeartState) {
         let head = self.head.load(Acquire);
-        ((head >> 32) as u32, HeartState::from_bits(head))
+        (generation_of(head), HeartState::from_bits(head))
     }
 
     /// TTL in nanoseconds.
@@ -298,10 +298,10 @@ impl HeartLine {
     }
 
     /// The lease as it was given.
-    pub fn lease(&self, slot: u32) -> Lease {
+    pub fn lease(&self, slot: Slot) -> Lease {
         Lease {
-            slot: U32::new(slot),
-            generation: U32::new(self.head().0),
+            slot: slot.into(),
+            generation: self.head().0.into(),
             secret: U64::new(self.secret.load(Relaxed)),
         }
     }
@@ -333,8 +333,7 @@ impl HeartLine {
 
     /// Changes the state within a lease, or ends it.
     pub fn set_state(&self, _: &Right, state: HeartState) {
-        let generation = self.head.load(Relaxed) >> 32;
-        self.head.store(generation << 32 | state as u64, Release);
+        self.head.store(head_of(generation_of(self.head.load(Relaxed)), state), Release);
     }
 
     /// Makes a line that was never used what it was in another region.
@@ -347,13 +346,20 @@ impl HeartLine {
         self.ttl.store(line.ttl, Relaxed);
         self.until.store(line.until, Relaxed);
         // Release: pairs with the acquire load in `apply`.
-        self.head.store(u64::from(line.generation) << 32 | line.state as u64, Release);
+        self.head.store(head_of(line.generation, line.state), Release);
     }
 
     /// Gives the line, which belongs to no lease, to a new one that counts as having beaten `now`.
     /// Returns its generation.
-    pub fn lease_to(&self, _: &Right, now: Nanos, ttl: Nanos, secret: u64, nonce: u64) -> u32 {
-        let generation = ((self.head.load(Relaxed) >> 32) as u32).wrapping_add(1).max(1);
+    pub fn lease_to(
+        &self,
+        _: &Right,
+        now: Nanos,
+        ttl: Nanos,
+        secret: u64,
+        nonce: u64,
+    ) -> Generation {
+        let generation = generation_of(self.head.load(Relaxed)).next();
         self.last_beat.store(now, Relaxed);
         self.history.store(0, Relaxed);
         self.beat.store(0, Relaxed);
@@ -362,7 +368,7 @@ impl HeartLine {
         self.ttl.store(ttl, Relaxed);
         self.until.store(0, Relaxed);
         // Release: pairs with the acquire load in `apply`.
-        self.head.store(u64::from(generation) << 32 | HeartState::Up as u64, Release);
+        self.head.store(head_of(generation, HeartState::Up), Release);
         generation
     }
 }
@@ -371,7 +377,7 @@ impl HeartLine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RestoredLine {
     /// Use of the slot.
-    pub generation: u32,
+    pub generation: Generation,
     /// State of its lease.
     pub state: HeartState,
     /// Secret of its lease.
@@ -397,7 +403,7 @@ pub struct RestoredLine {
 impl RestoredLine {
     /// A line that was never used.
     pub const FREE: Self = Self {
-        generation: 0,
+        generation: Generation::NONE,
         state: HeartState::Free,
         secret: 0,
         nonce: 0,
@@ -411,6 +417,16 @@ impl RestoredLine {
     };
 }
 
+/// The generation in a head word.
+fn generation_of(head: u64) -> Generation {
+    Generation::new((head >> 32) as u32)
+}
+
+/// A head word.
+fn head_of(generation: Generation, state: HeartState) -> u64 {
+    u64::from(generation.get()) << 32 | state as u64
+}
+
 /// RFC 1982 serial number order on 32 bits; a difference of exactly 2^31 counts as old.
 #[inline]
 fn is_newer(sequence: u32, than: u32) -> bool {
@@ -421,11 +437,11 @@ fn is_newer(sequence: u32, than: u32) -> bool {
 mod tests {
     use super::*;
     use zerocopy::FromZeros;
-    use zerocopy::byteorder::little_endian::U16;
+    use zerocopy::byteorder::little_endian::{U16, U32};
 
     fn beat(line: &HeartLine, sequence: u32) -> Beat {
         let mut beat = Beat::new_zeroed();
-        beat.lease = line.lease(0);
+        beat.lease = line.lease(Slot::new(0));
         beat.sequence = U32::new(sequence);
         beat
     }

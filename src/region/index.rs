@@ -9,8 +9,11 @@ use super::part::Part;
 use super::prefetch::prefetch;
 use super::right::Right;
 use super::seqlock::Sequence;
+use super::service_number::ServiceNumber;
 use crate::limits::{PROBES_MAX, READ_RETRIES};
 use crate::sync::{AtomicU64, spin_loop};
+use crate::wire::Slot;
+use std::marker::PhantomData;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 /// The writer kept disturbing a read; the answer is not known.
@@ -35,32 +38,64 @@ impl Identity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IndexFull;
 
-/// A hash index from keys that it doesn't hold to `u32` values.
+/// What an index leads to: numbers below `u32::MAX`.
+pub(super) trait IndexValue: Copy + PartialEq {
+    fn from_number(number: u32) -> Self;
+    fn number(self) -> u32;
+}
+
+impl IndexValue for Slot {
+    #[inline]
+    fn from_number(number: u32) -> Self {
+        Self::new(number)
+    }
+
+    #[inline]
+    fn number(self) -> u32 {
+        self.get()
+    }
+}
+
+impl IndexValue for ServiceNumber {
+    #[inline]
+    fn from_number(number: u32) -> Self {
+        Self::new(number)
+    }
+
+    #[inline]
+    fn number(self) -> u32 {
+        self.get()
+    }
+}
+
+/// A hash index from keys that it doesn't hold to values.
 #[derive(Debug)]
-pub struct HashIndex {
+pub(super) struct HashIndex<V> {
     buckets: Part<AtomicU64>,
     /// The sequence lock that deletions run under. A reader that found something need not look at
     /// it.
     moves: Part<Sequence>,
     mask: usize,
+    values: PhantomData<V>,
 }
 
 // SAFETY: a sequence is an atomic integer.
 unsafe impl super::part::Shared for Sequence {}
 
-fn bucket(hash: u64, value: u32) -> u64 {
-    hash << 32 | u64::from(value + 1)
+fn bucket(hash: u64, value: impl IndexValue) -> u64 {
+    hash << 32 | u64::from(value.number() + 1)
 }
 
-fn value(bucket: u64) -> u32 {
-    (bucket as u32).wrapping_sub(1)
+#[inline]
+fn value<V: IndexValue>(bucket: u64) -> V {
+    V::from_number((bucket as u32).wrapping_sub(1))
 }
 
-impl HashIndex {
+impl<V: IndexValue> HashIndex<V> {
     /// An index over these buckets, a power of two of them.
     pub(super) fn new(buckets: Part<AtomicU64>, moves: Part<Sequence>) -> Self {
         assert!(buckets.len().is_power_of_two());
-        Self { mask: buckets.len() - 1, buckets, moves }
+        Self { mask: buckets.len() - 1, buckets, moves, values: PhantomData }
     }
 
     /// Where entries with these hash bits belong.
@@ -69,18 +104,18 @@ impl HashIndex {
     }
 
     /// Asks for the cache line in which a key will be looked for.
-    pub fn prefetch(&self, hash: u64) {
+    pub(super) fn prefetch(&self, hash: u64) {
         prefetch(&self.buckets[self.home(hash << 32)]);
     }
 
     /// Finds the value whose key `is_key` recognises. `is_key` answers `None` when it could not
     /// read the key.
     #[inline]
-    pub fn find(
+    pub(super) fn find(
         &self,
         hash: u64,
-        mut is_key: impl FnMut(u32) -> Option<bool>,
-    ) -> Result<Option<u32>, Disturbed> {
+        mut is_key: impl FnMut(V) -> Option<bool>,
+    ) -> Result<Option<V>, Disturbed> {
         for _ in 0..READ_RETRIES {
             let mut disturbed = false;
             let mut look = |value| {
@@ -105,7 +140,7 @@ impl HashIndex {
     }
 
     #[inline]
-    fn probe(&self, hash: u64, mut is_key: impl FnMut(u32) -> bool) -> Option<(usize, u32)> {
+    fn probe(&self, hash: u64, mut is_key: impl FnMut(V) -> bool) -> Option<(usize, V)> {
         let home = self.home(hash << 32);
         for step in 0..PROBES_MAX {
             let at = (home + step) & self.mask;
@@ -123,14 +158,14 @@ impl HashIndex {
     }
 
     /// Forgets everything.
-    pub fn clear(&self, right: &Right) {
+    pub(super) fn clear(&self, right: &Right) {
         self.moves[0].mend(right);
         self.moves[0]
             .write(right, || self.buckets.iter().for_each(|bucket| bucket.store(0, Relaxed)));
     }
 
     /// Adds a value whose key is not there yet.
-    pub fn insert(&self, _: &Right, hash: u64, value: u32) -> Result<(), IndexFull> {
+    pub(super) fn insert(&self, _: &Right, hash: u64, value: V) -> Result<(), IndexFull> {
         let home = self.home(hash << 32);
         for step in 0..PROBES_MAX.min(self.buckets.len() - 1) {
             let slot = &self.buckets[(home + step) & self.mask];
@@ -143,14 +178,14 @@ impl HashIndex {
     }
 
     /// Replaces one value by another under the same key.
-    pub fn replace(&self, _: &Right, hash: u64, from: u32, to: u32) {
+    pub(super) fn replace(&self, _: &Right, hash: u64, from: V, to: V) {
         if let Some((at, _)) = self.probe(hash, |value| value == from) {
             self.buckets[at].store(bucket(hash, to), Release);
         }
     }
 
     /// Removes a value.
-    pub fn remove(&self, right: &Right, hash: u64, gone: u32) {
+    pub(super) fn remove(&self, right: &Right, hash: u64, gone: V) {
         let Some((mut hole, _)) = self.probe(hash, |value| value == gone) else { return };
         self.moves[0].write(right, || {
             let mut at = hole;

@@ -30,6 +30,7 @@ mod redo;
 mod right;
 mod run;
 mod seqlock;
+mod service_number;
 mod sync;
 
 pub use directory::{DirectoryEntry, ServiceMeta};
@@ -37,7 +38,7 @@ pub use endpoint::EndpointLine;
 pub use feed::{Cause, Event, EventKind, Feed};
 pub use heart::{Applied, HeartLine, HeartState, LastBeat, RestoredLine};
 pub use hold::Hold;
-pub use index::{Disturbed, HashIndex, Identity, IndexFull};
+pub use index::{Disturbed, Identity, IndexFull};
 pub use layout::Geometry;
 pub use lists::{ListAllocator, ListRef};
 pub use mapping::{Mismatch, Place, RegionError, is_tmpfs};
@@ -47,10 +48,12 @@ pub use redo::{MemberAfter, PendingStep};
 pub use right::Right;
 pub use run::Run;
 pub use seqlock::Sequence;
+pub use service_number::ServiceNumber;
 
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64};
-use crate::wire::Name;
+use crate::wire::{Name, Slot};
 use heartline_wire as wire;
+use index::HashIndex;
 use layout::{HeartHeader, PublicHeader};
 use mapping::Mapping;
 use siphasher::sip::SipHasher13;
@@ -68,10 +71,10 @@ pub struct Region {
     lines: Part<HeartLine>,
     header: Part<PublicHeader>,
     directory: Part<DirectoryEntry>,
-    directory_index: HashIndex,
+    directory_index: HashIndex<ServiceNumber>,
     endpoints: Part<EndpointLine>,
     records: Records,
-    index: HashIndex,
+    index: HashIndex<Slot>,
     lists: Part<AtomicU32>,
     feed: Feed,
     key: (u64, u64),
@@ -212,10 +215,17 @@ impl Region {
         &self.records
     }
 
-    /// The arena of the services' slot lists.
+    /// The slot at a position of a list; `None`: the list is being changed and leads out of the
+    /// arena.
     #[inline]
-    pub fn lists(&self) -> &[AtomicU32] {
-        &self.lists
+    pub fn listed(&self, list: ListRef, position: u32) -> Option<Slot> {
+        let entry = self.lists.get(list.offset as usize + position as usize)?;
+        Some(Slot::new(entry.load(Relaxed)))
+    }
+
+    /// Puts a slot at a position of a list. To be called inside the sequence of its service.
+    pub fn set_listed(&self, _: &Right, list: ListRef, position: u32, slot: Slot) {
+        self.lists[(list.offset + position) as usize].store(slot.get(), Relaxed);
     }
 
     /// The membership events.
@@ -224,10 +234,10 @@ impl Region {
     }
 
     /// Notes that a member has changed; after the change.
-    pub fn mark_changed(&self, _: &Right, slot: u32) {
+    pub fn mark_changed(&self, _: &Right, slot: Slot) {
         // Release: pairs with the swap in `take_changed`, so that whoever finds the mark finds the
         // change.
-        self.changed[slot as usize / 64].fetch_or(1 << (slot % 64), Release);
+        self.changed[slot.index() / 64].fetch_or(1 << (slot.index() % 64), Release);
     }
 
     /// Bytes of this process that tell what has changed.
@@ -235,12 +245,15 @@ impl Region {
         self.changed.len() * 8
     }
 
-    /// The slots that have changed since the last call, 64 at a time: number of the first, and a
-    /// bit for each. For one caller only.
-    pub fn take_changed(&self) -> impl Iterator<Item = (u32, u64)> {
+    /// The slots that have changed since the last call, 64 at a time: the first, and a bit for
+    /// each. For one caller only.
+    pub fn take_changed(&self) -> impl Iterator<Item = (Slot, u64)> {
         let words = self.changed.iter().enumerate();
-        words.map(|(at, word)| {
-            (at as u32 * 64, if word.load(Relaxed) == 0 { 0 } else { word.swap(0, Acquire) })
+        words.map(|(index, word)| {
+            (
+                Slot::new(index as u32 * 64),
+                if word.load(Relaxed) == 0 { 0 } else { word.swap(0, Acquire) },
+            )
         })
     }
 
@@ -320,30 +333,38 @@ impl Region {
 
     /// Finds a service by its id.
     #[inline]
-    pub fn find_service(&self, id: u64) -> Result<Option<u32>, Disturbed> {
+    pub fn find_service(&self, id: u64) -> Result<Option<ServiceNumber>, Disturbed> {
         self.directory_index.find(self.hash(id, &[]), |service| {
-            Some(self.directory.get(service as usize).is_some_and(|entry| entry.holds(id)))
+            Some(self.directory.get(service.index()).is_some_and(|entry| entry.holds(id)))
         })
     }
 
     /// Finds an instance by its service and name.
     pub fn find_instance(
         &self,
-        service: u32,
+        service: ServiceNumber,
         id: u64,
         name: &Name,
-    ) -> Result<Option<u32>, Disturbed> {
-        self.index.find(self.hash(id, name.bytes()), |slot| {
-            self.records.is_of(slot, name, |own| own == service)
-        })
+    ) -> Result<Option<Slot>, Disturbed> {
+        self.find_slot(self.hash(id, name.bytes()), name, |own| own == service)
     }
 
     /// Finds an instance by the id of its service and its name.
-    pub fn find(&self, id: u64, name: &Name) -> Result<Option<u32>, Disturbed> {
-        let is_of = |service: u32| {
-            self.directory.get(service as usize).is_some_and(|entry| entry.holds(id))
+    pub fn find(&self, id: u64, name: &Name) -> Result<Option<Slot>, Disturbed> {
+        let is_of = |service: ServiceNumber| {
+            self.directory.get(service.index()).is_some_and(|entry| entry.holds(id))
         };
-        self.index.find(self.hash(id, name.bytes()), |slot| self.records.is_of(slot, name, is_of))
+        self.find_slot(self.hash(id, name.bytes()), name, is_of)
+    }
+
+    #[inline]
+    fn find_slot(
+        &self,
+        hash: u64,
+        name: &Name,
+        is_service: impl Fn(ServiceNumber) -> bool,
+    ) -> Result<Option<Slot>, Disturbed> {
+        self.index.find(hash, |slot| self.records.is_of(slot, name, &is_service))
     }
 
     /// Where an instance belongs in the index, for whoever looks for many and asks for their cache
@@ -358,11 +379,10 @@ impl Region {
     pub fn find_identity(
         &self,
         identity: &Identity,
-        service: u32,
+        service: ServiceNumber,
         name: &Name,
-    ) -> Result<Option<u32>, Disturbed> {
-        self.index
-            .find(identity.hash(), |slot| self.records.is_of(slot, name, |own| own == service))
+    ) -> Result<Option<Slot>, Disturbed> {
+        self.find_slot(identity.hash(), name, |own| own == service)
     }
 
     /// Forgets both indexes, to be filled again from what they lead to.
@@ -372,12 +392,17 @@ impl Region {
     }
 
     /// Adds a service to the directory's index.
-    pub fn index_service(&self, right: &Right, id: u64, service: u32) -> Result<(), IndexFull> {
+    pub fn index_service(
+        &self,
+        right: &Right,
+        id: u64,
+        service: ServiceNumber,
+    ) -> Result<(), IndexFull> {
         self.directory_index.insert(right, self.hash(id, &[]), service)
     }
 
     /// Takes a service out of the directory's index.
-    pub fn unindex_service(&self, right: &Right, id: u64, service: u32) {
+    pub fn unindex_service(&self, right: &Right, id: u64, service: ServiceNumber) {
         self.directory_index.remove(right, self.hash(id, &[]), service);
     }
 
@@ -387,7 +412,7 @@ impl Region {
         right: &Right,
         id: u64,
         name: &Name,
-        slot: u32,
+        slot: Slot,
     ) -> Result<(), IndexFull> {
         self.index.insert(right, self.hash(id, name.bytes()), slot)
     }
@@ -397,18 +422,18 @@ impl Region {
         &self,
         right: &Right,
         identity: &Identity,
-        slot: u32,
+        slot: Slot,
     ) -> Result<(), IndexFull> {
         self.index.insert(right, identity.hash(), slot)
     }
 
     /// Points the identity of one slot to another.
-    pub fn reindex_instance(&self, right: &Right, id: u64, name: &Name, from: u32, to: u32) {
+    pub fn reindex_instance(&self, right: &Right, id: u64, name: &Name, from: Slot, to: Slot) {
         self.index.replace(right, self.hash(id, name.bytes()), from, to);
     }
 
     /// Takes an instance out of the index.
-    pub fn unindex_instance(&self, right: &Right, id: u64, name: &Name, slot: u32) {
+    pub fn unindex_instance(&self, right: &Right, id: u64, name: &Name, slot: Slot) {
         self.index.remove(right, self.hash(id, name.bytes()), slot);
     }
 

@@ -4,6 +4,7 @@ use super::feed::{Cause, Event, EventKind, Feed};
 use super::index::HashIndex;
 use super::mapping::{Mapping, Place};
 use super::right::Right;
+use crate::wire::{Generation, Slot};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -27,7 +28,7 @@ proptest! {
         homes in 1_u64..40,
     ) {
         let mapping = Mapping::create(&Place::Scratch, "index", 4096, &false.into()).unwrap();
-        let index = HashIndex::new(mapping.part(0, BUCKETS), mapping.part(BUCKETS * 8, 1));
+        let index: HashIndex<Slot> = HashIndex::new(mapping.part(0, BUCKETS), mapping.part(BUCKETS * 8, 1));
         let right = Right::new();
         // Key to value; few homes make long chains, and whole hashes that are equal.
         let mut model: BTreeMap<u32, u32> = BTreeMap::new();
@@ -37,7 +38,7 @@ proptest! {
             match action {
                 0 | 1 if is_free => {
                     let room = model.len() < BUCKETS - 1;
-                    let inserted = index.insert(&right, hash(key), value).is_ok();
+                    let inserted = index.insert(&right, hash(key), Slot::new(value)).is_ok();
                     prop_assert!(inserted || !room || model.len() >= BUCKETS / 2);
                     if inserted {
                         model.insert(key, value);
@@ -45,19 +46,19 @@ proptest! {
                 }
                 2 => {
                     if let Some(gone) = model.remove(&key) {
-                        index.remove(&right, hash(key), gone);
+                        index.remove(&right, hash(key), Slot::new(gone));
                     }
                 }
                 3 if !model.values().any(|&other| other == value) => {
                     if let Some(old) = model.get_mut(&key) {
-                        index.replace(&right, hash(key), *old, value);
+                        index.replace(&right, hash(key), Slot::new(*old), Slot::new(value));
                         *old = value;
                     }
                 }
                 _ => {}
             }
             for key in 0..40 {
-                let expected = model.get(&key).copied();
+                let expected = model.get(&key).copied().map(Slot::new);
                 let found = index.find(hash(key), |value| Some(expected == Some(value)));
                 prop_assert_eq!(found, Ok(expected));
             }
@@ -87,8 +88,8 @@ proptest! {
                 cause: Cause::MassSilence,
                 service: at ^ 7,
                 revision: number * 3,
-                slot,
-                generation,
+                slot: Slot::new(slot),
+                generation: Generation::new(generation),
                 silent: generation ^ 1,
                 live: slot ^ 1,
             };

@@ -3,9 +3,10 @@
 use super::part::{Part, Shared};
 use super::right::Right;
 use super::seqlock::Sequence;
+use super::service_number::ServiceNumber;
 use crate::limits::ATTRIBUTES_BYTES_MAX;
 use crate::sync::{AtomicU32, AtomicU64};
-use crate::wire::{Label, Name};
+use crate::wire::{Label, Name, Slot};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// The fixed part of a record as it lies in memory. What an instance is looked up by comes first: a
@@ -38,9 +39,14 @@ const _: () = {
 
 impl RecordHead {
     #[inline]
+    fn service(&self) -> ServiceNumber {
+        ServiceNumber::new(self.service.load(Relaxed))
+    }
+
+    #[inline]
     fn record(&self) -> Record {
         Record {
-            service: self.service.load(Relaxed),
+            service: self.service(),
             replaced_nonce: self.replaced_nonce.load(Relaxed),
             source: load_bytes(&self.source),
             zone: Label::from_array(load_bytes(&self.zone)),
@@ -61,7 +67,7 @@ impl RecordHead {
 #[derive(Clone, Copy, Debug)]
 pub struct Record {
     /// Directory number of its service.
-    pub service: u32,
+    pub service: ServiceNumber,
     /// The nonce of the lease that this one replaced; 0 for none.
     pub replaced_nonce: u64,
     /// The IP address that registered the instance.
@@ -86,55 +92,60 @@ impl Records {
         Self { heads, tails, tail_words }
     }
 
-    fn tail(&self, slot: u32) -> &[AtomicU64] {
-        let start = slot as usize * self.tail_words;
+    fn tail(&self, slot: Slot) -> &[AtomicU64] {
+        let start = slot.index() * self.tail_words;
         self.tails.get(start..start + self.tail_words).unwrap_or(&[])
     }
 
     /// Copies a record. `None` when the slot is out of range or the writer kept disturbing.
-    pub fn read(&self, slot: u32) -> Option<Record> {
-        let head = self.heads.get(slot as usize)?;
+    pub fn read(&self, slot: Slot) -> Option<Record> {
+        let head = self.heads.get(slot.index())?;
         head.sequence.read(|| head.record())
     }
 
     /// Directory number of the service that a slot was last taken for.
     #[inline]
-    pub fn service(&self, slot: u32) -> u32 {
-        self.heads[slot as usize].service.load(Relaxed)
+    pub fn service(&self, slot: Slot) -> ServiceNumber {
+        self.heads[slot.index()].service()
     }
 
     /// Whether a record is of this name and of a service that `is_service` recognises. `None` as
     /// for [`Self::read`].
     #[inline]
-    pub fn is_of(&self, slot: u32, name: &Name, is_service: impl Fn(u32) -> bool) -> Option<bool> {
-        let (head, name) = (self.heads.get(slot as usize)?, zerocopy::transmute!(*name));
-        head.sequence.read(|| head.is_named(&name) && is_service(head.service.load(Relaxed)))
+    pub fn is_of(
+        &self,
+        slot: Slot,
+        name: &Name,
+        is_service: impl Fn(ServiceNumber) -> bool,
+    ) -> Option<bool> {
+        let (head, name) = (self.heads.get(slot.index())?, zerocopy::transmute!(*name));
+        head.sequence.read(|| head.is_named(&name) && is_service(head.service()))
     }
 
     /// Runs `read`, which may look at everything about a member, until the writer did not disturb
     /// it. `None` as for [`Self::read`].
-    pub fn read_locked<R>(&self, slot: u32, read: impl FnMut() -> R) -> Option<R> {
-        self.heads.get(slot as usize)?.sequence.read(read)
+    pub fn read_locked<R>(&self, slot: Slot, read: impl FnMut() -> R) -> Option<R> {
+        self.heads.get(slot.index())?.sequence.read(read)
     }
 
     /// Copies a record and its attributes. To be called inside [`Self::read_locked`].
-    pub fn copy(&self, slot: u32, buffer: &mut [u8; ATTRIBUTES_BYTES_MAX]) -> (Record, usize) {
-        let head = &self.heads[slot as usize];
+    pub fn copy(&self, slot: Slot, buffer: &mut [u8; ATTRIBUTES_BYTES_MAX]) -> (Record, usize) {
+        let head = &self.heads[slot.index()];
         (head.record(), self.copy_attributes(slot, buffer))
     }
 
     /// Copies the attributes into `buffer` and returns them. `None` as for [`Self::read`].
     pub fn attributes<'a>(
         &self,
-        slot: u32,
+        slot: Slot,
         buffer: &'a mut [u8; ATTRIBUTES_BYTES_MAX],
     ) -> Option<&'a [u8]> {
-        let head = self.heads.get(slot as usize)?;
+        let head = self.heads.get(slot.index())?;
         let length = head.sequence.read(|| self.copy_attributes(slot, buffer))?;
         Some(&buffer[..length])
     }
 
-    fn copy_attributes(&self, slot: u32, buffer: &mut [u8; ATTRIBUTES_BYTES_MAX]) -> usize {
+    fn copy_attributes(&self, slot: Slot, buffer: &mut [u8; ATTRIBUTES_BYTES_MAX]) -> usize {
         let Some((length, tail)) = self.tail(slot).split_first() else { return 0 };
         let length = (length.load(Relaxed) as usize).min(tail.len() * 8);
         for (bytes, word) in buffer[..length].chunks_mut(8).zip(tail) {
@@ -144,15 +155,15 @@ impl Records {
     }
 
     /// Ends a write that its writer did not live to end.
-    pub fn mend(&self, right: &Right, slot: u32) {
-        self.heads[slot as usize].sequence.mend(right);
+    pub fn mend(&self, right: &Right, slot: Slot) {
+        self.heads[slot.index()].sequence.mend(right);
     }
 
     /// Replaces a record and its attributes, which fit by [`super::Geometry::attributes_bytes`].
-    pub fn write(&self, right: &Right, slot: u32, record: &Record, attributes: &[u8]) {
-        let head = &self.heads[slot as usize];
+    pub fn write(&self, right: &Right, slot: Slot, record: &Record, attributes: &[u8]) {
+        let head = &self.heads[slot.index()];
         head.sequence.write(right, || {
-            head.service.store(record.service, Relaxed);
+            head.service.store(record.service.get(), Relaxed);
             head.replaced_nonce.store(record.replaced_nonce, Relaxed);
             store_bytes(&head.source, &record.source);
             store_bytes(&head.zone, zerocopy::IntoBytes::as_bytes(&record.zone));
@@ -162,12 +173,12 @@ impl Records {
     }
 
     /// Runs a change of a member with those shut out who read its record.
-    pub fn locked<R>(&self, right: &Right, slot: u32, change: impl FnOnce() -> R) -> R {
-        self.heads[slot as usize].sequence.write(right, change)
+    pub fn locked<R>(&self, right: &Right, slot: Slot, change: impl FnOnce() -> R) -> R {
+        self.heads[slot.index()].sequence.write(right, change)
     }
 
     /// Replaces the attributes only. To be called inside [`Self::locked`].
-    pub fn set_attributes(&self, _: &Right, slot: u32, attributes: &[u8]) {
+    pub fn set_attributes(&self, _: &Right, slot: Slot, attributes: &[u8]) {
         let (length, tail) = self.tail(slot).split_first().expect("a tail begins with its length");
         assert!(attributes.len() <= tail.len() * 8, "attributes longer than their tail");
         length.store(attributes.len() as u64, Relaxed);
@@ -207,6 +218,8 @@ mod tests {
     use super::*;
     use crate::sync::AtomicBool;
 
+    const SLOT: Slot = Slot::new(0);
+
     #[test]
     fn a_record_is_of_one_name_and_one_service() {
         let (region, right) = Region::create(
@@ -220,15 +233,16 @@ mod tests {
             |length: usize, last: &str| Name::new(&("x".repeat(length - 1) + last)).unwrap();
         for length in [1, 7, 8, 55, 56, 63] {
             let record = Record {
-                service: 5,
+                service: ServiceNumber::new(5),
                 replaced_nonce: 0,
                 source: [0; 16],
                 zone: Label::EMPTY,
                 instance: named(length, "a"),
             };
-            region.records().write(&right, 0, &record, b"\x03tag");
-            let is =
-                |name: &Name, service: u32| region.records().is_of(0, name, |own| own == service);
+            region.records().write(&right, SLOT, &record, b"\x03tag");
+            let is = |name: &Name, service: u32| {
+                region.records().is_of(SLOT, name, |own| own == ServiceNumber::new(service))
+            };
             assert_eq!(is(&named(length, "a"), 5), Some(true), "{length}");
             assert_eq!(is(&named(length, "b"), 5), Some(false), "{length}");
             assert_eq!(is(&named(length, "a"), 4), Some(false), "{length}");

@@ -9,6 +9,7 @@ use super::feed::{Event, Feed};
 use super::heart::HeartState;
 use super::record::{load_bytes, store_bytes};
 use super::right::Right;
+use super::service_number::ServiceNumber;
 use crate::limits::ATTRIBUTES_BYTES_MAX;
 use crate::sync::{AtomicU64, fence};
 use crate::wire::Endpoint;
@@ -22,7 +23,7 @@ pub struct MemberAfter<'a> {
     /// End of its hold or tombstone.
     pub until: u64,
     /// Directory number of its service.
-    pub service: u32,
+    pub service: ServiceNumber,
     /// Its endpoint.
     pub endpoint: Endpoint,
     /// Its attributes; `None`: as they were.
@@ -41,7 +42,7 @@ pub struct PendingStep {
     /// End of its hold or tombstone.
     pub until: u64,
     /// Directory number of its service.
-    pub service: u32,
+    pub service: ServiceNumber,
     /// Its endpoint.
     pub endpoint: Endpoint,
     attributes: [u8; ATTRIBUTES_BYTES_MAX],
@@ -102,8 +103,10 @@ impl RedoLine {
             for (word, value) in self.endpoint.iter().zip(endpoint) {
                 word.store(value, Relaxed);
             }
-            self.place
-                .store(u64::from(member.state as u32) << 32 | u64::from(member.service), Relaxed);
+            self.place.store(
+                u64::from(member.state as u32) << 32 | u64::from(member.service.get()),
+                Relaxed,
+            );
             self.until.store(member.until, Relaxed);
             self.attributes_len
                 .store(member.attributes.map_or(0, |bytes| bytes.len() as u64 + 1), Relaxed);
@@ -129,7 +132,7 @@ impl RedoLine {
             event: std::array::from_fn(|at| self.event[at].load(Relaxed)),
             state: HeartState::from_bits(place >> 32),
             until: self.until.load(Relaxed),
-            service: place as u32,
+            service: ServiceNumber::new(place as u32),
             endpoint: zerocopy::transmute!(endpoint),
             attributes: load_bytes(&self.attributes),
             attributes_len: self.attributes_len.load(Relaxed),

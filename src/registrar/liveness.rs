@@ -6,7 +6,7 @@ use super::{Registrar, limbo_floor, wheel};
 use crate::clock::{NANOS_PER_MS, Nanos};
 use crate::limits::{DOWN_LOOK_NS_MIN, GRACE_TTLS_MAX};
 use crate::region::{Cause, EventKind, HeartState};
-use crate::wire::{Declared, State, endpoint_flags};
+use crate::wire::{Declared, Generation, Slot, State, endpoint_flags};
 
 /// What a decision is made from.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +44,7 @@ impl Registrar {
     /// Decides about a slot whose timer is due, whose beat asked for it, or (`cleared`) whose stay
     /// in limbo is over; leaves it with a timer or in limbo. Every verdict of silence comes out of
     /// limbo, so that the drop counts are read between the last drain and the verdict.
-    pub(super) fn judge(&mut self, now: Nanos, slot: u32, cleared: bool) {
+    pub(super) fn judge(&mut self, now: Nanos, slot: Slot, cleared: bool) {
         // Each round goes one state further; there are four.
         for _ in 0..5 {
             let Some(facts) = self.facts(slot) else { return };
@@ -86,7 +86,7 @@ impl Registrar {
     }
 
     /// A beat asked for it.
-    pub(super) fn look(&mut self, now: Nanos, slot: u32, generation: u32, leaving: bool) {
+    pub(super) fn look(&mut self, now: Nanos, slot: Slot, generation: Generation, leaving: bool) {
         let line = self.tables.line(slot);
         if self.facts(slot).is_none() || line.head().0 != generation {
             return;
@@ -99,8 +99,8 @@ impl Registrar {
         self.judge(now, slot, false);
     }
 
-    fn facts(&self, slot: u32) -> Option<Facts> {
-        let line = self.tables.region.lines().get(slot as usize)?;
+    fn facts(&self, slot: Slot) -> Option<Facts> {
+        let line = self.tables.region.lines().get(slot.index())?;
         let state = line.head().1.of_member()?;
         Some(Facts { state, last: line.last().at, ttl: line.ttl(), until: line.until() })
     }
@@ -142,7 +142,7 @@ impl Registrar {
     }
 
     /// Its deadline has passed: down, or held.
-    fn expire(&mut self, now: Nanos, slot: u32, facts: &Facts) {
+    fn expire(&mut self, now: Nanos, slot: Slot, facts: &Facts) {
         let serving = self.declared(slot) == Declared::Serving;
         let (silent, live) = self.census.shares();
         let admitted = if serving { self.hold.admit(silent, live) } else { None };
@@ -166,13 +166,13 @@ impl Registrar {
         self.change(now, held, |endpoint| endpoint.flags |= endpoint_flags::HELD);
     }
 
-    fn declare_down(&mut self, now: Nanos, slot: u32, ttl: Nanos, cause: Cause) {
+    fn declare_down(&mut self, now: Nanos, slot: Slot, ttl: Nanos, cause: Cause) {
         let happening = Happening::new(EventKind::Down, cause);
         self.transit(now, slot, State::Down, now + ttl.max(self.settings.tombstone_min), happening);
     }
 
     /// Moves a member to a state in which it is not held.
-    fn transit(&mut self, now: Nanos, slot: u32, to: State, until: Nanos, happening: Happening) {
+    fn transit(&mut self, now: Nanos, slot: Slot, to: State, until: Nanos, happening: Happening) {
         let change = Change {
             slot,
             membership: Membership::Stays,
@@ -184,12 +184,12 @@ impl Registrar {
         self.change(now, change, |endpoint| endpoint.flags &= !endpoint_flags::HELD);
     }
 
-    fn declared(&self, slot: u32) -> Declared {
+    fn declared(&self, slot: Slot) -> Declared {
         self.tables.endpoint(slot).entry().declared()
     }
 
     /// Takes over what an instance says of itself.
-    fn declare(&mut self, now: Nanos, slot: u32, declared: Declared) {
+    fn declare(&mut self, now: Nanos, slot: Slot, declared: Declared) {
         if self.declared(slot) == declared {
             return;
         }

@@ -4,8 +4,8 @@ use super::requests::Registration;
 use super::tables::{Change, Happening, Membership, TablesFull};
 use super::{Registrar, limbo_floor};
 use crate::clock::Nanos;
-use crate::region::{Cause, EventKind, HeartState, Record};
-use crate::wire::{Declared, Endpoint, State};
+use crate::region::{Cause, EventKind, HeartState, Record, ServiceNumber};
+use crate::wire::{Declared, Endpoint, Slot, State};
 use zerocopy::byteorder::little_endian::{U16, U32};
 
 impl Registrar {
@@ -27,7 +27,7 @@ impl Registrar {
     }
 
     /// A change that leaves state and hold as they are.
-    pub(super) fn same(&self, slot: u32, happening: Happening) -> Change<'static> {
+    pub(super) fn same(&self, slot: Slot, happening: Happening) -> Change<'static> {
         let line = self.tables.line(slot);
         Change {
             slot,
@@ -40,10 +40,10 @@ impl Registrar {
     }
 
     /// A slot that no loop can still be applying a beat of its former lease to.
-    pub(super) fn available_slot(&mut self) -> Option<u32> {
+    pub(super) fn available_slot(&mut self) -> Option<Slot> {
         self.slot_wanted = false;
         if self.fresh < self.tables.region.geometry().slots {
-            return Some(self.fresh);
+            return Some(Slot::new(self.fresh));
         }
         match self.wheel.free() {
             Some((slot, key)) if key <= limbo_floor(self.observed.drained) => Some(slot),
@@ -57,9 +57,9 @@ impl Registrar {
     /// Writes record and index entry; the slot is taken only if both could be.
     pub(super) fn occupy(
         &mut self,
-        slot: u32,
-        service: u32,
-        replaces: Option<u32>,
+        slot: Slot,
+        service: ServiceNumber,
+        replaces: Option<Slot>,
         wanted: &Registration<'_>,
     ) -> Result<(), TablesFull> {
         let source = wanted.from.peer.ip;
@@ -76,7 +76,7 @@ impl Registrar {
             self.tables.index(wanted.service_id, &record.instance, slot)?;
             self.identities += 1;
         }
-        if slot == self.fresh {
+        if slot.get() == self.fresh {
             self.fresh += 1;
         }
         self.wheel.disarm(slot);
@@ -85,7 +85,7 @@ impl Registrar {
     }
 
     /// Gives an occupied slot its lease, and its service a member.
-    pub(super) fn join(&mut self, slot: u32, wanted: &Registration<'_>, secret: u64) {
+    pub(super) fn join(&mut self, slot: Slot, wanted: &Registration<'_>, secret: u64) {
         let Registration { now, from, body, .. } = *wanted;
         let declared = Declared::from_bits(body.declared.into());
         let generation =
@@ -97,8 +97,8 @@ impl Registrar {
             load: U16::ZERO,
             state: State::Up as u8,
             flags: declared as u8,
-            slot: U32::new(slot),
-            generation: U32::new(generation),
+            slot: slot.into(),
+            generation: generation.into(),
             version: body.version,
             zone: U32::new(body.zone.hash32()),
             age_ms: U32::ZERO,
@@ -115,7 +115,7 @@ impl Registrar {
     }
 
     /// Counts a member that a former engine left.
-    pub(super) fn enroll(&mut self, slot: u32) {
+    pub(super) fn enroll(&mut self, slot: Slot) {
         if let Some(member) = self.tables.member_state(slot) {
             self.census.found(member);
         }
@@ -123,7 +123,7 @@ impl Registrar {
     }
 
     /// Ends a lease. Its slot goes into quarantine.
-    pub(super) fn end(&mut self, now: Nanos, slot: u32, state: HeartState, cause: Cause) {
+    pub(super) fn end(&mut self, now: Nanos, slot: Slot, state: HeartState, cause: Cause) {
         let record = self.tables.record(slot);
         let leaves = Change {
             membership: Membership::Leaves,

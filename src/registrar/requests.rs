@@ -4,10 +4,11 @@ use super::tables::{Change, Happening};
 use super::{Registrar, wheel};
 use crate::clock::{Nanos, from_ms};
 use crate::exchange::{Replies, Requester};
-use crate::region::{Cause, EventKind, HeartState};
+use crate::region::{Cause, EventKind, HeartState, ServiceNumber};
 use crate::wire::Cadence;
 use crate::wire::{
-    Changed, Granted, Header, Kind, Lease, Register, Status, Update, service_id, update_fields,
+    Changed, Granted, Header, Kind, Lease, Register, Slot, Status, Update, service_id,
+    update_fields,
 };
 use zerocopy::IntoBytes;
 use zerocopy::byteorder::little_endian::{U32, U64};
@@ -40,9 +41,9 @@ impl<'a> Registration<'a> {
 /// What stands under the identity of a registration.
 struct Standing {
     /// The service with its id; without members it may have another name.
-    service: Option<u32>,
+    service: Option<ServiceNumber>,
     /// The slot that the identity has now.
-    slot: Option<u32>,
+    slot: Option<Slot>,
 }
 
 impl Registrar {
@@ -80,7 +81,7 @@ impl Registrar {
         &mut self,
         wanted: &Registration<'_>,
         random: &mut dyn FnMut() -> u64,
-    ) -> Result<u32, Status> {
+    ) -> Result<Slot, Status> {
         let (body, source) = (wanted.body, wanted.from.peer.ip);
         let standing = self.standing(wanted)?;
         let mut own = 0;
@@ -155,7 +156,7 @@ impl Registrar {
         attributes: &[u8],
         replies: &mut Replies,
     ) {
-        let slot = request.lease.slot.get();
+        let slot = request.lease.slot();
         if let Err(status) = self.verify(&request.lease) {
             return replies.put_status(from, Kind::Update, status);
         }
@@ -187,7 +188,7 @@ impl Registrar {
         if let Err(status) = self.verify(lease) {
             return replies.put_status(from, Kind::Deregister, status);
         }
-        self.end(now, lease.slot.get(), HeartState::Removed, Cause::Request);
+        self.end(now, lease.slot(), HeartState::Removed, Cause::Request);
         self.confirm(from, Kind::Deregister, replies);
     }
 
@@ -197,11 +198,6 @@ impl Registrar {
     }
 
     fn verify(&self, lease: &Lease) -> Result<(), Status> {
-        self.tables
-            .region
-            .lines()
-            .get(lease.slot.get() as usize)
-            .ok_or(Status::Unknown)?
-            .verify(lease)
+        self.tables.region.lines().get(lease.slot().index()).ok_or(Status::Unknown)?.verify(lease)
     }
 }

@@ -8,7 +8,7 @@ use super::tables::{Happening, Survivors, Tables};
 use super::{Registrar, Settings};
 use crate::clock::Nanos;
 use crate::region::{Cause, EventKind, HeartState, Region, Right};
-use crate::wire::Declared;
+use crate::wire::{Declared, Generation, Slot};
 use std::sync::Arc;
 
 impl Registrar {
@@ -38,13 +38,13 @@ impl Registrar {
     }
 
     fn go_on(&mut self, survivors: Survivors, now: Nanos) {
-        for slot in 0..self.tables.region.geometry().slots {
-            if self.tables.line(slot).head().0 != 0 {
+        for (line, slot) in self.tables.region.lines().iter().zip(0..) {
+            if line.head().0 != Generation::NONE {
                 self.fresh = slot + 1;
             }
         }
         // Slots below that rest first; who is a member gets a timer instead.
-        (0..self.fresh).for_each(|slot| self.wheel.set_freed(slot));
+        (0..self.fresh).for_each(|slot| self.wheel.set_freed(Slot::new(slot)));
         for &slot in survivors.standing.iter().chain(&survivors.superseded) {
             self.enroll(slot);
         }

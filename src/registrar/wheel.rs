@@ -7,6 +7,7 @@
 
 use super::links::Links;
 use crate::clock::{NANOS_PER_MS, Nanos};
+use crate::wire::Slot;
 
 const LEVELS: usize = 6;
 const FAN_OUT: usize = 256;
@@ -19,7 +20,7 @@ const FREE: usize = LIMBO + 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Advance {
     /// This timer is due.
-    Fire(u32),
+    Fire(Slot),
     /// A timer moved down a level.
     Moved,
     /// Nothing more is due.
@@ -61,7 +62,7 @@ impl Wheel {
 
     /// Sets the timer of a slot to a tick; one that has passed is due at once. The slot leaves
     /// whatever queue it is in.
-    pub(super) fn arm(&mut self, slot: u32, tick: u64) {
+    pub(super) fn arm(&mut self, slot: Slot, tick: u64) {
         self.disarm(slot);
         let tick = tick.max(self.now);
         let level = ((63 - ((tick ^ self.now) | 0xFF).leading_zeros()) / 8) as usize;
@@ -72,7 +73,7 @@ impl Wheel {
     }
 
     /// Takes a slot off the wheel or out of the queue it is in.
-    pub(super) fn disarm(&mut self, slot: u32) {
+    pub(super) fn disarm(&mut self, slot: Slot) {
         let Some(list) = self.links.remove(slot) else { return };
         if list < LIMBO && self.links.is_empty(list) {
             let (level, at) = (list / FAN_OUT, list % FAN_OUT);
@@ -121,18 +122,18 @@ impl Wheel {
     }
 
     /// Puts a slot into limbo: its verdict waits for the drain of every loop after `key`.
-    pub(super) fn enter_limbo(&mut self, slot: u32, key: u64) {
+    pub(super) fn enter_limbo(&mut self, slot: Slot, key: u64) {
         self.disarm(slot);
         self.links.push(LIMBO, slot, key);
     }
 
     /// The slot that is longest in limbo, and its key.
-    pub(super) fn limbo(&self) -> Option<(u32, u64)> {
+    pub(super) fn limbo(&self) -> Option<(Slot, u64)> {
         self.links.first(LIMBO)
     }
 
     /// Puts aside a slot whose lease has just ended.
-    pub(super) fn set_freed(&mut self, slot: u32) {
+    pub(super) fn set_freed(&mut self, slot: Slot) {
         self.disarm(slot);
         self.links.push(FREED, slot, 0);
     }
@@ -148,7 +149,7 @@ impl Wheel {
     }
 
     /// The slot that is longest free, and its key.
-    pub(super) fn free(&self) -> Option<(u32, u64)> {
+    pub(super) fn free(&self) -> Option<(Slot, u64)> {
         self.links.first(FREE)
     }
 }
@@ -169,7 +170,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    fn fire_all(wheel: &mut Wheel, until: u64) -> BTreeSet<u32> {
+    fn fire_all(wheel: &mut Wheel, until: u64) -> BTreeSet<Slot> {
         let mut fired = BTreeSet::new();
         loop {
             match wheel.advance(until) {
@@ -191,9 +192,10 @@ mod tests {
             steps in prop::collection::vec((0_u8..4, 0_u32..32, 0_u32..33, any::<u32>()), 1..200),
         ) {
             let mut wheel = Wheel::new(32, start * NANOS_PER_MS);
-            let mut model: std::collections::BTreeMap<u32, u64> = Default::default();
+            let mut model: std::collections::BTreeMap<Slot, u64> = Default::default();
             let mut now = start;
             for (action, slot, bits, noise) in steps {
+                let slot = Slot::new(slot);
                 let span = u64::from(noise) & ((1_u64 << bits) - 1);
                 match action {
                     0 | 1 => {
@@ -212,7 +214,7 @@ mod tests {
                         }
                         now += span;
                         let due = model.iter().filter(|&(_, &tick)| tick <= now);
-                        let due: BTreeSet<u32> = due.map(|(&slot, _)| slot).collect();
+                        let due: BTreeSet<Slot> = due.map(|(&slot, _)| slot).collect();
                         prop_assert_eq!(fire_all(&mut wheel, now), due.clone());
                         for slot in &due {
                             model.remove(slot);
@@ -226,7 +228,7 @@ mod tests {
     #[test]
     fn sleeps_between_timers() {
         let mut wheel = Wheel::new(4, 0);
-        wheel.arm(0, 86_400_000);
+        wheel.arm(Slot::new(0), 86_400_000);
         let mut wakes = 0;
         while let Some(tick) = wheel.next() {
             wakes += 1;
@@ -250,10 +252,10 @@ mod tests {
         for (start, ttl) in starts.into_iter().cycle().zip(ttls) {
             // Nothing is armed, so the wheel may stand anywhere.
             wheel.now = start;
-            wheel.arm(0, start + ttl);
+            wheel.arm(Slot::new(0), start + ttl);
             let fired = loop {
                 let next = wheel.next().expect("the timer is armed");
-                if wheel.advance(next) == Advance::Fire(0) {
+                if wheel.advance(next) == Advance::Fire(Slot::new(0)) {
                     break next;
                 }
             };
@@ -275,7 +277,7 @@ mod tests {
                 .wrapping_add(1_442_695_040_888_963_407);
             (1 + (state >> 33) % u64::from(crate::limits::TTL_MS_MAX)) >> (state >> 60)
         };
-        for slot in 0..64 {
+        for slot in (0..64).map(Slot::new) {
             let tick = ttl();
             wheel.arm(slot, tick);
             model.insert((tick, slot));
@@ -285,7 +287,7 @@ mod tests {
             && tick < TEN_YEARS
             && (fires < 300_000 || !cfg!(debug_assertions))
         {
-            let due: BTreeSet<u32> =
+            let due: BTreeSet<Slot> =
                 model.iter().take_while(|(at, _)| *at == tick).map(|&(_, slot)| slot).collect();
             assert_eq!(fire_all(&mut wheel, tick), due, "at {tick}");
             for slot in due {

@@ -2,8 +2,10 @@
 
 use crate::clock::Nanos;
 use crate::limits::ATTRIBUTES_BYTES_MAX;
-use crate::region::{HeartState, Record, Region, RestoredLine, Right};
-use crate::wire::{Declared, Endpoint, Label, Name, State, Version, endpoint_flags};
+use crate::region::{HeartState, Record, Region, RestoredLine, Right, ServiceNumber};
+use crate::wire::{
+    Declared, Endpoint, Generation, Label, Name, Slot, State, Version, endpoint_flags,
+};
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -96,8 +98,8 @@ impl EngineTime {
 }
 
 impl BeatEntry {
-    pub(super) fn copy(region: &Region, slot: u32, time: EngineTime) -> Self {
-        let line = &region.lines()[slot as usize];
+    pub(super) fn copy(region: &Region, slot: Slot, time: EngineTime) -> Self {
+        let line = &region.lines()[slot.index()];
         let last = line.last();
         Self {
             history: U64::new(line.history()),
@@ -114,7 +116,7 @@ impl MemberHead {
     /// changing.
     pub(super) fn copy(
         region: &Region,
-        slot: u32,
+        slot: Slot,
         time: EngineTime,
         entry: &mut [u8],
     ) -> Option<()> {
@@ -138,20 +140,20 @@ impl MemberHead {
 
     fn read(
         region: &Region,
-        slot: u32,
+        slot: Slot,
         time: EngineTime,
         buffer: &mut [u8; ATTRIBUTES_BYTES_MAX],
     ) -> Self {
-        let line = &region.lines()[slot as usize];
-        let endpoint = &region.endpoints()[slot as usize];
+        let line = &region.lines()[slot.index()];
+        let endpoint = &region.endpoints()[slot.index()];
         let (generation, state) = line.head();
         let entry = endpoint.entry();
-        let free = Self { generation: U32::new(generation), ..Self::new_zeroed() };
+        let free = Self { generation: generation.into(), ..Self::new_zeroed() };
         // A lease whose endpoint is another's was not granted to its end: nobody knows of it.
-        let Some(state) = state.of_member().filter(|_| entry.generation.get() == generation) else {
+        let Some(state) = state.of_member().filter(|_| entry.generation() == generation) else {
             return free;
         };
-        let Some(service) = region.directory().get(endpoint.service() as usize) else {
+        let Some(service) = region.directory().get(endpoint.service().index()) else {
             return free;
         };
         let (record, attributes_len) = region.records().copy(slot, buffer);
@@ -189,14 +191,12 @@ impl MemberHead {
     }
 
     /// Lets the generations of a slot that is not leased go on.
-    pub(super) fn restore_generation(&self, region: &Region, right: &Right, slot: u32) {
-        if self.generation.get() != 0 {
-            let ended = RestoredLine {
-                generation: self.generation.get(),
-                state: HeartState::Removed,
-                ..RestoredLine::FREE
-            };
-            region.lines()[slot as usize].restore(right, &ended);
+    pub(super) fn restore_generation(&self, region: &Region, right: &Right, slot: Slot) {
+        let generation = self.generation.into();
+        if generation != Generation::NONE {
+            let ended =
+                RestoredLine { generation, state: HeartState::Removed, ..RestoredLine::FREE };
+            region.lines()[slot.index()].restore(right, &ended);
         }
     }
 
@@ -224,18 +224,18 @@ impl MemberHead {
             load: U16::ZERO,
             state: state as u8,
             flags: self.declared & endpoint_flags::DECLARED | held,
-            slot: U32::new(slot),
+            slot: slot.into(),
             generation: self.generation,
             version: Version::from_u64(self.version.get()),
             zone: U32::new(self.zone.hash32()),
             age_ms: U32::ZERO,
         };
-        region.endpoints()[slot as usize].set_entry(right, entry);
-        region.endpoints()[slot as usize].set_place(right, service, 0);
-        region.lines()[slot as usize].restore(
+        region.endpoints()[slot.index()].set_entry(right, entry);
+        region.endpoints()[slot.index()].set_place(right, service, 0);
+        region.lines()[slot.index()].restore(
             right,
             &RestoredLine {
-                generation: self.generation.get(),
+                generation: self.generation.into(),
                 state: state.into(),
                 secret: self.secret.get(),
                 nonce: self.nonce.get(),
@@ -253,8 +253,8 @@ impl MemberHead {
 
 /// Where a member goes, and what else is known of it.
 pub(super) struct Restored<'a> {
-    pub(super) slot: u32,
-    pub(super) service: u32,
+    pub(super) slot: Slot,
+    pub(super) service: ServiceNumber,
     pub(super) state: State,
     pub(super) beat: &'a BeatEntry,
     pub(super) attributes: &'a [u8],

@@ -4,6 +4,7 @@ use super::disk::Disk;
 use super::entry::{BeatEntry, MemberHead};
 use crate::limits::{ATTRIBUTES_BYTES_MAX, CAPACITY_MAX, CAPACITY_MIN, SPARE_SLOTS};
 use crate::region::Geometry;
+use crate::wire::Slot;
 use std::io;
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -57,7 +58,7 @@ pub enum SnapshotError {
     )]
     TooLarge {
         /// A leased slot that has no room.
-        slot: u32,
+        slot: Slot,
         /// Bytes of its attributes.
         attributes: usize,
     },
@@ -145,13 +146,13 @@ impl Sizes {
     }
 
     /// The block in which a slot's beat entry is.
-    pub(super) fn beat_block(&self, slot: u32) -> u32 {
-        slot / BEATS
+    pub(super) fn beat_block(&self, slot: Slot) -> u32 {
+        slot.get() / BEATS
     }
 
     /// The block in which a slot's member entry is.
-    pub(super) fn member_block(&self, slot: u32) -> u32 {
-        self.beat_blocks(self.slots) + slot / self.members_a_block()
+    pub(super) fn member_block(&self, slot: Slot) -> u32 {
+        self.beat_blocks(self.slots) + slot.get() / self.members_a_block()
     }
 
     /// The slots whose entries are in a block.
@@ -170,10 +171,10 @@ impl Sizes {
         &self,
         blocks: &'a [u8],
         first: u32,
-        slot: u32,
+        slot: Slot,
     ) -> Option<&'a BeatEntry> {
         let block = self.beat_block(slot).checked_sub(first)?;
-        let at = block as usize * PAGE + (slot % BEATS) as usize * size_of::<BeatEntry>();
+        let at = block as usize * PAGE + (slot.get() % BEATS) as usize * size_of::<BeatEntry>();
         Some(BeatEntry::ref_from_prefix(blocks.get(at..)?).ok()?.0)
     }
 

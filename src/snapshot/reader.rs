@@ -4,8 +4,8 @@ use super::disk::Disk;
 use super::entry::{EngineTime, MemberHead, Restored};
 use super::layout::{HalfHeader, PAGE, Sizes, SnapshotError};
 use crate::clock::Nanos;
-use crate::region::{ListRef, Region, RestoredLine, Right, ServiceMeta};
-use crate::wire::{Name, service_id};
+use crate::region::{ListRef, Region, RestoredLine, Right, ServiceMeta, ServiceNumber};
+use crate::wire::{Generation, Name, Slot, service_id};
 use ahash::AHashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -160,11 +160,13 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
         let (mut leases, mut known) = (0, AHashMap::new());
         let (mut members, mut beats) = (Vec::new(), Vec::new());
         while let Some(piece) = from.take_piece() {
-            let first_beats = self.sizes.beat_block(self.sizes.slots_of(piece.start).start);
-            let last_beats = self.sizes.beat_block(self.sizes.slots_of(piece.end - 1).end - 1);
+            let first_beats =
+                self.sizes.beat_block(Slot::new(self.sizes.slots_of(piece.start).start));
+            let last_beats =
+                self.sizes.beat_block(Slot::new(self.sizes.slots_of(piece.end - 1).end - 1));
             self.read_blocks(from, first_beats..from.beats_end.min(last_beats + 1), &mut beats)?;
             self.read_blocks(from, piece.clone(), &mut members)?;
-            let slots = piece.flat_map(|block| self.sizes.slots_of(block));
+            let slots = piece.flat_map(|block| self.sizes.slots_of(block).map(Slot::new));
             let entries = members
                 .chunks_exact(PAGE)
                 .flat_map(|page| page.chunks_exact(self.sizes.member_bytes()));
@@ -172,7 +174,7 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
                 let (head, attributes) = MemberHead::ref_from_prefix(entry)
                     .map_err(|_| SnapshotError::Damaged("a block"))?;
                 let Some(state) = head.leased() else {
-                    if slot < region.geometry().slots {
+                    if slot.get() < region.geometry().slots {
                         head.restore_generation(region, right, slot);
                     }
                     continue;
@@ -180,7 +182,7 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
                 let attributes = attributes
                     .get(..head.attributes_len())
                     .ok_or(SnapshotError::Damaged("a member"))?;
-                if slot >= region.geometry().slots
+                if slot.get() >= region.geometry().slots
                     || attributes.len() > region.geometry().attributes_bytes
                 {
                     return Err(SnapshotError::TooLarge { slot, attributes: attributes.len() });
@@ -267,19 +269,24 @@ struct Into<'a> {
 
 /// The services as they are found again.
 struct Services {
-    by_name: AHashMap<Name, u32>,
+    by_name: AHashMap<Name, ServiceNumber>,
     revision: u64,
 }
 
 impl Services {
-    fn find(&mut self, region: &Region, right: &Right, name: &Name) -> Result<u32, SnapshotError> {
+    fn find(
+        &mut self,
+        region: &Region,
+        right: &Right,
+        name: &Name,
+    ) -> Result<ServiceNumber, SnapshotError> {
         if let Some(&service) = self.by_name.get(name) {
             return Ok(service);
         }
-        let service = self.by_name.len() as u32;
+        let service = ServiceNumber::new(self.by_name.len() as u32);
         let entry = region
             .directory()
-            .get(service as usize)
+            .get(service.index())
             .ok_or(SnapshotError::Damaged("more services than there can be"))?;
         let id = service_id(name.as_str());
         entry.sequence().write(right, || {
@@ -305,7 +312,7 @@ fn wipe(region: &Region, right: &Right) {
     region
         .lines()
         .iter()
-        .filter(|line| line.head().0 != 0)
+        .filter(|line| line.head().0 != Generation::NONE)
         .for_each(|line| line.restore(right, &RestoredLine::FREE));
     for entry in region.directory().iter().filter(|entry| entry.is_used()) {
         entry.sequence().write(right, || entry.set_name(right, None));

@@ -7,6 +7,7 @@ use super::layout::{HalfHeader, PAGE, Sizes};
 use super::reader::Loaded;
 use crate::clock::Nanos;
 use crate::region::Region;
+use crate::wire::{Generation, Slot};
 use std::io;
 use zerocopy::IntoBytes;
 use zerocopy::byteorder::little_endian::{U32, U64};
@@ -80,7 +81,7 @@ impl<D: Disk> Writer<D> {
         let used = region
             .lines()
             .iter()
-            .rposition(|line| line.head().0 != 0)
+            .rposition(|line| line.head().0 != Generation::NONE)
             .map_or(0, |slot| slot as u32 + 1);
         Self {
             disk,
@@ -176,9 +177,9 @@ impl<D: Disk> Writer<D> {
         for (first, mut bits) in region.take_changed() {
             self.changed |= bits != 0;
             while bits != 0 {
-                let slot = first + bits.trailing_zeros();
+                let slot = Slot::new(first.get() + bits.trailing_zeros());
                 bits &= bits - 1;
-                self.slots_used = self.slots_used.max(slot + 1);
+                self.slots_used = self.slots_used.max(slot.get() + 1);
                 let (beats, member) = (self.sizes.beat_block(slot), self.sizes.member_block(slot));
                 for half in &mut self.halves {
                     half.mark(beats);
@@ -270,7 +271,7 @@ fn compose(
     block: u32,
     page: &mut [u8],
 ) -> io::Result<()> {
-    let slots = sizes.slots_of(block);
+    let slots = sizes.slots_of(block).map(Slot::new);
     if sizes.is_beats(block) {
         for (slot, entry) in slots.zip(page.chunks_mut(size_of::<BeatEntry>())) {
             entry.copy_from_slice(BeatEntry::copy(region, slot, time).as_bytes());

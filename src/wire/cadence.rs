@@ -1,5 +1,6 @@
 //! When clients should beat: the interval and the phase that the engine asks for.
 
+use crate::Slot;
 use crate::limits::{BEATS_PER_TTL, INTERVAL_US_MAX};
 use crate::time::{NANOS_PER_SECOND, Nanos};
 
@@ -19,9 +20,9 @@ impl Cadence {
     ///
     /// The places are the multiples of the golden ratio, which divide a circle evenly however many
     /// there are (Knuth, TAOCP 3, section 6.4, theorem S).
-    pub fn new(slot: u32, ttl: Nanos, now: Nanos) -> Self {
+    pub fn new(slot: Slot, ttl: Nanos, now: Nanos) -> Self {
         let interval = (ttl / BEATS_PER_TTL / 1000).clamp(1, INTERVAL_US_MAX);
-        let fraction = u64::from(slot).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        let fraction = u64::from(slot.get()).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
         let place = (interval * fraction) >> 32;
         let mut phase = (interval + place - now / 1000 % interval) % interval;
         if phase < interval.div_ceil(2) {
@@ -42,7 +43,7 @@ mod tests {
     fn many_leases_are_spread_evenly() {
         let mut tenths = [0; 10];
         for slot in 0..10_000 {
-            let cadence = Cadence::new(slot, from_ms(4000), 123_456_789_012);
+            let cadence = Cadence::new(Slot::new(slot), from_ms(4000), 123_456_789_012);
             assert_eq!(cadence.interval_us, 1_000_000);
             assert!((500_000..1_500_000).contains(&cadence.phase_us));
             tenths[cadence.phase_us as usize % 1_000_000 / 100_000] += 1;
@@ -52,7 +53,7 @@ mod tests {
 
     #[test]
     fn who_follows_stays_on_its_place() {
-        let (slot, ttl) = (77, from_ms(400));
+        let (slot, ttl) = (Slot::new(77), from_ms(400));
         let mut now = 5_000_000_000;
         now += u64::from(Cadence::new(slot, ttl, now).phase_us) * 1000;
         for lateness in [0, 900_000, 0, 2_000_000] {
@@ -65,7 +66,7 @@ mod tests {
 
     #[test]
     fn the_shortest_and_the_longest_ttl() {
-        assert_eq!(Cadence::new(1, from_ms(1), 9).interval_us, 250);
-        assert_eq!(Cadence::new(1, from_ms(86_400_000), 9).interval_us, 3_600_000_000);
+        assert_eq!(Cadence::new(Slot::new(1), from_ms(1), 9).interval_us, 250);
+        assert_eq!(Cadence::new(Slot::new(1), from_ms(86_400_000), 9).interval_us, 3_600_000_000);
     }
 }

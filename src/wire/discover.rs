@@ -2,7 +2,7 @@
 
 use crate::address::unmap_ip;
 use crate::limits::{DISCOVER_REPLY_BYTES, ENDPOINT_BYTES};
-use crate::{Declared, Label, State, Version};
+use crate::{Declared, Generation, Label, Slot, State, Version};
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes, Unaligned};
 
@@ -129,6 +129,18 @@ impl Endpoint {
     /// The state, if it is one.
     pub fn state(&self) -> Option<State> {
         State::from_u8(self.state)
+    }
+
+    /// The slot as a type of its own.
+    #[inline]
+    pub fn slot(&self) -> Slot {
+        self.slot.into()
+    }
+
+    /// The generation as a type of its own.
+    #[inline]
+    pub fn generation(&self) -> Generation {
+        self.generation.into()
     }
 
     /// Address and port; an IPv4 address is given as one.

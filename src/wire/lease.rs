@@ -1,6 +1,6 @@
 //! Leases, and the two requests that only a lease allows: update and deregister.
 
-use super::Version;
+use super::{Generation, Slot, Version};
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -16,6 +16,20 @@ pub struct Lease {
     pub generation: U32,
     /// 64 random bits.
     pub secret: U64,
+}
+
+impl Lease {
+    /// The slot as a type of its own.
+    #[inline]
+    pub fn slot(&self) -> Slot {
+        self.slot.into()
+    }
+
+    /// The generation as a type of its own.
+    #[inline]
+    pub fn generation(&self) -> Generation {
+        self.generation.into()
+    }
 }
 
 /// Bits of [`Update::fields`].

@@ -87,8 +87,9 @@ impl World {
                 reply,
             )?,
             Command::Look { slot, generation, leaving } => {
-                looked_at = Some((*slot, *generation, *leaving));
-                self.oracle.looks(*slot, *generation, *leaving)
+                let (slot, generation) = (slot.get(), generation.get());
+                looked_at = Some((slot, generation, *leaving));
+                self.oracle.looks(slot, generation, *leaving)
             }
             Command::Stats { .. } => Default::default(),
         };

@@ -2,17 +2,17 @@
 
 use crate::oracle::{Lease, Oracle, State, Verdict, must};
 use heartline::limits::ATTRIBUTES_BYTES_MAX;
-use heartline::region::{HeartState, Region};
+use heartline::region::{HeartState, Region, ServiceNumber};
 use heartline::registrar::Registrar;
+use heartline::wire::Slot;
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// Everything at once. Nothing here is written while it is read.
 pub(crate) fn check(region: &Region, registrar: &Registrar, oracle: &Oracle) -> Verdict {
     let mut leased = 0;
     for (slot, line) in region.lines().iter().enumerate() {
         let (generation, state) = line.head();
-        let lease = oracle.leases.get(&(slot as u32, generation));
+        let lease = oracle.leases.get(&(slot as u32, generation.get()));
         must!(
             "tables",
             lease.is_some() == state.is_leased(),
@@ -33,8 +33,8 @@ pub(crate) fn check(region: &Region, registrar: &Registrar, oracle: &Oracle) -> 
 }
 
 fn check_slot(region: &Region, lease: &Lease, state: HeartState) -> Verdict {
-    let slot = lease.slot;
-    let line = &region.lines()[slot as usize];
+    let slot = Slot::new(lease.slot);
+    let line = &region.lines()[slot.index()];
     let named = match lease.state {
         State::Up => HeartState::Up,
         State::Suspect => HeartState::Suspect,
@@ -66,8 +66,8 @@ fn check_slot(region: &Region, lease: &Lease, state: HeartState) -> Verdict {
 
 /// Endpoint, record, index and list of a lease.
 fn check_endpoint(region: &Region, lease: &Lease) -> Verdict {
-    let slot = lease.slot;
-    let line = &region.endpoints()[slot as usize];
+    let slot = Slot::new(lease.slot);
+    let line = &region.endpoints()[slot.index()];
     let entry = line.entry();
     let is = (
         entry.address,
@@ -78,7 +78,7 @@ fn check_endpoint(region: &Region, lease: &Lease) -> Verdict {
         entry.generation.get(),
     );
     let must_be =
-        (lease.address, lease.port, lease.weight, lease.state as u8, slot, lease.generation);
+        (lease.address, lease.port, lease.weight, lease.state as u8, lease.slot, lease.generation);
     must!("tables", is == must_be, "endpoint {is:?}: {lease:?}");
     must!("tables", entry.declared() as u8 == lease.declared, "endpoint {entry:?}: {lease:?}");
     let record = region.records().read(slot);
@@ -97,7 +97,7 @@ fn check_endpoint(region: &Region, lease: &Lease) -> Verdict {
         "attributes of {lease:?}"
     );
     let service = line.service();
-    let directory = &region.directory()[service as usize];
+    let directory = &region.directory()[service.index()];
     must!(
         "tables",
         directory.name().bytes() == lease.service,
@@ -108,8 +108,8 @@ fn check_endpoint(region: &Region, lease: &Lease) -> Verdict {
     });
     must!("tables", found == Ok(Some(slot)), "the index finds {found:?}: {lease:?}");
     let meta = directory.meta();
-    let place = meta.list.offset as usize + line.position() as usize;
-    let is_listed = line.position() < meta.listed && region.lists()[place].load(Relaxed) == slot;
+    let is_listed =
+        line.position() < meta.listed && region.listed(meta.list, line.position()) == Some(slot);
     must!(
         "tables",
         lease.state == State::Down || is_listed,
@@ -138,7 +138,7 @@ fn check_services(region: &Region, oracle: &Oracle) -> Result<u32, crate::oracle
         let found = region.find_service(meta.id);
         must!(
             "tables",
-            found == Ok(Some(number as u32)),
+            found == Ok(Some(ServiceNumber::new(number as u32))),
             "service {name:?} is found at {found:?}, not {number}"
         );
         let version = oracle.services.get(name.bytes());

@@ -24,8 +24,8 @@ use zerocopy::{FromZeros, IntoBytes};
 
 /// Everything that a snapshot keeps of a slot, as it is in a region.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Slot {
-    generation: u32,
+struct Kept {
+    generation: Generation,
     state: HeartState,
     secret: u64,
     nonce: u64,
@@ -38,22 +38,23 @@ struct Slot {
     attributes: Vec<u8>,
 }
 
-fn slots(region: &Region) -> BTreeMap<u32, Slot> {
+fn slots(region: &Region) -> BTreeMap<Slot, Kept> {
     let mut buffer = [0; heartline::limits::ATTRIBUTES_BYTES_MAX];
     let leased = (0..region.geometry().slots)
-        .filter(|&slot| region.lines()[slot as usize].head().1.is_leased());
+        .map(Slot::new)
+        .filter(|&slot| region.lines()[slot.index()].head().1.is_leased());
     let read = leased.map(|slot| {
-        let (line, endpoint) = (&region.lines()[slot as usize], &region.endpoints()[slot as usize]);
+        let (line, endpoint) = (&region.lines()[slot.index()], &region.endpoints()[slot.index()]);
         let record = region.records().read(slot).unwrap();
         let (generation, state) = line.head();
-        let read = Slot {
+        let read = Kept {
             generation,
             state,
             secret: line.lease(slot).secret.get(),
             nonce: line.nonce(),
             ttl: line.ttl(),
             endpoint: endpoint.entry().as_bytes().to_vec(),
-            service: region.directory()[endpoint.service() as usize].name().as_str().to_owned(),
+            service: region.directory()[endpoint.service().index()].name().as_str().to_owned(),
             instance: record.instance.as_str().to_owned(),
             source: record.source,
             replaced: record.replaced_nonce,
@@ -136,7 +137,7 @@ fn live_a_little(harness: &mut Harness, random: &mut StdRng, steps: usize) {
 
 fn leases(region: &Region) -> Vec<Lease> {
     let leased = region.lines().iter().zip(0..).filter(|(line, _)| line.head().1.is_leased());
-    leased.map(|(line, slot)| line.lease(slot)).collect()
+    leased.map(|(line, slot)| line.lease(Slot::new(slot))).collect()
 }
 
 fn register(harness: &mut Harness, service: &str, instance: &str, nonce: u64, ttl_ms: u32) {
@@ -294,11 +295,11 @@ fn another_boot_changes_no_remaining_time() {
     harness.pass(130);
     let of = |region: &Region, name: &[u8]| {
         // Indexes are made when an engine goes on; here the records are searched.
-        let slot = (0..64).find(|&slot| {
-            region.lines()[slot as usize].head().1.is_leased()
+        let slot = (0..64).map(Slot::new).find(|&slot| {
+            region.lines()[slot.index()].head().1.is_leased()
                 && region.records().read(slot).unwrap().instance.bytes() == name
         });
-        slot.unwrap() as usize
+        slot.unwrap().index()
     };
     let mut writer = Writer::new(
         new_file(harness.region.geometry()),

@@ -4,7 +4,7 @@ use crate::{honoured, is_root, kill, next_edition, stat, times};
 use heartline::limits::ATTRIBUTES_BYTES_MAX;
 use heartline::region::{HeartLine, Region};
 use heartline::snapshot::Reader;
-use heartline::wire::{Header, Kind, Lease, Stat};
+use heartline::wire::{Header, Kind, Lease, Slot, Stat};
 use heartline_client::Session;
 use heartline_test_support::*;
 use rand::rngs::SmallRng;
@@ -244,7 +244,7 @@ fn a_start_that_does_not_succeed_costs_nothing() {
 fn words(line: &HeartLine) -> impl PartialEq + std::fmt::Debug + use<> {
     (
         line.head(),
-        line.lease(0).secret,
+        line.lease(Slot::default()).secret,
         line.nonce(),
         line.ttl(),
         line.sequence(),
@@ -255,12 +255,12 @@ fn words(line: &HeartLine) -> impl PartialEq + std::fmt::Debug + use<> {
 }
 
 /// What else it keeps of a member.
-fn record(region: &Region, slot: u32) -> impl PartialEq + std::fmt::Debug + use<> {
+fn record(region: &Region, slot: Slot) -> impl PartialEq + std::fmt::Debug + use<> {
     let (endpoint, record) =
-        (&region.endpoints()[slot as usize], region.records().read(slot).unwrap());
+        (&region.endpoints()[slot.index()], region.records().read(slot).unwrap());
     let mut buffer = [0; ATTRIBUTES_BYTES_MAX];
     let attributes = region.records().attributes(slot, &mut buffer).unwrap().to_vec();
-    let service = region.directory()[endpoint.service() as usize].name();
+    let service = region.directory()[endpoint.service().index()].name();
     (
         endpoint.entry().as_bytes().to_vec(),
         service,
@@ -338,7 +338,8 @@ fn stopped_in_order_the_snapshot_equals_memory() {
         if old.head().1.is_leased() {
             leases += 1;
             assert_eq!(words(old), words(new), "slot {slot}");
-            assert_eq!(record(&memory, slot as u32), record(&loaded, slot as u32), "slot {slot}");
+            let number = Slot::new(slot as u32);
+            assert_eq!(record(&memory, number), record(&loaded, number), "slot {slot}");
         } else {
             assert!(!new.head().1.is_leased(), "slot {slot}");
         }

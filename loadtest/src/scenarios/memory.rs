@@ -15,7 +15,7 @@ use heartline::limits::FRAME_BYTES_MAX;
 use heartline::region::{Geometry, Record, Region, Right};
 use heartline::registrar::{Observed, Settings};
 use heartline::wire::{
-    Beat, Header, Kind, Label, Lease, Name, Register, Reply, ReplyBody, service_id,
+    Beat, Header, Kind, Label, Lease, Name, Register, Reply, ReplyBody, Slot, service_id,
 };
 use heartline_test_support::{Harness, START, settings};
 use rand::rngs::SmallRng;
@@ -119,7 +119,7 @@ impl Plane {
         let (region, writer) = registrar.release();
         let granted = region.lines().iter().zip(0..leases).map(|(line, slot)| {
             line.lease_to(&writer, 1, from_ms(LONG_TTL_MS.into()), u64::from(slot) + 1, 1);
-            line.lease(slot)
+            line.lease(Slot::new(slot))
         });
         let leases = granted.collect();
         Self { dataplane, leases, random: SmallRng::seed_from_u64(1), sequence: 0 }
@@ -365,7 +365,7 @@ impl Directory {
 impl Table for Directory {
     fn split(&mut self) -> (Reader<'_>, Change<'_>) {
         let region = Arc::clone(&self.engine.region);
-        let find = move |(id, name): &(u64, Name)| region.find(*id, name).ok().flatten();
+        let find = move |(id, name): &(u64, Name)| region.find(*id, name).ok().flatten().map(Slot::get);
         let read = move |keys: &Keys| time(&keys.ours, &find);
         (Box::new(read), Box::new(|number| self.come_and_go(number)))
     }
@@ -375,7 +375,7 @@ impl Table for Directory {
 struct Inserts {
     region: Arc<Region>,
     writer: Right,
-    fresh: Vec<(u32, Key, Record)>,
+    fresh: Vec<(Slot, Key, Record)>,
 }
 
 impl Inserts {
@@ -388,7 +388,7 @@ impl Inserts {
             let instance = Name::new(&name).map_err(|error| format!("{error:?}"))?;
             let zone = Label::EMPTY;
             let record = Record { service, replaced_nonce: 0, source: [0; 16], zone, instance };
-            Ok::<_, String>((slot, (id, name), record))
+            Ok::<_, String>((Slot::new(slot), (id, name), record))
         });
         let fresh = fresh.collect::<Result<_, _>>()?;
         Ok(Self { region, writer, fresh })
@@ -412,7 +412,7 @@ impl Inserts {
     fn theirs(&self, table: &mut Plain) -> f64 {
         let begin = Instant::now();
         for (slot, key, _) in &self.fresh {
-            table.insert(key.clone(), *slot);
+            table.insert(key.clone(), slot.get());
         }
         let took = begin.elapsed();
         for (_, key, _) in &self.fresh {

@@ -12,12 +12,11 @@ use super::census::MemberState;
 use crate::clock::Nanos;
 use crate::region::{
     Cause, DirectoryEntry, EndpointLine, Event, EventKind, HeartLine, HeartState, Hold,
-    ListAllocator, ListRef, MemberAfter, Record, Region, Right, ServiceMeta,
+    ListAllocator, ListRef, MemberAfter, Record, Region, Right, ServiceMeta, ServiceNumber,
 };
-use crate::wire::{Declared, Endpoint, Name, State};
+use crate::wire::{Declared, Endpoint, Generation, Name, Slot, State};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// No room for a service, a list entry or an index entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +36,14 @@ impl Happening {
         Self { kind, cause, silent: 0, live: 0 }
     }
 
-    fn event(&self, at: Nanos, service: u64, revision: u64, slot: u32, generation: u32) -> Event {
+    fn event(
+        &self,
+        at: Nanos,
+        service: u64,
+        revision: u64,
+        slot: Slot,
+        generation: Generation,
+    ) -> Event {
         let Self { kind, cause, silent, live } = *self;
         Event { at, kind, cause, service, revision, slot, generation, silent, live }
     }
@@ -53,7 +59,7 @@ pub(super) struct Tables {
     fresh: u32,
     /// Services without instances, oldest first: kept, so that their versions go on, until their
     /// entry is needed.
-    empty: VecDeque<u32>,
+    empty: VecDeque<ServiceNumber>,
     /// Whether an entry is in `empty`.
     queued: Box<[bool]>,
     services: u32,
@@ -75,7 +81,7 @@ impl Tables {
 
     /// Bytes that the private side of the tables takes.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.lists.memory_bytes() + self.queued.len() * (1 + size_of::<u32>())
+        self.lists.memory_bytes() + self.queued.len() * (1 + size_of::<ServiceNumber>())
     }
 
     /// Gives the region and the right to change it to a successor.
@@ -83,24 +89,24 @@ impl Tables {
         (self.region, self.right)
     }
 
-    pub(super) fn line(&self, slot: u32) -> &HeartLine {
-        &self.region.lines()[slot as usize]
+    pub(super) fn line(&self, slot: Slot) -> &HeartLine {
+        &self.region.lines()[slot.index()]
     }
 
-    pub(super) fn endpoint(&self, slot: u32) -> &EndpointLine {
-        &self.region.endpoints()[slot as usize]
+    pub(super) fn endpoint(&self, slot: Slot) -> &EndpointLine {
+        &self.region.endpoints()[slot.index()]
     }
 
-    pub(super) fn record(&self, slot: u32) -> Record {
+    pub(super) fn record(&self, slot: Slot) -> Record {
         self.region.records().read(slot).expect("nobody disturbs the writer")
     }
 
-    fn entry(&self, service: u32) -> &DirectoryEntry {
-        &self.region.directory()[service as usize]
+    fn entry(&self, service: ServiceNumber) -> &DirectoryEntry {
+        &self.region.directory()[service.index()]
     }
 
     /// What the counts know of the member in a slot, if there is one.
-    pub(super) fn member_state(&self, slot: u32) -> Option<MemberState> {
+    pub(super) fn member_state(&self, slot: Slot) -> Option<MemberState> {
         let line = self.line(slot);
         let state = line.head().1.of_member()?;
         let declared = self.endpoint(slot).entry().declared();
@@ -108,27 +114,32 @@ impl Tables {
     }
 
     /// The service with this id, whatever its name.
-    pub(super) fn find_service(&self, id: u64) -> Option<u32> {
+    pub(super) fn find_service(&self, id: u64) -> Option<ServiceNumber> {
         self.region.find_service(id).expect("nobody disturbs the writer")
     }
 
     /// The instance with this name of a service with this id.
-    pub(super) fn find_instance(&self, service: u32, id: u64, name: &Name) -> Option<u32> {
+    pub(super) fn find_instance(
+        &self,
+        service: ServiceNumber,
+        id: u64,
+        name: &Name,
+    ) -> Option<Slot> {
         self.region.find_instance(service, id, name).expect("nobody disturbs the writer")
     }
 
-    pub(super) fn service_name(&self, service: u32) -> Name {
+    pub(super) fn service_name(&self, service: ServiceNumber) -> Name {
         self.entry(service).name()
     }
 
-    pub(super) fn has_members(&self, service: u32) -> bool {
+    pub(super) fn has_members(&self, service: ServiceNumber) -> bool {
         self.entry(service).meta().total > 0
     }
 
     /// Gives the place of a service without members to the name that registers now: another one
     /// with the same id, or the same one again. Revisions go on, since clients know them by the id.
-    pub(super) fn name_service(&mut self, service: u32, name: &Name) {
-        let entry = &self.region.directory()[service as usize];
+    pub(super) fn name_service(&mut self, service: ServiceNumber, name: &Name) {
+        let entry = &self.region.directory()[service.index()];
         if entry.name() != *name {
             debug_assert!(!self.has_members(service));
             entry.sequence().write(&self.right, || entry.set_name(&self.right, Some(name)));
@@ -137,14 +148,18 @@ impl Tables {
 
     /// Makes a directory entry for a new service; the revision starts above every one that its id
     /// can have had.
-    pub(super) fn create_service(&mut self, id: u64, name: &Name) -> Result<u32, TablesFull> {
+    pub(super) fn create_service(
+        &mut self,
+        id: u64,
+        name: &Name,
+    ) -> Result<ServiceNumber, TablesFull> {
         let service = self.free_service().ok_or(TablesFull)?;
         if self.region.index_service(&self.right, id, service).is_err() {
             self.queue_if_empty(service);
             return Err(TablesFull);
         }
         let revision = self.region.feed().head();
-        let entry = &self.region.directory()[service as usize];
+        let entry = &self.region.directory()[service.index()];
         entry.sequence().write(&self.right, || {
             entry.set_meta(
                 &self.right,
@@ -156,14 +171,14 @@ impl Tables {
         Ok(service)
     }
 
-    fn free_service(&mut self) -> Option<u32> {
+    fn free_service(&mut self) -> Option<ServiceNumber> {
         if self.fresh < self.region.geometry().services_max {
             self.fresh += 1;
-            return Some(self.fresh - 1);
+            return Some(ServiceNumber::new(self.fresh - 1));
         }
         while let Some(service) = self.empty.pop_front() {
-            self.queued[service as usize] = false;
-            let entry = &self.region.directory()[service as usize];
+            self.queued[service.index()] = false;
+            let entry = &self.region.directory()[service.index()];
             let meta = entry.meta();
             if meta.total == 0 {
                 self.drop_service(service);
@@ -174,8 +189,8 @@ impl Tables {
     }
 
     /// Forgets a service without instances; its entry is free for another.
-    pub(super) fn drop_service(&mut self, service: u32) {
-        let entry = &self.region.directory()[service as usize];
+    pub(super) fn drop_service(&mut self, service: ServiceNumber) {
+        let entry = &self.region.directory()[service.index()];
         let meta = entry.meta();
         debug_assert_eq!(meta.total, 0);
         if entry.is_used() {
@@ -188,16 +203,16 @@ impl Tables {
         }
     }
 
-    pub(super) fn queue_if_empty(&mut self, service: u32) {
+    pub(super) fn queue_if_empty(&mut self, service: ServiceNumber) {
         if self.entry(service).meta().total == 0
-            && !std::mem::replace(&mut self.queued[service as usize], true)
+            && !std::mem::replace(&mut self.queued[service.index()], true)
         {
             self.empty.push_back(service);
         }
     }
 
     /// Makes sure that the list of a service has room for one more.
-    pub(super) fn reserve(&mut self, service: u32) -> Result<(), TablesFull> {
+    pub(super) fn reserve(&mut self, service: ServiceNumber) -> Result<(), TablesFull> {
         let meta = self.entry(service).meta();
         if meta.listed < meta.list.capacity() {
             return Ok(());
@@ -207,15 +222,17 @@ impl Tables {
         Ok(())
     }
 
-    fn move_list(&mut self, service: u32, to: ListRef) {
-        let entry = &self.region.directory()[service as usize];
-        let arena = self.region.lists();
+    fn slot_at(&self, list: ListRef, position: u32) -> Slot {
+        self.region.listed(list, position).expect("lists lie in the arena")
+    }
+
+    fn move_list(&mut self, service: ServiceNumber, to: ListRef) {
+        let entry = &self.region.directory()[service.index()];
         let from = entry.meta().list;
         entry.sequence().write(&self.right, || {
             let meta = entry.meta();
             for position in 0..meta.listed {
-                let slot = arena[(from.offset + position) as usize].load(Relaxed);
-                arena[(to.offset + position) as usize].store(slot, Relaxed);
+                self.region.set_listed(&self.right, to, position, self.slot_at(from, position));
             }
             entry.set_meta(&self.right, ServiceMeta { list: to, ..meta });
         });
@@ -223,23 +240,23 @@ impl Tables {
     }
 
     /// Writes the record of a slot that belongs to no lease.
-    pub(super) fn write_record(&mut self, slot: u32, record: &Record, attributes: &[u8]) {
+    pub(super) fn write_record(&mut self, slot: Slot, record: &Record, attributes: &[u8]) {
         self.region.records().write(&self.right, slot, record, attributes);
         self.endpoint(slot).set_place(&self.right, record.service, 0);
     }
 
     /// Lets the name of an instance lead to a slot.
-    pub(super) fn index(&mut self, id: u64, name: &Name, slot: u32) -> Result<(), TablesFull> {
+    pub(super) fn index(&mut self, id: u64, name: &Name, slot: Slot) -> Result<(), TablesFull> {
         self.region.index_instance(&self.right, id, name, slot).map_err(|_| TablesFull)
     }
 
     /// Lets the name of an instance lead to another slot.
-    pub(super) fn reindex(&mut self, id: u64, name: &Name, from: u32, to: u32) {
+    pub(super) fn reindex(&mut self, id: u64, name: &Name, from: Slot, to: Slot) {
         self.region.reindex_instance(&self.right, id, name, from, to);
     }
 
     /// Forgets the name that leads to a slot.
-    pub(super) fn unindex(&mut self, slot: u32, name: &Name) {
+    pub(super) fn unindex(&mut self, slot: Slot, name: &Name) {
         let id = self.entry(self.endpoint(slot).service()).meta().id;
         self.region.unindex_instance(&self.right, id, name, slot);
     }
@@ -247,13 +264,13 @@ impl Tables {
     /// Gives a slot a new lease, which counts as having beaten `now`. Returns its generation.
     pub(super) fn lease(
         &mut self,
-        slot: u32,
+        slot: Slot,
         now: Nanos,
         ttl: Nanos,
         secret: u64,
         nonce: u64,
         declared: Declared,
-    ) -> u32 {
+    ) -> Generation {
         let line = self.line(slot);
         let generation = line.lease_to(&self.right, now, ttl, secret, nonce);
         line.set_declared(&self.right, declared);
@@ -271,9 +288,9 @@ impl Tables {
     ) {
         let region = &self.region;
         let Change { slot, membership, happening, state, until, attributes } = change;
-        let line = &region.endpoints()[slot as usize];
+        let line = &region.endpoints()[slot.index()];
         let service = line.service();
-        let entry = &region.directory()[service as usize];
+        let entry = &region.directory()[service.index()];
         let mut endpoint = line.entry();
         let was_listed = is_listed(&endpoint) && membership != Membership::Joins;
         edit(&mut endpoint);
@@ -281,14 +298,14 @@ impl Tables {
         let listed = is_listed(&endpoint) && membership != Membership::Leaves;
         let mut meta = entry.meta();
         meta.revision += 1;
-        let event = happening.event(now, meta.id, meta.revision, slot, endpoint.generation.get());
+        let event = happening.event(now, meta.id, meta.revision, slot, endpoint.generation());
         region.begin_step(
             &self.right,
             &event,
             Some(&MemberAfter { state, until, service, endpoint, attributes }),
         );
         region.records().locked(&self.right, slot, || {
-            let heart = &region.lines()[slot as usize];
+            let heart = &region.lines()[slot.index()];
             heart.set_until(&self.right, until);
             heart.set_state(&self.right, state);
             if let Some(attributes) = attributes {
@@ -298,17 +315,15 @@ impl Tables {
                 line.set_entry(&self.right, endpoint);
                 match (was_listed, listed) {
                     (false, true) => {
-                        region.lists()[(meta.list.offset + meta.listed) as usize]
-                            .store(slot, Relaxed);
+                        region.set_listed(&self.right, meta.list, meta.listed, slot);
                         line.set_place(&self.right, service, meta.listed);
                         meta.listed += 1;
                     }
                     (true, false) => {
                         meta.listed -= 1;
-                        let arena = &region.lists()[meta.list.offset as usize..];
-                        let last = arena[meta.listed as usize].load(Relaxed);
-                        arena[line.position() as usize].store(last, Relaxed);
-                        region.endpoints()[last as usize].set_place(
+                        let last = self.slot_at(meta.list, meta.listed);
+                        region.set_listed(&self.right, meta.list, line.position(), last);
+                        region.endpoints()[last.index()].set_place(
                             &self.right,
                             service,
                             line.position(),
@@ -329,7 +344,7 @@ impl Tables {
         self.count_service(service, membership, meta.total);
     }
 
-    fn shrink(&mut self, service: u32, meta: ServiceMeta) {
+    fn shrink(&mut self, service: ServiceNumber, meta: ServiceMeta) {
         if meta.listed == 0 {
             self.move_list(service, ListRef::default());
         } else if let Some(smaller) = self.lists.allocate(meta.list.capacity() / 2) {
@@ -337,7 +352,7 @@ impl Tables {
         }
     }
 
-    fn count_service(&mut self, service: u32, change: Membership, total: u32) {
+    fn count_service(&mut self, service: ServiceNumber, change: Membership, total: u32) {
         match change {
             Membership::Joins if total == 1 => self.services += 1,
             Membership::Leaves if total == 0 => {
@@ -351,7 +366,7 @@ impl Tables {
 
     /// An event that is about no instance; a hold begins or ends with its event.
     pub(super) fn announce(&mut self, now: Nanos, happening: Happening) {
-        let event = happening.event(now, 0, 0, 0, 0);
+        let event = happening.event(now, 0, 0, Slot::default(), Generation::NONE);
         self.region.begin_step(&self.right, &event, None);
         if happening.kind == EventKind::HoldBegan {
             self.region.set_hold(
@@ -368,7 +383,7 @@ impl Tables {
 /// A change of one member.
 #[derive(Debug)]
 pub(super) struct Change<'a> {
-    pub(super) slot: u32,
+    pub(super) slot: Slot,
     pub(super) membership: Membership,
     pub(super) happening: Happening,
     /// State of the lease after it.

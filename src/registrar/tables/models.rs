@@ -5,16 +5,15 @@ use crate::region::{Geometry, Place, Run};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use zerocopy::FromZeros;
-use zerocopy::byteorder::little_endian::U32;
 
 /// A service as a plain model: its revision and its members, with state and weight.
 #[derive(Debug, Default)]
 struct Model {
     revision: u64,
-    members: BTreeMap<u32, (State, u16)>,
+    members: BTreeMap<Slot, (State, u16)>,
 }
 
-fn change(slot: u32, membership: Membership, state: State) -> Change<'static> {
+fn change(slot: Slot, membership: Membership, state: State) -> Change<'static> {
     let state = match state {
         State::Up => HeartState::Up,
         State::Suspect => HeartState::Suspect,
@@ -30,10 +29,10 @@ fn change(slot: u32, membership: Membership, state: State) -> Change<'static> {
     }
 }
 
-fn check(tables: &Tables, models: &BTreeMap<u32, Model>) -> Result<(), TestCaseError> {
+fn check(tables: &Tables, models: &BTreeMap<ServiceNumber, Model>) -> Result<(), TestCaseError> {
     for (&service, model) in models {
         let meta = tables.entry(service).meta();
-        let listed: Vec<u32> = model
+        let listed: Vec<Slot> = model
             .members
             .iter()
             .filter(|(_, member)| member.0 != State::Down)
@@ -43,11 +42,10 @@ fn check(tables: &Tables, models: &BTreeMap<u32, Model>) -> Result<(), TestCaseE
             (meta.revision, meta.total as usize),
             (model.revision, model.members.len())
         );
-        let arena = tables.region.lists();
         let mut slots = Vec::new();
         for position in 0..meta.listed {
-            let slot = arena[(meta.list.offset + position) as usize].load(Relaxed);
-            let line = &tables.region.endpoints()[slot as usize];
+            let slot = tables.slot_at(meta.list, position);
+            let line = &tables.region.endpoints()[slot.index()];
             prop_assert_eq!((line.service(), line.position()), (service, position));
             slots.push(slot);
         }
@@ -55,9 +53,9 @@ fn check(tables: &Tables, models: &BTreeMap<u32, Model>) -> Result<(), TestCaseE
         prop_assert_eq!(slots, listed);
         prop_assert!(meta.list.capacity() >= meta.listed && !meta.list.is_sparse(meta.listed));
         for (&slot, &(state, weight)) in &model.members {
-            let entry = tables.region.endpoints()[slot as usize].entry();
+            let entry = tables.region.endpoints()[slot.index()].entry();
             prop_assert_eq!(
-                (entry.state, entry.weight.get(), entry.slot.get()),
+                (entry.state, entry.weight.get(), entry.slot()),
                 (state as u8, weight, slot)
             );
         }
@@ -84,15 +82,16 @@ proptest! {
             let service = tables.create_service(crate::wire::service_id(name), &Name::new(name).unwrap()).unwrap();
             models.insert(service, Model { revision: tables.entry(service).meta().revision, ..Model::default() });
         }
-        let services: Vec<u32> = models.keys().copied().collect();
+        let services: Vec<ServiceNumber> = models.keys().copied().collect();
         for (number, (action, slot, service, weight)) in steps.into_iter().enumerate() {
+            let slot = Slot::new(slot);
             let home = models.iter().find(|(_, model)| model.members.contains_key(&slot)).map(|(&service, _)| service);
             match (action, home) {
                 (0, None) => {
                     let service = services[service];
                     tables.reserve(service).unwrap();
-                    tables.region.endpoints()[slot as usize].set_place(&tables.right, service, 0);
-                    let entry = Endpoint { slot: U32::new(slot), weight: weight.into(), state: State::Up as u8, ..Endpoint::new_zeroed() };
+                    tables.region.endpoints()[slot.index()].set_place(&tables.right, service, 0);
+                    let entry = Endpoint { slot: slot.into(), weight: weight.into(), state: State::Up as u8, ..Endpoint::new_zeroed() };
                     tables.change(9, change(slot, Membership::Joins, State::Up), |endpoint| *endpoint = entry);
                     models.get_mut(&service).unwrap().members.insert(slot, (State::Up, weight));
                     models.get_mut(&service).unwrap().revision += 1;

@@ -5,12 +5,11 @@ use super::{Tables, is_listed, set_state};
 use crate::clock::Nanos;
 use crate::region::{
     DirectoryEntry, EventKind, HeartState, Hold, Identity, ListRef, PendingStep, Region, Right,
-    ServiceMeta,
+    ServiceMeta, ServiceNumber,
 };
-use crate::wire::endpoint_flags;
+use crate::wire::{Generation, Slot, endpoint_flags};
 use smallvec::SmallVec;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// Members whose places in the index are asked for at once.
 const IDENTITIES: usize = 32;
@@ -19,9 +18,9 @@ const IDENTITIES: usize = 32;
 #[derive(Debug, Default)]
 pub(in crate::registrar) struct Survivors {
     /// One for each identity.
-    pub(in crate::registrar) standing: Vec<u32>,
+    pub(in crate::registrar) standing: Vec<Slot>,
     /// Those whose successor stands, and whose end nobody was told.
-    pub(in crate::registrar) superseded: Vec<u32>,
+    pub(in crate::registrar) superseded: Vec<Slot>,
 }
 
 impl Tables {
@@ -35,11 +34,12 @@ impl Tables {
         tables.region.mend_header(&tables.right);
         tables.end_pending_step();
         tables.region.clear_indexes(&tables.right);
-        for service in 0..tables.region.geometry().services_max {
+        for service in services_below(tables.region.geometry().services_max) {
             tables.resume_service(service);
         }
         let mut survivors = Survivors::default();
-        let slots: Vec<u32> = (0..tables.region.geometry().slots)
+        let slots: Vec<Slot> = (0..tables.region.geometry().slots)
+            .map(Slot::new)
             .filter(|&slot| tables.is_whole(slot, now))
             .collect();
         survivors.standing.reserve(slots.len());
@@ -55,7 +55,7 @@ impl Tables {
             }
         }
         tables.resume_lists(&survivors);
-        (0..tables.fresh).for_each(|service| tables.queue_if_empty(service));
+        services_below(tables.fresh).for_each(|service| tables.queue_if_empty(service));
         tables.region.set_service_count(&tables.right, tables.services);
         (tables, survivors)
     }
@@ -68,21 +68,25 @@ impl Tables {
     ) -> Result<(Self, Survivors), (Arc<Region>, Right)> {
         let mut tables = Self::new(region, right);
         let mut sound = tables.region.pending_step().is_none();
-        for service in 0..tables.region.geometry().services_max {
+        for service in services_below(tables.region.geometry().services_max) {
             let entry = tables.entry(service);
             if entry.is_used() {
                 let meta = entry.meta();
                 sound &= tables.lists.claim(meta.list);
-                tables.fresh = service + 1;
+                tables.fresh = service.get() + 1;
                 tables.services += u32::from(meta.total > 0);
             }
         }
         if !sound {
             return Err((tables.region, tables.right));
         }
-        (0..tables.fresh).for_each(|service| tables.queue_if_empty(service));
-        let leased =
-            tables.region.lines().iter().zip(0..).filter(|(line, _)| line.head().1.is_leased());
+        services_below(tables.fresh).for_each(|service| tables.queue_if_empty(service));
+        let leased = tables
+            .region
+            .lines()
+            .iter()
+            .zip((0..).map(Slot::new))
+            .filter(|(line, _)| line.head().1.is_leased());
         let standing = leased.map(|(_, slot)| slot).collect();
         Ok((tables, Survivors { standing, superseded: Vec::new() }))
     }
@@ -127,15 +131,15 @@ impl Tables {
         member: u64,
     ) -> bool {
         let (region, right) = (&self.region, &self.right);
-        let (slot, generation) = (member as u32, (member >> 32) as u32);
+        let slot = Slot::new(member as u32);
+        let generation = Generation::new((member >> 32) as u32);
         let (Some(line), Some(entry)) =
-            (region.lines().get(slot as usize), region.directory().get(step.service as usize))
+            (region.lines().get(slot.index()), region.directory().get(step.service.index()))
         else {
             return false;
         };
         let attributes = step.attributes().unwrap_or_default();
-        let (member, meta) =
-            ((step.endpoint.slot.get(), step.endpoint.generation.get()), entry.meta());
+        let (member, meta) = ((step.endpoint.slot(), step.endpoint.generation()), entry.meta());
         if line.head().0 != generation
             || member != (slot, generation)
             || !entry.holds(service)
@@ -145,7 +149,7 @@ impl Tables {
         {
             return false;
         }
-        let endpoint = &region.endpoints()[slot as usize];
+        let endpoint = &region.endpoints()[slot.index()];
         region.records().mend(right, slot);
         entry.sequence().mend(right);
         region.records().locked(right, slot, || {
@@ -163,8 +167,8 @@ impl Tables {
         true
     }
 
-    fn resume_service(&mut self, service: u32) {
-        let entry = &self.region.directory()[service as usize];
+    fn resume_service(&mut self, service: ServiceNumber) {
+        let entry = &self.region.directory()[service.index()];
         entry.sequence().mend(&self.right);
         if !entry.is_used() {
             return;
@@ -176,7 +180,7 @@ impl Tables {
                 ServiceMeta { listed: 0, total: 0, list: ListRef::default(), ..meta },
             );
         });
-        self.fresh = service + 1;
+        self.fresh = service.get() + 1;
         // A second service with one id, or too many ids with one home, can only be damage.
         let is_first = self.find_service(meta.id).is_none();
         if !is_first || self.region.index_service(&self.right, meta.id, service).is_err() {
@@ -186,7 +190,7 @@ impl Tables {
 
     /// Whether a lease was granted to its end: the endpoint is of the same generation. One that was
     /// not was never answered, and ends.
-    fn is_whole(&self, slot: u32, now: Nanos) -> bool {
+    fn is_whole(&self, slot: Slot, now: Nanos) -> bool {
         let (line, endpoint) = (self.line(slot), self.endpoint(slot));
         let (generation, state) = line.head();
         self.region.records().mend(&self.right, slot);
@@ -194,8 +198,8 @@ impl Tables {
             return false;
         }
         let mut entry = endpoint.entry();
-        let service = self.region.directory().get(endpoint.service() as usize);
-        let matches = (entry.slot.get(), entry.generation.get()) == (slot, generation);
+        let service = self.region.directory().get(endpoint.service().index());
+        let matches = (entry.slot(), entry.generation()) == (slot, generation);
         let whole = matches
             && self.region.records().service(slot) == endpoint.service()
             && line.is_plausible(now)
@@ -213,14 +217,14 @@ impl Tables {
         true
     }
 
-    fn identity(&self, slot: u32) -> Identity {
+    fn identity(&self, slot: Slot) -> Identity {
         let id = self.entry(self.endpoint(slot).service()).meta().id;
         self.region.identity(id, &self.record(slot).instance)
     }
 
     /// Puts a member into the index. Of two with one identity the one that replaced the other
     /// stays.
-    fn resume_identity(&self, slot: u32, identity: &Identity, survivors: &mut Survivors) {
+    fn resume_identity(&self, slot: Slot, identity: &Identity, survivors: &mut Survivors) {
         let service = self.endpoint(slot).service();
         let own = self.record(slot);
         let found = self
@@ -247,14 +251,14 @@ impl Tables {
 
     /// Makes the slot lists, the longest first, so that all find room.
     fn resume_lists(&mut self, survivors: &Survivors) {
-        let mut by_service: Vec<(u32, Vec<u32>)> =
-            (0..self.fresh).map(|service| (service, Vec::new())).collect();
+        let mut by_service: Vec<(ServiceNumber, Vec<Slot>)> =
+            services_below(self.fresh).map(|service| (service, Vec::new())).collect();
         for &slot in survivors.standing.iter().chain(&survivors.superseded) {
-            by_service[self.endpoint(slot).service() as usize].1.push(slot);
+            by_service[self.endpoint(slot).service().index()].1.push(slot);
         }
         by_service.sort_by_key(|(_, slots)| std::cmp::Reverse(slots.len()));
         for (service, slots) in by_service {
-            let listed: Vec<u32> = slots
+            let listed: Vec<Slot> = slots
                 .iter()
                 .copied()
                 .filter(|&slot| is_listed(&self.endpoint(slot).entry()))
@@ -265,11 +269,11 @@ impl Tables {
                 self.lists.allocate(listed.len() as u32)
             };
             let list = room.expect("lists of these lengths fit an empty arena");
-            let entry = &self.region.directory()[service as usize];
+            let entry = &self.region.directory()[service.index()];
             entry.sequence().write(&self.right, || {
-                for (position, &slot) in listed.iter().enumerate() {
-                    self.region.lists()[list.offset as usize + position].store(slot, Relaxed);
-                    self.endpoint(slot).set_place(&self.right, service, position as u32);
+                for (&slot, position) in listed.iter().zip(0..) {
+                    self.region.set_listed(&self.right, list, position, slot);
+                    self.endpoint(slot).set_place(&self.right, service, position);
                 }
                 let (listed, total) = (listed.len() as u32, slots.len() as u32);
                 entry.set_meta(&self.right, ServiceMeta { listed, total, list, ..entry.meta() });
@@ -277,4 +281,9 @@ impl Tables {
             self.services += u32::from(!slots.is_empty());
         }
     }
+}
+
+/// The directory entries up to a number.
+fn services_below(count: u32) -> impl Iterator<Item = ServiceNumber> {
+    (0..count).map(ServiceNumber::new)
 }

@@ -59,4 +59,6 @@ pub mod region {
     mod right;
     #[path = "../../../../src/region/seqlock.rs"]
     mod seqlock;
+    #[path = "../../../../src/region/service_number.rs"]
+    mod service_number;
 }

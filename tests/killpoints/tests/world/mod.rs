@@ -4,10 +4,11 @@ use heartline::clock::{NANOS_PER_MS, Nanos, from_ms};
 use heartline::exchange::{Attributes, Command, Peer, Replies, Requester};
 use heartline::limits::ATTRIBUTES_BYTES_MAX;
 use heartline::wire::{
-    Beat, Declared, Label, Lease, Name, Register, State, Update, Version, service_id, update_fields,
+    Beat, Declared, Generation, Label, Lease, Name, Register, Slot, State, Update, Version,
+    service_id, update_fields,
 };
 use heartline_killpoints::region::{
-    Applied, EventKind, Geometry, HeartState, Place, Region, Right, Run,
+    Applied, EventKind, Geometry, HeartState, Place, Region, Right, Run, ServiceNumber,
 };
 use heartline_killpoints::registrar::{DenyList, Observed, Registrar, Settings};
 use heartline_killpoints::sync::kill_at;
@@ -16,7 +17,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
 use zerocopy::FromZeros;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 
@@ -113,7 +114,7 @@ impl World {
         (0..count).for_each(|n| self.register(service, &format!("i{n}"), 1));
     }
 
-    fn slot(&self, service: &str, instance: &str) -> u32 {
+    fn slot(&self, service: &str, instance: &str) -> Slot {
         let id = service_id(service);
         let number = self.region.find_service(id).unwrap().expect("the service is there");
         self.region
@@ -124,7 +125,7 @@ impl World {
 
     fn lease(&self, service: &str, instance: &str) -> Lease {
         let slot = self.slot(service, instance);
-        self.region.lines()[slot as usize].lease(slot)
+        self.region.lines()[slot.index()].lease(slot)
     }
 
     pub(crate) fn update(&mut self, service: &str, instance: &str, fields: u16, attributes: &[u8]) {
@@ -152,7 +153,7 @@ impl World {
     /// A beat with these flags, and the look that it asks for.
     pub(crate) fn beat(&mut self, service: &str, instance: &str, flags: u16) {
         let slot = self.slot(service, instance);
-        let line = &self.region.lines()[slot as usize];
+        let line = &self.region.lines()[slot.index()];
         self.sequence += 1;
         let beat = Beat {
             lease: line.lease(slot),
@@ -240,22 +241,22 @@ impl World {
         assert!(region.pending_step().is_none(), "{what}: a step is still on its way");
         let (mut view, mut slots) = (View::new(), BTreeMap::new());
         let mut buffer = [0; ATTRIBUTES_BYTES_MAX];
-        for slot in 0..region.geometry().slots {
+        for slot in (0..region.geometry().slots).map(Slot::new) {
             let (line, endpoint) =
-                (&region.lines()[slot as usize], &region.endpoints()[slot as usize]);
+                (&region.lines()[slot.index()], &region.endpoints()[slot.index()]);
             let (generation, state) = line.head();
             if !state.is_leased() {
                 continue;
             }
             let entry = endpoint.entry();
-            let service = &region.directory()[endpoint.service() as usize];
+            let service = &region.directory()[endpoint.service().index()];
             assert!(service.is_used(), "{what}: slot {slot} is of no service");
             let record = region
                 .records()
                 .read(slot)
                 .unwrap_or_else(|| panic!("{what}: the record of slot {slot} stays locked"));
             let id = service.meta().id;
-            assert_eq!((entry.slot.get(), entry.generation.get()), (slot, generation), "{what}");
+            assert_eq!((entry.slot(), entry.generation()), (slot, generation), "{what}");
             assert_eq!(region.find_service(id), Ok(Some(endpoint.service())), "{what}");
             assert_eq!(
                 region.find_instance(endpoint.service(), id, &record.instance),
@@ -291,7 +292,7 @@ impl World {
         view
     }
 
-    fn check_services(&self, what: &str, slots: &BTreeMap<u32, (u32, HeartState)>) {
+    fn check_services(&self, what: &str, slots: &BTreeMap<Slot, (ServiceNumber, HeartState)>) {
         let region = &self.region;
         let mut peopled = 0;
         for (number, entry) in region.directory().iter().enumerate() {
@@ -300,23 +301,22 @@ impl World {
                 "{what}: service {number} stays locked"
             );
             let meta = entry.meta();
-            let own = || slots.iter().filter(|(_, member)| member.0 as usize == number);
+            let own = || slots.iter().filter(|(_, member)| member.0.index() == number);
             if !entry.is_used() {
                 continue;
             }
             assert_eq!(meta.total as usize, own().count(), "{what}: members of service {number}");
-            let mut listed: Vec<u32> = (0..meta.listed)
-                .map(|at| region.lists()[(meta.list.offset + at) as usize].load(Relaxed))
-                .collect();
+            let mut listed: Vec<Slot> =
+                (0..meta.listed).map(|at| region.listed(meta.list, at).unwrap()).collect();
             for (position, &slot) in listed.iter().enumerate() {
                 assert_eq!(
-                    region.endpoints()[slot as usize].position() as usize,
+                    region.endpoints()[slot.index()].position() as usize,
                     position,
                     "{what}"
                 );
             }
             listed.sort_unstable();
-            let expected: Vec<u32> = own()
+            let expected: Vec<Slot> = own()
                 .filter(|(_, member)| member.1 != HeartState::Down)
                 .map(|(&slot, _)| slot)
                 .collect();
@@ -334,7 +334,7 @@ impl World {
     }
 
     /// Every step of a revision is told, and who is told to be in a state is in it.
-    fn check_feed(&self, what: &str, slots: &BTreeMap<u32, (u32, HeartState)>) {
+    fn check_feed(&self, what: &str, slots: &BTreeMap<Slot, (ServiceNumber, HeartState)>) {
         let region = &self.region;
         let (mut revisions, mut last) = (BTreeMap::new(), BTreeMap::new());
         let mut hold = false;
@@ -357,13 +357,13 @@ impl World {
                 revision == before + 1 || (revision > before && revision <= number)
             });
             assert!(follows, "{what}: event {number} has revision {revision} after {before:?}");
-            last.insert((member as u32, (member >> 32) as u32), kind);
+            last.insert((Slot::new(member as u32), Generation::new((member >> 32) as u32)), kind);
         }
         assert_eq!(region.hold().unwrap().is_some(), hold, "{what}: hold and events");
         for (&id, &revision) in &revisions {
             if let Ok(Some(number)) = region.find_service(id) {
                 assert_eq!(
-                    region.directory()[number as usize].meta().revision,
+                    region.directory()[number.index()].meta().revision,
                     revision,
                     "{what}: revision without an event"
                 );
@@ -372,7 +372,7 @@ impl World {
         for ((slot, generation), kind) in last {
             let is = slots
                 .get(&slot)
-                .filter(|_| region.lines()[slot as usize].head().0 == generation)
+                .filter(|_| region.lines()[slot.index()].head().0 == generation)
                 .map(|member| member.1);
             let told = match kind {
                 kind if kind == EventKind::Gone as u8 => None,

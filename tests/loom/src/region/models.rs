@@ -7,8 +7,9 @@ use super::index::HashIndex;
 use super::part::Part;
 use super::right::Right;
 use super::seqlock::Sequence;
+use super::service_number::ServiceNumber;
 use crate::sync::AtomicU64;
-use heartline::wire::{Beat, Endpoint, Lease, Status};
+use heartline::wire::{Beat, Endpoint, Generation, Lease, Slot, Status};
 use loom::thread;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -53,7 +54,7 @@ pub fn endpoint() {
         thread::spawn(move || {
             shared.0.write(&RIGHT, || {
                 shared.1.set_entry(&RIGHT, entry(7));
-                shared.1.set_place(&RIGHT, 7, 7);
+                shared.1.set_place(&RIGHT, ServiceNumber::new(7), 7);
             });
         })
     };
@@ -92,7 +93,7 @@ pub fn heart_line_reuse() {
     };
     shared.0.set_state(&RIGHT, HeartState::Removed);
     if shared.1.load(Acquire) >= 30 {
-        assert_eq!(shared.0.lease_to(&RIGHT, 40, 100, 9, 2), 2);
+        assert_eq!(shared.0.lease_to(&RIGHT, 40, 100, 9, 2), Generation::new(2));
         of_loop.join().unwrap();
         assert_eq!(
             (shared.0.last().at, shared.0.history()),
@@ -144,7 +145,7 @@ pub fn heart_line_grant() {
 /// An index of four buckets, in which keys are their values and what a value stands for is in
 /// `facts`.
 struct Indexed {
-    index: HashIndex,
+    index: HashIndex<Slot>,
     facts: [AtomicU64; 4],
 }
 
@@ -156,11 +157,11 @@ impl Indexed {
     /// All hash to bucket 1, so that they are neighbours.
     fn insert(&self, value: u32) {
         self.facts[value as usize].store(u64::from(value) + 100, Relaxed);
-        self.index.insert(&RIGHT, 1, value).unwrap();
+        self.index.insert(&RIGHT, 1, Slot::new(value)).unwrap();
     }
 
     fn find(&self, key: u32) -> Option<u32> {
-        let found = self.index.find(1, |value| Some(value == key)).ok()?;
+        let found = self.index.find(1, |slot| Some(slot.get() == key)).ok()?.map(Slot::get);
         if let Some(value) = found {
             assert_eq!(
                 self.facts[value as usize].load(Relaxed),
@@ -203,7 +204,7 @@ pub fn index_remove() {
             )
         })
     };
-    indexed.index.remove(&RIGHT, 1, 1);
+    indexed.index.remove(&RIGHT, 1, Slot::new(1));
     reader.join().unwrap();
     assert_eq!((indexed.find(1), indexed.find(2)), (Some(u32::MAX), Some(2)));
 }
@@ -217,18 +218,18 @@ pub fn index_replace() {
         thread::spawn(move || {
             let found = indexed
                 .index
-                .find(1, |value| Some(value == 1 || value == 2))
+                .find(1, |slot| Some(slot.get() == 1 || slot.get() == 2))
                 .unwrap()
                 .expect("one of them is there");
             assert_eq!(
-                indexed.facts[found as usize].load(Relaxed),
-                u64::from(found) + 100,
+                indexed.facts[found.index()].load(Relaxed),
+                u64::from(found.get()) + 100,
                 "found before it was written"
             );
         })
     };
     indexed.facts[2].store(102, Relaxed);
-    indexed.index.replace(&RIGHT, 1, 1, 2);
+    indexed.index.replace(&RIGHT, 1, Slot::new(1), Slot::new(2));
     reader.join().unwrap();
 }
 
@@ -239,8 +240,8 @@ fn event(number: u64) -> Event {
         cause: Cause::Beat,
         service: number,
         revision: number,
-        slot: number as u32,
-        generation: number as u32,
+        slot: Slot::new(number as u32),
+        generation: Generation::new(number as u32),
         silent: 0,
         live: 0,
     }
