@@ -36,13 +36,13 @@ unsafe impl Shared for DirectoryEntry {}
 const _: () = {
     use std::mem::offset_of;
     assert!(size_of::<DirectoryEntry>() == 128);
-    assert!(offset_of!(DirectoryEntry, list_order) == 28);
-    assert!(offset_of!(DirectoryEntry, used) == 36);
     assert!(offset_of!(DirectoryEntry, listed) == 4);
     assert!(offset_of!(DirectoryEntry, id) == 8);
     assert!(offset_of!(DirectoryEntry, revision) == 16);
     assert!(offset_of!(DirectoryEntry, list_offset) == 24);
+    assert!(offset_of!(DirectoryEntry, list_order) == 28);
     assert!(offset_of!(DirectoryEntry, total) == 32);
+    assert!(offset_of!(DirectoryEntry, used) == 36);
     assert!(offset_of!(DirectoryEntry, name) == 64);
 };
 

@@ -103,8 +103,7 @@ unsafe impl Shared for PublicHeader {}
 
 const _: () = {
     use std::mem::offset_of;
-    assert!(size_of::<CommonHeader>() == 64 && size_of::<HeartHeader>() == 704);
-    assert!(offset_of!(HeartHeader, redo) == 64 && size_of::<HeartHeader>() <= PAGE);
+    assert!(size_of::<CommonHeader>() == 64);
     assert!(offset_of!(CommonHeader, format) == 8);
     assert!(offset_of!(CommonHeader, ready) == 12);
     assert!(offset_of!(CommonHeader, layout) == 16);
@@ -114,16 +113,18 @@ const _: () = {
     assert!(offset_of!(CommonHeader, attributes_bytes) == 36);
     assert!(offset_of!(CommonHeader, boot) == 40);
     assert!(offset_of!(CommonHeader, epoch) == 56);
+    assert!(size_of::<HeartHeader>() == 704 && size_of::<HeartHeader>() <= PAGE);
+    assert!(offset_of!(HeartHeader, redo) == 64);
+    assert!(size_of::<PublicHeader>() <= PAGE);
     assert!(offset_of!(PublicHeader, key) == 120);
     assert!(offset_of!(PublicHeader, directory_revision) == 136);
+    assert!(offset_of!(PublicHeader, services) == 144);
     assert!(offset_of!(PublicHeader, hold_since) == 152);
+    assert!(offset_of!(PublicHeader, hold_shares) == 160);
     assert!(offset_of!(PublicHeader, sequence) == 168);
     assert!(offset_of!(PublicHeader, feed_head) == PublicHeader::FEED_HEAD);
     assert!(offset_of!(PublicHeader, index_moves) == PublicHeader::INDEX_MOVES);
     assert!(offset_of!(PublicHeader, directory_moves) == PublicHeader::DIRECTORY_MOVES);
-    assert!(size_of::<PublicHeader>() <= PAGE);
-    assert!(offset_of!(PublicHeader, services) == 144);
-    assert!(offset_of!(PublicHeader, hold_shares) == 160);
 };
 
 /// Sizes of the tables and their byte offsets in their files.

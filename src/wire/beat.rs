@@ -77,10 +77,10 @@ const _: () = {
     assert!(std::mem::offset_of!(Beat, load) == 20);
     assert!(std::mem::offset_of!(Beat, flags) == 22);
     assert!(size_of::<Ack>() == 24);
-    assert!(std::mem::offset_of!(Ack, old) == 18);
     assert!(std::mem::offset_of!(Ack, interval_us) == 8);
     assert!(std::mem::offset_of!(Ack, phase_us) == 12);
     assert!(std::mem::offset_of!(Ack, accepted) == 16);
+    assert!(std::mem::offset_of!(Ack, old) == 18);
     assert!(size_of::<NakHead>() == 8 && size_of::<Nak>() == 16);
     assert!(std::mem::offset_of!(Nak, generation) == 4);
     assert!(std::mem::offset_of!(Nak, reason) == 8);

@@ -53,17 +53,17 @@ pub struct Description {
 
 const _: () = {
     assert!(size_of::<Describe>() == 144);
-    assert!(std::mem::offset_of!(Describe, generation) == 12);
     assert!(std::mem::offset_of!(Describe, slot) == 8);
+    assert!(std::mem::offset_of!(Describe, generation) == 12);
     assert!(std::mem::offset_of!(Describe, service) == 16);
     assert!(std::mem::offset_of!(Describe, instance) == 80);
     assert!(size_of::<Description>() == 248);
-    assert!(std::mem::offset_of!(Description, hold_silent) == 72);
-    assert!(std::mem::offset_of!(Description, hold_live) == 76);
     assert!(std::mem::offset_of!(Description, service_version) == 48);
     assert!(std::mem::offset_of!(Description, history) == 56);
     assert!(std::mem::offset_of!(Description, ttl_ms) == 64);
     assert!(std::mem::offset_of!(Description, hold_ms) == 68);
+    assert!(std::mem::offset_of!(Description, hold_silent) == 72);
+    assert!(std::mem::offset_of!(Description, hold_live) == 76);
     assert!(std::mem::offset_of!(Description, attributes_len) == 80);
     assert!(std::mem::offset_of!(Description, zone) == 88);
     assert!(std::mem::offset_of!(Description, service) == 120);

@@ -41,13 +41,13 @@ pub struct Welcome {
 
 const _: () = {
     assert!(size_of::<Hello>() == 48 && size_of::<Welcome>() == 48);
-    assert!(std::mem::offset_of!(Welcome, cookie_ms) == 20);
-    assert!(std::mem::offset_of!(Welcome, ttl_ms_max) == 28);
-    assert!(std::mem::offset_of!(Welcome, endpoints_max) == 34);
-    assert!(std::mem::offset_of!(Welcome, frame_bytes_max) == 36);
     assert!(std::mem::offset_of!(Welcome, epoch) == 8);
     assert!(std::mem::offset_of!(Welcome, capacity) == 16);
+    assert!(std::mem::offset_of!(Welcome, cookie_ms) == 20);
     assert!(std::mem::offset_of!(Welcome, ttl_ms_min) == 24);
+    assert!(std::mem::offset_of!(Welcome, ttl_ms_max) == 28);
     assert!(std::mem::offset_of!(Welcome, beats_max) == 32);
+    assert!(std::mem::offset_of!(Welcome, endpoints_max) == 34);
+    assert!(std::mem::offset_of!(Welcome, frame_bytes_max) == 36);
     assert!(std::mem::offset_of!(Welcome, attributes_bytes_max) == 38);
 };

@@ -85,9 +85,9 @@ const _: () = {
     assert!(std::mem::offset_of!(Lease, generation) == 4);
     assert!(std::mem::offset_of!(Lease, secret) == 8);
     assert!(size_of::<Update>() == 32);
+    assert!(std::mem::offset_of!(Update, fields) == 16);
     assert!(std::mem::offset_of!(Update, weight) == 18);
     assert!(std::mem::offset_of!(Update, load) == 20);
-    assert!(std::mem::offset_of!(Update, fields) == 16);
     assert!(std::mem::offset_of!(Update, attributes_len) == 22);
     assert!(std::mem::offset_of!(Update, version) == 24);
     assert!(size_of::<Deregister>() == 16);

@@ -69,8 +69,8 @@ const _: () = {
     assert!(std::mem::offset_of!(Register, service) == 88);
     assert!(std::mem::offset_of!(Register, instance) == 152);
     assert!(size_of::<Granted>() == 40);
-    assert!(std::mem::offset_of!(Granted, phase_us) == 28);
     assert!(std::mem::offset_of!(Granted, epoch) == 16);
     assert!(std::mem::offset_of!(Granted, interval_us) == 24);
+    assert!(std::mem::offset_of!(Granted, phase_us) == 28);
     assert!(std::mem::offset_of!(Granted, ttl_ms) == 32);
 };

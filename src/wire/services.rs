@@ -52,11 +52,11 @@ const _: () = {
     assert!(std::mem::offset_of!(Services, cursor) == 8);
     assert!(std::mem::offset_of!(Services, limit) == 12);
     assert!(size_of::<ServicesHead>() == 16 && SERVICES_REPLY_BYTES == 16);
-    assert!(std::mem::offset_of!(ServicesHead, services) == 12);
     assert!(std::mem::offset_of!(ServicesHead, cursor) == 8);
+    assert!(std::mem::offset_of!(ServicesHead, services) == 12);
     assert!(size_of::<ServiceEntry>() == 88 && SERVICE_BYTES == 88);
-    assert!(std::mem::offset_of!(ServiceEntry, total) == 20);
     assert!(std::mem::offset_of!(ServiceEntry, version) == 8);
     assert!(std::mem::offset_of!(ServiceEntry, listed) == 16);
+    assert!(std::mem::offset_of!(ServiceEntry, total) == 20);
     assert!(std::mem::offset_of!(ServiceEntry, name) == 24);
 };
