@@ -36,18 +36,18 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64};
 /// A datagram as it was received.
 #[derive(Clone, Copy, Debug)]
 pub struct Datagram<'a> {
-    /// From whom.
+    /// Its sender, and where it came in.
     pub peer: Peer,
-    /// What.
+    /// All of it, headers of IP and UDP apart.
     pub bytes: &'a [u8],
 }
 
 /// What has come in so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Datagrams.
+    /// Datagrams received.
     pub datagrams: u64,
-    /// Their bytes.
+    /// Bytes in these datagrams.
     pub bytes: u64,
     /// Datagrams that the decode gate dropped.
     pub bad: u64,

@@ -19,7 +19,7 @@ impl Attributes {
         Self { length: tail.len() as u16, bytes }
     }
 
-    /// The tail.
+    /// The tail, as it stood in the frame.
     pub fn as_slice(&self) -> &[u8] {
         &self.bytes[..usize::from(self.length)]
     }

@@ -74,7 +74,7 @@ impl Replies {
             .map(|at| (&self.peers[at], &self.frames[at][..usize::from(self.lengths[at])]))
     }
 
-    /// Forgets them.
+    /// Forgets the replies, which are sent or given up.
     pub fn clear(&mut self) {
         self.count = 0;
     }

@@ -55,7 +55,7 @@ pub struct ServiceMeta {
     pub revision: u64,
     /// Members in the slot list.
     pub listed: u32,
-    /// All members.
+    /// Members in any state.
     pub total: u32,
     /// The slot list.
     pub list: ListRef,

@@ -7,7 +7,7 @@ use crate::wire::time::Nanos;
 use crate::wire::{Generation, Slot};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-/// What happened.
+/// What an event tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum EventKind {
@@ -19,7 +19,7 @@ pub enum EventKind {
     Suspect = 3,
     /// Its deadline passed, and a hold keeps it.
     Held = 4,
-    /// Declared down.
+    /// Silent for its TTL, and no hold keeps it.
     Down = 5,
     /// Back from down.
     Revived = 6,
@@ -43,7 +43,7 @@ pub enum EventKind {
 pub enum Cause {
     /// Somebody asked for it.
     Request = 1,
-    /// A beat.
+    /// A beat that counted.
     Beat = 2,
     /// Silence, proved.
     Silence = 3,
@@ -66,13 +66,13 @@ pub enum Cause {
 /// One event. Which fields have a meaning depends on the kind; the others are 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Monotonic nanoseconds.
+    /// When it happened, in nanoseconds of the monotonic clock.
     pub at: Nanos,
-    /// What happened.
+    /// What the event tells.
     pub kind: EventKind,
-    /// Why.
+    /// Why it happened.
     pub cause: Cause,
-    /// Service id.
+    /// Id of the service, the hash of its name.
     pub service: u64,
     /// Revision of the service's list after the event.
     pub revision: u64,
@@ -117,7 +117,7 @@ unsafe impl Shared for EventLine {}
 
 const _: () = assert!(!IS_MEMORY || size_of::<EventLine>() == 64);
 
-/// The ring.
+/// The ring of the newest events.
 #[derive(Debug)]
 pub struct Feed {
     lines: Part<EventLine>,

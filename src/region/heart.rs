@@ -63,7 +63,7 @@ const _: () = if IS_MEMORY {
 pub enum HeartState {
     /// Never used, or a value that is none of the others.
     Free = 0,
-    /// Alive.
+    /// Beating within two thirds of its TTL.
     Up = 1,
     /// Silent for two thirds of its TTL; perhaps held.
     Suspect = 2,
@@ -137,7 +137,7 @@ impl BeatWord {
 pub struct LastBeat {
     /// When it was received.
     pub at: Nanos,
-    /// Its load.
+    /// How busy the instance said it is.
     pub load: u16,
     /// What it said of its instance.
     pub declared: Declared,
@@ -146,7 +146,7 @@ pub struct LastBeat {
 /// What became of a beat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {
-    /// It counted.
+    /// It counted, and nothing but the last beat changed.
     Accepted,
     /// It counted, and the registrar must look at the slot: the instance was not up, or declares
     /// another state than before.

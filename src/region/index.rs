@@ -157,7 +157,7 @@ impl<V: IndexValue> HashIndex<V> {
         None
     }
 
-    /// Forgets everything.
+    /// Forgets every key.
     pub(super) fn clear(&self, right: &Right) {
         self.moves[0].mend(right);
         self.moves[0]

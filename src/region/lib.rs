@@ -198,7 +198,7 @@ impl Region {
         &self.lines
     }
 
-    /// The services.
+    /// The directory entry of each service.
     #[inline]
     pub fn directory(&self) -> &[DirectoryEntry] {
         &self.directory

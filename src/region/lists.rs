@@ -13,7 +13,7 @@ const ORDER_MIN: u32 = 2;
 /// Part of the arena: `2^order` entries from `offset` on. Order 0 owns nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListRef {
-    /// First entry.
+    /// First entry in the arena.
     pub offset: u32,
     /// Logarithm of the number of entries.
     pub order: u32,

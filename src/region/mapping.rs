@@ -34,7 +34,7 @@ pub enum RegionError {
     /// The files can't be made or mapped.
     #[error("{file}: {source}")]
     Io {
-        /// Which.
+        /// The file, as a path or a name.
         file: String,
         /// What the kernel said.
         source: io::Error,
@@ -42,7 +42,7 @@ pub enum RegionError {
     /// Not enough memory in the file system.
     #[error("{file}: {bytes} bytes do not fit: {source}; lower `capacity` or enlarge the tmpfs")]
     Space {
-        /// Which.
+        /// The file, as a path or a name.
         file: String,
         /// How many it needs.
         bytes: usize,
@@ -55,9 +55,9 @@ pub enum RegionError {
     /// A file that was left behind is not one to go on with. Nothing in it was changed.
     #[error("{file}: {mismatch}")]
     Refused {
-        /// Which.
+        /// The file, as a path or a name.
         file: String,
-        /// Why.
+        /// The first check that it did not pass.
         mismatch: Mismatch,
     },
 }
@@ -198,7 +198,7 @@ impl Mapping {
         Ok(Self { pages, file, path: Some(path.to_owned()) })
     }
 
-    /// The file.
+    /// The file that is mapped.
     pub(super) fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }

@@ -72,9 +72,9 @@ pub struct Record {
     pub replaced_nonce: u64,
     /// The IP address that registered the instance.
     pub source: [u8; 16],
-    /// Its zone.
+    /// Where the instance runs; may be empty.
     pub zone: Label,
-    /// Its name.
+    /// Name of the instance in its service.
     pub instance: Name,
 }
 

@@ -24,7 +24,7 @@ pub struct MemberAfter<'a> {
     pub until: u64,
     /// Directory number of its service.
     pub service: ServiceNumber,
-    /// Its endpoint.
+    /// Its endpoint after the step.
     pub endpoint: Endpoint,
     /// Its attributes; `None`: as they were.
     pub attributes: Option<&'a [u8]>,
@@ -43,7 +43,7 @@ pub struct PendingStep {
     pub until: u64,
     /// Directory number of its service.
     pub service: ServiceNumber,
-    /// Its endpoint.
+    /// Its endpoint after the step.
     pub endpoint: Endpoint,
     attributes: [u8; ATTRIBUTES_BYTES_MAX],
     /// Bytes and one; 0: they stay.

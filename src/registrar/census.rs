@@ -9,7 +9,7 @@ pub struct Counts {
     pub up: u32,
     /// Suspect, held ones included.
     pub suspect: u32,
-    /// Held.
+    /// Held: suspect, and kept from being declared down.
     pub held: u32,
     /// Down, with a tombstone.
     pub down: u32,
@@ -17,17 +17,17 @@ pub struct Counts {
     pub serving: u32,
     /// Suspect, and serving.
     pub serving_suspect: u32,
-    /// Registrations granted.
+    /// Members that came since the start.
     pub registered: u64,
-    /// Declared down.
+    /// Members that were declared down since the start.
     pub downs: u64,
-    /// Back from down.
+    /// Members that came back from down since the start.
     pub revived: u64,
-    /// Leases ended.
+    /// Members that went since the start.
     pub ended: u64,
-    /// Holds begun.
+    /// Holds that began since the start.
     pub holds: u64,
-    /// Spells of deafness.
+    /// Spells of deafness since the start.
     pub deafness: u64,
 }
 

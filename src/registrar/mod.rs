@@ -51,7 +51,7 @@ pub struct Settings {
 /// What the engine knows of its own hearing at a moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Observed {
-    /// The time.
+    /// When the observation was made.
     pub now: Nanos,
     /// Every loop has applied whatever had arrived at its sockets before this time.
     pub drained: Nanos,
@@ -70,7 +70,7 @@ pub struct Next {
     pub drain: Option<Nanos>,
 }
 
-/// The registrar.
+/// The state machine that decides about membership.
 #[derive(Debug)]
 pub struct Registrar {
     tables: Tables,

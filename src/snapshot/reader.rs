@@ -24,7 +24,7 @@ const THREADS_MAX: usize = 4;
 /// An edition that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loaded {
-    /// Its number.
+    /// Its number; editions count up from 1.
     pub edition: u64,
     /// The half that holds it.
     pub half: usize,

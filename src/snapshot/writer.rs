@@ -20,7 +20,7 @@ const TABLE_PAGE: usize = PAGE / 4;
 /// An edition that is on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
-    /// Its number.
+    /// Its number; editions count up from 1.
     pub edition: u64,
     /// Bytes written for it.
     pub bytes: u64,
@@ -113,7 +113,7 @@ impl<D: Disk> Writer<D> {
         self.edition
     }
 
-    /// The file.
+    /// The file that editions are written to.
     pub fn disk(&self) -> &D {
         &self.disk
     }

@@ -21,9 +21,9 @@ pub trait Members {
     fn count(&self) -> u32;
     /// Whether the member may be chosen.
     fn is_eligible(&self, position: u32) -> bool;
-    /// Its weight.
+    /// Its share of weighted picks.
     fn weight(&self, position: u32) -> u16;
-    /// Its load.
+    /// How busy it says it is.
     fn load(&self, position: u32) -> u16;
     /// Its [`identity`], the same in every engine and every client.
     fn identity(&self, position: u32) -> u64;
@@ -31,7 +31,7 @@ pub trait Members {
 
 /// Members that were chosen.
 pub struct Chosen {
-    /// Their positions.
+    /// Positions in the list of the service.
     pub picks: Picks,
     /// Where the next page of a list starts; 0: there is none.
     pub next: u32,

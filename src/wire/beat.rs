@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Beat {
-    /// Whose.
+    /// The lease that it keeps alive.
     pub lease: Lease,
     /// Grows with every beat, starting at 1; compared in serial number arithmetic (RFC 1982).
     pub sequence: U32,
@@ -45,7 +45,7 @@ pub struct Ack {
     pub accepted: U16,
     /// Beats whose sequence number was old or repeated: they changed nothing.
     pub old: U16,
-    /// Zeros.
+    /// Zeros in this version of the format.
     pub reserved: [u8; 4],
 }
 
@@ -67,7 +67,7 @@ pub struct Nak {
     pub generation: U32,
     /// A [`super::Status`]: unknown, replaced or removed.
     pub reason: u8,
-    /// Zeros.
+    /// Zeros in this version of the format.
     pub reserved: [u8; 7],
 }
 

@@ -41,13 +41,13 @@ pub struct Description {
     pub hold_live: U32,
     /// Bytes of attributes that follow.
     pub attributes_len: U16,
-    /// Zeros.
+    /// Zeros in this version of the format.
     pub reserved: [u8; 6],
-    /// Zone.
+    /// Where it runs; may be empty.
     pub zone: Label,
-    /// Service name.
+    /// Name of its service.
     pub service: Name,
-    /// Instance name.
+    /// Its name in the service.
     pub instance: Name,
 }
 

@@ -103,9 +103,9 @@ pub mod endpoint_flags {
 pub struct Endpoint {
     /// IPv6, or IPv4 mapped into it.
     pub address: [u8; 16],
-    /// Port.
+    /// Port at which it serves; 0 when it has none.
     pub port: U16,
-    /// Weight.
+    /// Share of weighted picks.
     pub weight: U16,
     /// Load of the last beat.
     pub load: U16,
@@ -117,7 +117,7 @@ pub struct Endpoint {
     pub slot: U32,
     /// Which use of the slot.
     pub generation: U32,
-    /// Version.
+    /// Version that was registered or set by an update; 0 when none was stated.
     pub version: Version,
     /// Low 32 bits of the FNV-1a hash of the zone; 0 for none.
     pub zone: U32,
@@ -170,7 +170,7 @@ pub struct DiscoverHead {
     pub cursor: U32,
     /// Percent of live instances that were silent when the hold that is on began; 0 with no hold.
     pub hold_percent: u8,
-    /// Zeros.
+    /// Zeros in this version of the format.
     pub reserved: [u8; 3],
 }
 

@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Hello {
-    /// Zeros.
+    /// Zeros in this version of the format.
     pub reserved: [u8; 48],
 }
 
@@ -19,23 +19,23 @@ pub struct Welcome {
     pub cookie: U64,
     /// Random number of this run of the engine.
     pub epoch: U64,
-    /// Most leases.
+    /// Leases that the engine is sized for.
     pub capacity: U32,
     /// Milliseconds for which the cookie is good at least.
     pub cookie_ms: U32,
-    /// Shortest TTL.
+    /// Shortest TTL that the engine grants, in milliseconds.
     pub ttl_ms_min: U32,
-    /// Longest TTL.
+    /// Longest TTL that the engine grants, in milliseconds.
     pub ttl_ms_max: U32,
     /// Most beats in a frame.
     pub beats_max: U16,
     /// Most endpoints in a discover reply.
     pub endpoints_max: U16,
-    /// Largest datagram.
+    /// Longest datagram in either direction, in bytes.
     pub frame_bytes_max: U16,
     /// Largest attribute tail.
     pub attributes_bytes_max: U16,
-    /// Zeros.
+    /// Zeros in this version of the format.
     pub reserved: [u8; 8],
 }
 

@@ -50,7 +50,7 @@ pub mod update_fields {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Update {
-    /// Whose.
+    /// The lease of the instance that changes.
     pub lease: Lease,
     /// [`update_fields`]: what to change.
     pub fields: U16,
@@ -68,7 +68,7 @@ pub struct Update {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Deregister {
-    /// Whose.
+    /// The lease that ends.
     pub lease: Lease,
 }
 

@@ -27,11 +27,11 @@ pub struct Register {
     pub attributes_len: U16,
     /// What the instance says of itself until its first beat: a [`super::Declared`], not leaving.
     pub declared: u8,
-    /// Zeros.
+    /// Zeros in this version of the format.
     pub reserved: [u8; 5],
     /// Where it runs; may be empty.
     pub zone: Label,
-    /// Service name.
+    /// Name of the service.
     pub service: Name,
     /// Instance name, unique in the service.
     pub instance: Name,
@@ -41,7 +41,7 @@ pub struct Register {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Granted {
-    /// The lease.
+    /// The lease that was granted.
     pub lease: Lease,
     /// Random number of this run of the engine.
     pub epoch: U64,
@@ -51,7 +51,7 @@ pub struct Granted {
     pub phase_us: U32,
     /// The TTL of the lease in milliseconds.
     pub ttl_ms: U32,
-    /// Zeros.
+    /// Zeros in this version of the format.
     pub reserved: [u8; 4],
 }
 

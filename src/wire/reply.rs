@@ -13,7 +13,7 @@ pub struct Reply<'a> {
     pub kind: Kind,
     /// What became of the request.
     pub status: Status,
-    /// The header.
+    /// The header, for its count, flags and tag.
     pub header: &'a Header,
     /// What follows it.
     pub body: ReplyBody<'a>,
@@ -24,9 +24,9 @@ pub struct Reply<'a> {
 pub enum ReplyBody<'a> {
     /// Nothing but the status.
     Empty,
-    /// To hello.
+    /// To hello: the cookie, and what the engine accepts.
     Welcome(&'a Welcome),
-    /// To register.
+    /// To register: the lease.
     Granted(&'a Granted),
     /// To beats, when asked for.
     Ack(&'a Ack),
@@ -36,11 +36,11 @@ pub enum ReplyBody<'a> {
     Changed(&'a Changed),
     /// To describe; with the attributes.
     Description(&'a Description, &'a [u8]),
-    /// To services.
+    /// To services: one page.
     Services(&'a ServicesHead, &'a [ServiceEntry]),
-    /// To discover.
+    /// To discover: the endpoints that were chosen.
     Endpoints(&'a DiscoverHead, &'a [Endpoint]),
-    /// To stats.
+    /// To stats: the numbers, in the order of [`Stat`].
     Stats(&'a [U64]),
 }
 

@@ -24,7 +24,7 @@ pub enum Request<'a> {
     Services(&'a Header, &'a Services),
     /// The endpoints of a service.
     Discover(&'a Header, &'a Discover),
-    /// Counters.
+    /// Counters of the engine.
     Stats(&'a Header, &'a StatsRequest),
 }
 

@@ -15,7 +15,7 @@ pub struct Services {
     pub cursor: U32,
     /// Most entries wanted; 0: as many as fit.
     pub limit: U16,
-    /// Zeros.
+    /// Zeros in this version of the format.
     pub reserved: [u8; 2],
 }
 
@@ -31,11 +31,11 @@ pub struct ServicesHead {
     pub services: U32,
 }
 
-/// One service.
+/// A service, as a page of services tells it.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct ServiceEntry {
-    /// Its id.
+    /// [`super::service_id`] of its name.
     pub id: U64,
     /// Version of its list.
     pub version: U64,
@@ -43,7 +43,7 @@ pub struct ServiceEntry {
     pub listed: U32,
     /// All instances, those that are down included.
     pub total: U32,
-    /// Its name.
+    /// The name that its instances registered under.
     pub name: Name,
 }
 

@@ -6,7 +6,7 @@ use zerocopy::TryFromBytes;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, TryFromBytes)]
 #[repr(u8)]
 pub enum State {
-    /// Beating.
+    /// Its beats come within two thirds of its TTL.
     Up = 1,
     /// Silent for two thirds of its TTL; still answered, marked.
     Suspect = 2,

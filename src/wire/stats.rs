@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub struct StatsRequest {
     /// From a hello reply, or 0.
     pub cookie: U64,
-    /// Zeros.
+    /// Zeros in this version of the format.
     pub reserved: [u8; 8],
 }
 

@@ -6,7 +6,7 @@ use zerocopy::TryFromBytes;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, TryFromBytes)]
 #[repr(u8)]
 pub enum Status {
-    /// Done.
+    /// The request was carried out.
     Ok = 0,
     /// The source address is not proved: say hello and send the cookie, or (queries) pad the
     /// request to the length of the reply.

@@ -390,7 +390,7 @@ pub(super) struct Change<'a> {
     pub(super) state: HeartState,
     /// End of the hold or of the tombstone after it.
     pub(super) until: Nanos,
-    /// New attributes.
+    /// Attributes that replace those there are; `None`: they stay.
     pub(super) attributes: Option<&'a [u8]>,
 }
 
