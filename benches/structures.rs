@@ -7,7 +7,7 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam::queue::ArrayQueue;
-use heartline::clock::{Nanos, from_ms};
+use heartline::clock::{Moment, Nanos, from_ms};
 use heartline::exchange::{Command, Replies};
 use heartline::limits::COMMAND_QUEUE;
 use heartline::region::Geometry;
@@ -86,7 +86,7 @@ impl Storm {
     fn beat(&mut self) {
         for slot in 0..TIMERS as usize {
             let beat = self.fleet.beats.next(slot);
-            self.fleet.region.lines()[slot].apply(&beat, self.due);
+            self.fleet.region.lines()[slot].apply(&beat, Moment::from_nanos(self.due));
         }
     }
 

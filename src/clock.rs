@@ -1,7 +1,7 @@
 //! Time: nanoseconds of the kernel's monotonic clock, which no wall-clock step moves and which
 //! stands still while the machine is suspended.
 
-pub use heartline_wire::time::{NANOS_PER_MS, NANOS_PER_SECOND, Nanos, from_ms};
+pub use heartline_wire::time::{Moment, NANOS_PER_MS, NANOS_PER_SECOND, Nanos, Span, from_ms};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Reads the monotonic clock. Linux answers it in user space (vDSO), without a system call.

@@ -4,6 +4,7 @@
 //! What could go wrong: a client in another language relies on a sentence of the page, and the
 //! engine does something else.
 
+use heartline::clock::Moment;
 use heartline::exchange::Replies;
 use heartline::region::Applied;
 use heartline::registrar::Registrar;
@@ -214,7 +215,8 @@ fn copies_of_a_beat_at_the_same_instant_count_once_or_twice() {
             if sequence % 64 == 0 {
                 barrier.wait();
             }
-            let applied = line.apply(&beat(lease, sequence, Declared::Serving), now);
+            let applied =
+                line.apply(&beat(lease, sequence, Declared::Serving), Moment::from_nanos(now));
             assert!(matches!(applied, Applied::Accepted | Applied::Old), "{applied:?}");
             counted.push(applied == Applied::Accepted);
         }
@@ -229,8 +231,8 @@ fn copies_of_a_beat_at_the_same_instant_count_once_or_twice() {
     println!("{twice} of {BEATS} counted twice");
     assert_eq!(never, 0, "a beat that was newer to both and counted for neither");
     let next = beat(lease, BEATS + 1, Declared::Serving);
-    assert_eq!(line.apply(&next, now), Applied::Accepted);
-    assert_eq!(line.apply(&next, now), Applied::Old);
+    assert_eq!(line.apply(&next, Moment::from_nanos(now)), Applied::Accepted);
+    assert_eq!(line.apply(&next, Moment::from_nanos(now)), Applied::Old);
 }
 
 /// Of several wrong values the first in the order of the page is named.

@@ -2,7 +2,7 @@
 
 use crate::Input;
 use crossbeam::queue::ArrayQueue;
-use heartline::clock::from_ms;
+use heartline::clock::{Moment, Span, from_ms};
 use heartline::dataplane::{Cookies, Datagram, Dataplane};
 use heartline::exchange::Replies;
 use heartline::region::{Geometry, Place, Record, Region, Run, ServiceNumber};
@@ -91,7 +91,7 @@ fn prepare(directory: &Path) {
     };
     region.records().write(&writer, Slot::default(), &record, b"\x03tag");
     region.endpoints()[0].set_place(&writer, ServiceNumber::default(), 0);
-    region.lines()[0].lease_to(&writer, 10, from_ms(100), 7, 1);
+    region.lines()[0].lease_to(&writer, Moment::from_nanos(10), Span::from_ms(100), 7, 1);
     let entry = Endpoint { generation: U32::new(1), state: 1, ..Endpoint::new_zeroed() };
     region.endpoints()[0].set_entry(&writer, entry);
     region.index_instance(&writer, id, &name, Slot::default()).expect("an empty index");

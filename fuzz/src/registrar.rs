@@ -2,7 +2,7 @@
 
 use crate::Input;
 use crate::dataplane::check;
-use heartline::clock::Nanos;
+use heartline::clock::{Moment, Nanos};
 use heartline::exchange::{Attributes, Command, Replies, Requester};
 use heartline::wire::{Generation, Lease, Name, Register, Slot, Update};
 use heartline_test_support::{Harness, peer, settings};
@@ -92,5 +92,5 @@ fn beat(input: &mut Input<'_>, engine: &Harness, slot: u32) {
         load: U16::new(7),
         flags: U16::new(input.number::<1>() as u16 & 3),
     };
-    let _ = line.apply(&beat, engine.now);
+    let _ = line.apply(&beat, Moment::from_nanos(engine.now));
 }

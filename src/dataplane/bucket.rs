@@ -1,24 +1,24 @@
 //! A token bucket.
 
-use crate::clock::{NANOS_PER_SECOND, Nanos};
+use crate::clock::{Moment, NANOS_PER_SECOND, Span};
 
 /// Lets `rate` events a second through, and at most `burst` at once.
 #[derive(Debug)]
 pub(super) struct Bucket {
-    cost: Nanos,
-    depth: Nanos,
+    cost: Span,
+    depth: Span,
     /// The bucket is full when the clock has come here.
-    full_at: Nanos,
+    full_at: Moment,
 }
 
 impl Bucket {
     pub(super) fn new(rate: u64, burst: u64) -> Self {
-        let cost = NANOS_PER_SECOND / rate;
-        Self { cost, depth: cost * burst, full_at: 0 }
+        let cost = Span::from_nanos(NANOS_PER_SECOND / rate);
+        Self { cost, depth: cost * burst, full_at: Moment::ZERO }
     }
 
     /// Whether one more event may happen.
-    pub(super) fn take(&mut self, now: Nanos) -> bool {
+    pub(super) fn take(&mut self, now: Moment) -> bool {
         let full_at = self.full_at.max(now) + self.cost;
         let allowed = full_at <= now + self.depth;
         if allowed {
@@ -35,8 +35,8 @@ mod tests {
     #[test]
     fn burst_then_rate() {
         let mut bucket = Bucket::new(1000, 10);
-        let now = NANOS_PER_SECOND;
+        let now = Moment::from_nanos(NANOS_PER_SECOND);
         assert_eq!((0..100).filter(|_| bucket.take(now)).count(), 10);
-        assert_eq!((0..100).filter(|step| bucket.take(now + step * 1_000_000)).count(), 99);
+        assert_eq!((0..100).filter(|step| bucket.take(now + Span::from_ms(*step))).count(), 99);
     }
 }

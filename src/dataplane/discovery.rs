@@ -1,7 +1,7 @@
 //! Discover: the endpoints of a service, filtered and chosen under its sequence lock.
 
 use super::{Dataplane, refuse_field};
-use crate::clock::{NANOS_PER_MS, Nanos};
+use crate::clock::Moment;
 use crate::exchange::{Replies, Requester};
 use crate::limits::{
     ATTRIBUTES_BYTES_MAX, CAPACITY_MAX, DISCOVER_RETRIES, ENDPOINTS_PER_FRAME_MAX,
@@ -26,11 +26,10 @@ const IN_ZONE: u32 = 1 << 30;
 const _: () = assert!(CAPACITY_MAX < IN_ZONE);
 
 /// Fills in what the heart line knows.
-pub(super) fn fill_in(endpoint: &mut Endpoint, line: &HeartLine, now: Nanos) {
+pub(super) fn fill_in(endpoint: &mut Endpoint, line: &HeartLine, now: Moment) {
     let last = line.last();
     endpoint.load = U16::new(last.load);
-    endpoint.age_ms =
-        U32::new((now.saturating_sub(last.at) / NANOS_PER_MS).min(u64::from(u32::MAX)) as u32);
+    endpoint.age_ms = U32::new(now.saturating_since(last.at).ms().min(u64::from(u32::MAX)) as u32);
 }
 
 /// The members of a service that a request may be answered with. Read inside the service's
@@ -136,7 +135,7 @@ struct Answer {
 impl Dataplane {
     pub(super) fn discover(
         &mut self,
-        now: Nanos,
+        now: Moment,
         from: &Requester,
         body: &Discover,
         replies: &mut Replies,
@@ -180,7 +179,7 @@ impl Dataplane {
 
     fn answer(
         &mut self,
-        now: Nanos,
+        now: Moment,
         entry: &DirectoryEntry,
         service: ServiceNumber,
         strategy: Strategy,

@@ -12,7 +12,7 @@ mod queries;
 
 pub use cookie::Cookies;
 
-use crate::clock::Nanos;
+use crate::clock::{Moment, Nanos};
 use crate::exchange::{Attributes, Command, Peer, Replies, Requester};
 use crate::limits::{
     BEATS_PER_FRAME_MAX, FRAME_BYTES_MAX, GROUP_BEATS, GROUP_FRAMES, NAKS_BURST, NAKS_PER_SECOND,
@@ -128,6 +128,7 @@ impl Dataplane {
         datagrams: impl Iterator<Item = Datagram<'a>>,
         replies: &mut Replies,
     ) -> usize {
+        let now = Moment::from_nanos(now);
         let lines = self.region.lines();
         let mut group: SmallVec<[(Peer, Request<'a>, u16); GROUP_FRAMES]> = SmallVec::new();
         let (mut taken, mut beats_taken) = (0, 0);
@@ -165,7 +166,7 @@ impl Dataplane {
     #[inline]
     fn beats(
         &mut self,
-        now: Nanos,
+        now: Moment,
         peer: &Peer,
         header: &Header,
         beats: &[Beat],
@@ -198,7 +199,7 @@ impl Dataplane {
     #[cold]
     fn nak(
         &mut self,
-        now: Nanos,
+        now: Moment,
         peer: &Peer,
         header: &Header,
         refused: &[Nak],
@@ -222,7 +223,7 @@ impl Dataplane {
     )]
     fn ack(
         &mut self,
-        now: Nanos,
+        now: Moment,
         peer: &Peer,
         header: &Header,
         first: &Beat,
@@ -253,7 +254,7 @@ impl Dataplane {
     #[inline(never)]
     fn other_request(
         &mut self,
-        now: Nanos,
+        now: Moment,
         peer: &Peer,
         request: &Request<'_>,
         length: u16,
@@ -261,7 +262,7 @@ impl Dataplane {
     ) {
         // Whether the cookie proves the address, and the requester that follows from it.
         let check = |header: &Header, cookie: u64| {
-            let proved = self.cookies.check(&peer.ip, cookie, now);
+            let proved = self.cookies.check(&peer.ip, cookie, now.nanos());
             let budget = if proved { FRAME_BYTES_MAX as u16 } else { length };
             (proved, Requester { peer: *peer, tag: header.tag, budget })
         };

@@ -2,7 +2,7 @@
 
 use super::discovery::fill_in;
 use super::{Dataplane, refuse_field};
-use crate::clock::{NANOS_PER_MS, Nanos};
+use crate::clock::{Moment, NANOS_PER_MS};
 use crate::exchange::{Replies, Requester};
 use crate::limits::{
     ATTRIBUTES_BYTES_MAX, BEATS_PER_FRAME_MAX, COOKIE_PERIOD_NS, ENDPOINTS_PER_FRAME_MAX,
@@ -21,10 +21,10 @@ use zerocopy::IntoBytes;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 
 impl Dataplane {
-    pub(super) fn hello(&mut self, now: Nanos, from: &Requester, replies: &mut Replies) {
+    pub(super) fn hello(&mut self, now: Moment, from: &Requester, replies: &mut Replies) {
         let geometry = self.region.geometry();
         let welcome = Welcome {
-            cookie: U64::new(self.cookies.make(&from.peer.ip, now)),
+            cookie: U64::new(self.cookies.make(&from.peer.ip, now.nanos())),
             epoch: U64::new(self.epoch),
             capacity: U32::new(geometry.capacity),
             cookie_ms: U32::new((COOKIE_PERIOD_NS / NANOS_PER_MS) as u32),
@@ -45,7 +45,7 @@ impl Dataplane {
 
     pub(super) fn describe(
         &mut self,
-        now: Nanos,
+        now: Moment,
         from: &Requester,
         body: &Describe,
         replies: &mut Replies,
@@ -76,7 +76,7 @@ impl Dataplane {
     /// name is looked up again.
     fn description_by_name(
         &self,
-        now: Nanos,
+        now: Moment,
         body: &Describe,
         tail: &mut [u8; ATTRIBUTES_BYTES_MAX],
     ) -> Result<Option<Description>, Disturbed> {
@@ -107,7 +107,7 @@ impl Dataplane {
     /// Puts a description together. `None` when the slot holds no member of that generation.
     fn description(
         &self,
-        now: Nanos,
+        now: Moment,
         slot: Slot,
         generation: Option<Generation>,
         tail: &mut [u8; ATTRIBUTES_BYTES_MAX],
@@ -136,9 +136,9 @@ impl Dataplane {
             endpoint: shown,
             service_version: U64::new(meta.revision),
             history: U64::new(line.history()),
-            ttl_ms: U32::new((line.ttl() / NANOS_PER_MS) as u32),
+            ttl_ms: U32::new(line.ttl().ms() as u32),
             hold_ms: U32::new(hold.map_or(0, |hold| {
-                (now.saturating_sub(hold.since) / NANOS_PER_MS).clamp(1, u64::from(u32::MAX)) as u32
+                now.saturating_since(hold.since).ms().clamp(1, u64::from(u32::MAX)) as u32
             })),
             hold_silent: U32::new(hold.map_or(0, |hold| hold.silent)),
             hold_live: U32::new(hold.map_or(0, |hold| hold.live)),

@@ -171,7 +171,9 @@ impl RegistrarThread {
         set(Stat::Deafness, counts.deafness);
         set(
             Stat::HoldMs,
-            hold.map_or(0, |hold| (now.saturating_sub(hold.since) / clock::NANOS_PER_MS).max(1)),
+            hold.map_or(0, |hold| {
+                (now.saturating_sub(hold.since.nanos()) / clock::NANOS_PER_MS).max(1)
+            }),
         );
         set(Stat::HoldSilent, hold.map_or(0, |hold| u64::from(hold.silent)));
         set(Stat::HoldLive, hold.map_or(0, |hold| u64::from(hold.live)));

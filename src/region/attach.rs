@@ -147,6 +147,7 @@ mod tests {
     use super::super::{HeartState, Place, Run};
     use super::*;
     use crate::sync::AtomicBool;
+    use crate::wire::time::{Moment, Span};
     use crate::wire::{Generation, Name, Slot};
 
     fn directory(name: &str) -> PathBuf {
@@ -174,7 +175,7 @@ mod tests {
     fn what_was_written_is_there_again() {
         let path = directory("attach");
         let (region, right) = create(&path, 13);
-        region.lines()[3].lease_to(&right, 10, 100, 7, 1);
+        region.lines()[3].lease_to(&right, Moment::ZERO, Span::from_ms(1), 7, 1);
         let name = Name::new("a").unwrap();
         region.index_instance(&right, 5, &name, Slot::new(3)).unwrap();
         drop(region);

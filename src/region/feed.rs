@@ -3,7 +3,7 @@
 use super::part::{Part, Shared};
 use super::right::Right;
 use crate::sync::{AtomicU64, IS_MEMORY, fence};
-use crate::wire::time::Nanos;
+use crate::wire::time::Moment;
 use crate::wire::{Generation, Slot};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -66,8 +66,8 @@ pub enum Cause {
 /// One event. Which fields have a meaning depends on the kind; the others are 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// When it happened, in nanoseconds of the monotonic clock.
-    pub at: Nanos,
+    /// When it happened.
+    pub at: Moment,
     /// What the event tells.
     pub kind: EventKind,
     /// Why it happened.
@@ -94,7 +94,7 @@ impl Event {
     /// silent.
     pub(super) fn words(&self) -> [u64; Self::WORDS] {
         [
-            self.at,
+            self.at.nanos(),
             u64::from(self.kind as u8) | u64::from(self.cause as u8) << 8,
             self.service,
             self.revision,

@@ -14,7 +14,7 @@ use super::part::Shared;
 use super::right::Right;
 use crate::limits::{TTL_MS_MAX, TTL_MS_MIN};
 use crate::sync::{AtomicU64, IS_MEMORY};
-use crate::wire::time::{Nanos, from_ms};
+use crate::wire::time::{Moment, Span};
 use crate::wire::{Beat, Declared, Generation, Lease, Slot, State, Status};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use zerocopy::TryFromBytes;
@@ -136,7 +136,7 @@ impl BeatWord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LastBeat {
     /// When it was received.
-    pub at: Nanos,
+    pub at: Moment,
     /// How busy the instance said it is.
     pub load: u16,
     /// What it said of its instance.
@@ -160,7 +160,7 @@ pub enum Applied {
 impl HeartLine {
     /// Applies a beat that was received at `now`.
     #[inline]
-    pub fn apply(&self, beat: &Beat, now: Nanos) -> Applied {
+    pub fn apply(&self, beat: &Beat, now: Moment) -> Applied {
         let [lease, secret, new] = beat.words();
         // Acquire: pairs with the release store of `lease_to`, so that the secret belongs to this
         // generation.
@@ -180,7 +180,7 @@ impl HeartLine {
 
     #[cold]
     #[inline(never)]
-    fn apply_rare(&self, beat: &Beat, now: Nanos, head: u64) -> Applied {
+    fn apply_rare(&self, beat: &Beat, now: Moment, head: u64) -> Applied {
         if let Err(status) = self.check(&beat.lease, head) {
             return Applied::Refused(status);
         }
@@ -194,15 +194,15 @@ impl HeartLine {
     /// Relaxed stores: who draws a conclusion from silence first acquires the drain time that this
     /// loop releases after them.
     #[inline]
-    fn store(&self, beat: BeatWord, now: Nanos) {
-        let before = self.last_beat.load(Relaxed);
+    fn store(&self, beat: BeatWord, now: Moment) {
+        let before = Moment::from_nanos(self.last_beat.load(Relaxed));
         // A loop that was held up applies what it received before another loop did: the time never
         // goes back.
         let at = now.max(before);
-        let on_time = u64::from(at - before <= self.ttl.load(Relaxed) / 2);
+        let on_time = u64::from(at - before <= self.ttl() / 2);
         self.history.store(self.history.load(Relaxed) << 1 | on_time, Relaxed);
         self.beat.store(beat.0, Relaxed);
-        self.last_beat.store(at, Relaxed);
+        self.last_beat.store(at.nanos(), Relaxed);
     }
 
     /// Takes back the declared state of a beat whose [`Applied::Attention`] could not be passed on,
@@ -265,7 +265,7 @@ impl HeartLine {
     pub fn last(&self) -> LastBeat {
         let word = BeatWord(self.beat.load(Relaxed));
         LastBeat {
-            at: self.last_beat.load(Relaxed),
+            at: Moment::from_nanos(self.last_beat.load(Relaxed)),
             load: word.load(),
             declared: Declared::from_bits(word.declared()),
         }
@@ -287,9 +287,9 @@ impl HeartLine {
         (generation_of(head), HeartState::from_bits(head))
     }
 
-    /// TTL in nanoseconds.
-    pub fn ttl(&self) -> Nanos {
-        self.ttl.load(Relaxed)
+    /// The TTL of the lease.
+    pub fn ttl(&self) -> Span {
+        Span::from_nanos(self.ttl.load(Relaxed))
     }
 
     /// The nonce that the lease was asked for with.
@@ -308,27 +308,27 @@ impl HeartLine {
 
     /// Whether times that an engine wrote before `now` are possible: a line that was damaged must
     /// not decide about anybody.
-    pub fn is_plausible(&self, now: Nanos) -> bool {
-        let (ttl, longest) = (self.ttl(), from_ms(u64::from(TTL_MS_MAX)));
-        (from_ms(u64::from(TTL_MS_MIN))..=longest).contains(&ttl)
+    pub fn is_plausible(&self, now: Moment) -> bool {
+        let (ttl, longest) = (self.ttl(), Span::from_ms(u64::from(TTL_MS_MAX)));
+        (Span::from_ms(u64::from(TTL_MS_MIN))..=longest).contains(&ttl)
             && self.last().at <= now
-            && self.until() <= now + 4 * longest
+            && self.until() <= now + longest * 4
     }
 
     /// Of a suspect: when its hold ends at the latest, 0 when it is not held. Of a member that is
     /// down: when its tombstone ends. In other states it means nothing.
-    pub fn until(&self) -> Nanos {
-        self.until.load(Relaxed)
+    pub fn until(&self) -> Moment {
+        Moment::from_nanos(self.until.load(Relaxed))
     }
 
     /// Whether a hold keeps the member from being declared down. A member that is down is not held.
     pub fn is_held(&self) -> bool {
-        self.head().1 == HeartState::Suspect && self.until() != 0
+        self.head().1 == HeartState::Suspect && self.until() != Moment::ZERO
     }
 
     /// Sets when hold or tombstone ends.
-    pub fn set_until(&self, _: &Right, until: Nanos) {
-        self.until.store(until, Relaxed);
+    pub fn set_until(&self, _: &Right, until: Moment) {
+        self.until.store(until.nanos(), Relaxed);
     }
 
     /// Changes the state within a lease, or ends it.
@@ -338,13 +338,13 @@ impl HeartLine {
 
     /// Makes a line that was never used what it was in another region.
     pub fn restore(&self, _: &Right, line: &RestoredLine) {
-        self.last_beat.store(line.last, Relaxed);
+        self.last_beat.store(line.last.nanos(), Relaxed);
         self.history.store(line.history, Relaxed);
         self.beat.store(BeatWord::new(line.sequence, line.load, line.declared as u64).0, Relaxed);
         self.secret.store(line.secret, Relaxed);
         self.nonce.store(line.nonce, Relaxed);
-        self.ttl.store(line.ttl, Relaxed);
-        self.until.store(line.until, Relaxed);
+        self.ttl.store(line.ttl.nanos(), Relaxed);
+        self.until.store(line.until.nanos(), Relaxed);
         // Release: pairs with the acquire load in `apply`.
         self.head.store(head_of(line.generation, line.state), Release);
     }
@@ -354,18 +354,18 @@ impl HeartLine {
     pub fn lease_to(
         &self,
         _: &Right,
-        now: Nanos,
-        ttl: Nanos,
+        now: Moment,
+        ttl: Span,
         secret: u64,
         nonce: u64,
     ) -> Generation {
         let generation = generation_of(self.head.load(Relaxed)).next();
-        self.last_beat.store(now, Relaxed);
+        self.last_beat.store(now.nanos(), Relaxed);
         self.history.store(0, Relaxed);
         self.beat.store(0, Relaxed);
         self.secret.store(secret, Relaxed);
         self.nonce.store(nonce, Relaxed);
-        self.ttl.store(ttl, Relaxed);
+        self.ttl.store(ttl.nanos(), Relaxed);
         self.until.store(0, Relaxed);
         // Release: pairs with the acquire load in `apply`.
         self.head.store(head_of(generation, HeartState::Up), Release);
@@ -384,12 +384,12 @@ pub struct RestoredLine {
     pub secret: u64,
     /// The nonce that the lease was asked for with.
     pub nonce: u64,
-    /// TTL in nanoseconds.
-    pub ttl: Nanos,
+    /// TTL of its lease.
+    pub ttl: Span,
     /// End of its hold or tombstone; 0: none.
-    pub until: Nanos,
+    pub until: Moment,
     /// When it last beat.
-    pub last: Nanos,
+    pub last: Moment,
     /// On-time history.
     pub history: u64,
     /// Sequence of its last beat.
@@ -407,9 +407,9 @@ impl RestoredLine {
         state: HeartState::Free,
         secret: 0,
         nonce: 0,
-        ttl: 0,
-        until: 0,
-        last: 0,
+        ttl: Span::ZERO,
+        until: Moment::ZERO,
+        last: Moment::ZERO,
         history: 0,
         sequence: 0,
         load: 0,
@@ -439,6 +439,12 @@ mod tests {
     use zerocopy::FromZeros;
     use zerocopy::byteorder::little_endian::{U16, U32};
 
+    const TTL: Span = Span::from_nanos(100);
+
+    fn at(nanos: u64) -> Moment {
+        Moment::from_nanos(nanos)
+    }
+
     fn beat(line: &HeartLine, sequence: u32) -> Beat {
         let mut beat = Beat::new_zeroed();
         beat.lease = line.lease(Slot::new(0));
@@ -449,39 +455,42 @@ mod tests {
     #[test]
     fn a_beat_counts_once() {
         let (line, right) = (HeartLine::default(), Right::new());
-        line.lease_to(&right, 10, 100, 7, 1);
-        assert_eq!(line.apply(&beat(&line, 1), 20), Applied::Accepted);
-        assert_eq!(line.apply(&beat(&line, 1), 30), Applied::Old);
-        assert_eq!(line.apply(&beat(&line, 0), 30), Applied::Old);
-        assert_eq!(line.last().at, 20);
+        line.lease_to(&right, at(10), TTL, 7, 1);
+        assert_eq!(line.apply(&beat(&line, 1), at(20)), Applied::Accepted);
+        assert_eq!(line.apply(&beat(&line, 1), at(30)), Applied::Old);
+        assert_eq!(line.apply(&beat(&line, 0), at(30)), Applied::Old);
+        assert_eq!(line.last().at, at(20));
         assert_eq!(
-            line.apply(&beat(&line, u32::MAX), 30),
+            line.apply(&beat(&line, u32::MAX), at(30)),
             Applied::Old,
             "2^31 or more ahead is behind"
         );
         assert_eq!(line.history(), 1);
-        assert_eq!(line.apply(&beat(&line, 2), 90), Applied::Accepted);
+        assert_eq!(line.apply(&beat(&line, 2), at(90)), Applied::Accepted);
         assert_eq!(line.history(), 2, "70 of a TTL of 100 is late");
     }
 
     #[test]
     fn a_loop_that_was_held_up_does_not_turn_the_time_back() {
         let (line, right) = (HeartLine::default(), Right::new());
-        line.lease_to(&right, 10, 100, 7, 1);
-        assert_eq!(line.apply(&beat(&line, 1), 60), Applied::Accepted);
-        assert_eq!(line.apply(&beat(&line, 2), 20), Applied::Accepted);
-        assert_eq!(line.last().at, 60);
+        line.lease_to(&right, at(10), TTL, 7, 1);
+        assert_eq!(line.apply(&beat(&line, 1), at(60)), Applied::Accepted);
+        assert_eq!(line.apply(&beat(&line, 2), at(20)), Applied::Accepted);
+        assert_eq!(line.last().at, at(60));
     }
 
     #[test]
     fn what_is_kept_of_a_beat_is_what_it_said() {
         let (line, right) = (HeartLine::default(), Right::new());
-        line.lease_to(&right, 10, 100, 7, 1);
+        line.lease_to(&right, at(10), TTL, 7, 1);
         let mut beat = beat(&line, 0x2122_2324);
         (beat.load, beat.flags) = (U16::new(0x3132), U16::new(2));
         assert_eq!(BeatWord(beat.words()[2]), BeatWord::new(0x2122_2324, 0x3132, 2));
-        assert_eq!(line.apply(&beat, 20), Applied::Attention, "it declares another state");
-        assert_eq!(line.last(), LastBeat { at: 20, load: 0x3132, declared: Declared::Maintenance });
+        assert_eq!(line.apply(&beat, at(20)), Applied::Attention, "it declares another state");
+        assert_eq!(
+            line.last(),
+            LastBeat { at: at(20), load: 0x3132, declared: Declared::Maintenance }
+        );
         assert_eq!(line.sequence(), 0x2122_2324);
     }
 
@@ -495,41 +504,41 @@ mod tests {
     fn refusals_say_which() {
         let (line, right) = (HeartLine::default(), Right::new());
         assert_eq!(
-            line.apply(&beat(&line, 1), 1),
+            line.apply(&beat(&line, 1), at(1)),
             Applied::Refused(Status::Unknown),
             "never given"
         );
-        line.lease_to(&right, 10, 100, 7, 1);
+        line.lease_to(&right, at(10), TTL, 7, 1);
         let first = beat(&line, 1);
         let mut forged = first;
         forged.lease.secret = U64::new(8);
-        assert_eq!(line.apply(&forged, 20), Applied::Refused(Status::Unknown));
+        assert_eq!(line.apply(&forged, at(20)), Applied::Refused(Status::Unknown));
         line.set_state(&right, HeartState::Replaced);
-        assert_eq!(line.apply(&first, 20), Applied::Refused(Status::Replaced));
-        line.lease_to(&right, 10, 100, 9, 1);
-        assert_eq!(line.apply(&first, 20), Applied::Refused(Status::Removed));
+        assert_eq!(line.apply(&first, at(20)), Applied::Refused(Status::Replaced));
+        line.lease_to(&right, at(10), TTL, 9, 1);
+        assert_eq!(line.apply(&first, at(20)), Applied::Refused(Status::Removed));
         let mut future = first;
         future.lease.generation = U32::new(3);
-        assert_eq!(line.apply(&future, 20), Applied::Refused(Status::Unknown));
-        assert_eq!(line.last().at, 10, "nothing changed");
+        assert_eq!(line.apply(&future, at(20)), Applied::Refused(Status::Unknown));
+        assert_eq!(line.last().at, at(10), "nothing changed");
     }
 
     #[test]
     fn a_change_of_state_or_declaration_asks_for_attention() {
         let (line, right) = (HeartLine::default(), Right::new());
-        line.lease_to(&right, 10, 100, 7, 1);
+        line.lease_to(&right, at(10), TTL, 7, 1);
         let mut draining = beat(&line, 1);
         draining.flags = U16::new(1);
-        assert_eq!(line.apply(&draining, 20), Applied::Attention);
+        assert_eq!(line.apply(&draining, at(20)), Applied::Attention);
         draining.sequence = U32::new(2);
-        assert_eq!(line.apply(&draining, 20), Applied::Accepted);
+        assert_eq!(line.apply(&draining, at(20)), Applied::Accepted);
         line.forget_declared(Declared::Serving);
         draining.sequence = U32::new(3);
-        assert_eq!(line.apply(&draining, 20), Applied::Attention, "the next beat asks again");
+        assert_eq!(line.apply(&draining, at(20)), Applied::Attention, "the next beat asks again");
         line.set_state(&right, HeartState::Down);
         draining.sequence = U32::new(4);
-        assert_eq!(line.apply(&draining, 30), Applied::Attention);
-        assert_eq!(line.last(), LastBeat { at: 30, load: 0, declared: Declared::Draining });
+        assert_eq!(line.apply(&draining, at(30)), Applied::Attention);
+        assert_eq!(line.last(), LastBeat { at: at(30), load: 0, declared: Declared::Draining });
     }
 
     /// A load that comes by an update on one loop while another applies beats: the sequence never
@@ -538,7 +547,7 @@ mod tests {
     #[test]
     fn a_load_never_puts_a_sequence_back() {
         let (line, right) = (HeartLine::default(), Right::new());
-        line.lease_to(&right, 10, 100, 7, 1);
+        line.lease_to(&right, at(10), TTL, 7, 1);
         let done = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -549,8 +558,8 @@ mod tests {
                 }
             });
             let twice = (1..400_000).filter(|&sequence| {
-                assert_eq!(line.apply(&beat(&line, sequence), 20), Applied::Accepted);
-                line.apply(&beat(&line, sequence), 20) != Applied::Old
+                assert_eq!(line.apply(&beat(&line, sequence), at(20)), Applied::Accepted);
+                line.apply(&beat(&line, sequence), at(20)) != Applied::Old
             });
             let twice = twice.count();
             done.store(true, Relaxed);

@@ -1,10 +1,12 @@
 //! The hold: instances that fell silent together, and that are kept from being declared down.
 
+use crate::wire::time::Moment;
+
 /// A hold that is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hold {
-    /// When it began, monotonic nanoseconds; never 0.
-    pub since: u64,
+    /// When it began; never zero.
+    pub since: Moment,
     /// Instances that were silent then.
     pub silent: u32,
     /// Instances that were live then.

@@ -51,6 +51,7 @@ pub use seqlock::Sequence;
 pub use service_number::ServiceNumber;
 
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64};
+use crate::wire::time::Moment;
 use crate::wire::{Name, Slot};
 use heartline_wire as wire;
 use index::HashIndex;
@@ -281,7 +282,7 @@ impl Region {
         let words = || (header.hold_since.load(Relaxed), header.hold_shares.load(Relaxed));
         let (since, shares) = header.sequence.read(words).ok_or(Disturbed)?;
         Ok((since != 0).then_some(Hold {
-            since,
+            since: Moment::from_nanos(since),
             silent: shares as u32,
             live: (shares >> 32) as u32,
         }))
@@ -295,7 +296,7 @@ impl Region {
                 hold.map_or(0, |hold| u64::from(hold.live) << 32 | u64::from(hold.silent)),
                 Relaxed,
             );
-            header.hold_since.store(hold.map_or(0, |hold| hold.since), Relaxed);
+            header.hold_since.store(hold.map_or(0, |hold| hold.since.nanos()), Relaxed);
         });
     }
 

@@ -4,6 +4,7 @@ use super::feed::{Cause, Event, EventKind, Feed};
 use super::index::HashIndex;
 use super::mapping::{Mapping, Place};
 use super::right::Right;
+use crate::wire::time::Moment;
 use crate::wire::{Generation, Slot};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -83,7 +84,7 @@ proptest! {
         for (number, (slot, generation, at)) in slots.into_iter().enumerate() {
             let number = number as u64 + 1;
             let event = Event {
-                at,
+                at: Moment::from_nanos(at),
                 kind: EventKind::Held,
                 cause: Cause::MassSilence,
                 service: at ^ 7,

@@ -13,6 +13,7 @@ use super::service_number::ServiceNumber;
 use crate::limits::ATTRIBUTES_BYTES_MAX;
 use crate::sync::{AtomicU64, fence};
 use crate::wire::Endpoint;
+use crate::wire::time::Moment;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 /// What a step makes of the member that its event is about.
@@ -21,7 +22,7 @@ pub struct MemberAfter<'a> {
     /// State of its heart line.
     pub state: HeartState,
     /// End of its hold or tombstone.
-    pub until: u64,
+    pub until: Moment,
     /// Directory number of its service.
     pub service: ServiceNumber,
     /// Its endpoint after the step.
@@ -40,7 +41,7 @@ pub struct PendingStep {
     /// State of the member's heart line.
     pub state: HeartState,
     /// End of its hold or tombstone.
-    pub until: u64,
+    pub until: Moment,
     /// Directory number of its service.
     pub service: ServiceNumber,
     /// Its endpoint after the step.
@@ -107,7 +108,7 @@ impl RedoLine {
                 u64::from(member.state as u32) << 32 | u64::from(member.service.get()),
                 Relaxed,
             );
-            self.until.store(member.until, Relaxed);
+            self.until.store(member.until.nanos(), Relaxed);
             self.attributes_len
                 .store(member.attributes.map_or(0, |bytes| bytes.len() as u64 + 1), Relaxed);
             store_bytes(&self.attributes, member.attributes.unwrap_or_default());
@@ -131,7 +132,7 @@ impl RedoLine {
             number,
             event: std::array::from_fn(|at| self.event[at].load(Relaxed)),
             state: HeartState::from_bits(place >> 32),
-            until: self.until.load(Relaxed),
+            until: Moment::from_nanos(self.until.load(Relaxed)),
             service: ServiceNumber::new(place as u32),
             endpoint: zerocopy::transmute!(endpoint),
             attributes: load_bytes(&self.attributes),

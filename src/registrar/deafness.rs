@@ -1,25 +1,28 @@
 //! Our own deafness: while we could not hear, silence proves nothing.
 
-use crate::clock::Nanos;
+use crate::clock::{Moment, Span};
 use crate::limits::{GRACE_TTLS_MAX, STALL_GRACE_FACTOR, WATCH_LOOK_NS, WATCH_NS};
 use std::collections::VecDeque;
 
 /// A time in which we could not hear.
 #[derive(Clone, Copy, Debug)]
 struct Stall {
-    end: Nanos,
-    length: Nanos,
+    end: Moment,
+    length: Span,
     /// Time stood still: the length, and that of forgotten stalls before it.
-    still: Nanos,
+    still: Span,
 }
 
 impl Stall {
     /// Until when it excuses those with the longest TTL.
-    fn reach(&self) -> Nanos {
+    fn reach(&self) -> Moment {
         self.end.saturating_add(self.length.saturating_mul(STALL_GRACE_FACTOR))
     }
 }
 
+/// How often the registrar looks while it watches for a stall, and for how long before a timer.
+const LOOK: Span = Span::from_nanos(WATCH_LOOK_NS);
+const WATCHED: Span = Span::from_nanos(WATCH_NS);
 /// Stalls remembered at once.
 const STALLS: usize = 64;
 
@@ -30,39 +33,39 @@ const STALLS: usize = 64;
 /// [`Self::before`].
 #[derive(Debug)]
 pub(super) struct Watch {
-    planned: Nanos,
+    planned: Moment,
     /// Longest part of a stall that can lie before the planned look.
-    unseen: Nanos,
+    unseen: Span,
 }
 
 impl Watch {
     pub(super) fn new() -> Self {
-        Self { planned: Nanos::MAX, unseen: 0 }
+        Self { planned: Moment::NEVER, unseen: Span::ZERO }
     }
 
     /// When to look at the latest while somebody is suspect and the next timer is at `timer`: every
     /// [`WATCH_LOOK_NS`] of the last [`WATCH_NS`] before it.
-    pub(super) fn before(now: Nanos, timer: Nanos) -> Nanos {
-        timer.min((now + WATCH_LOOK_NS).max(timer.saturating_sub(WATCH_NS)))
+    pub(super) fn before(now: Moment, timer: Moment) -> Moment {
+        timer.min((now + LOOK).max(timer.saturating_sub(WATCHED)))
     }
 
     /// The next look after the one at `now` is planned for this time.
-    pub(super) fn plan(&mut self, now: Nanos, at: Option<Nanos>, is_any_suspect: bool) {
-        self.planned = at.map_or(Nanos::MAX, |at| at.max(now));
-        self.unseen = if is_any_suspect { (self.planned - now).min(WATCH_LOOK_NS) } else { 0 };
+    pub(super) fn plan(&mut self, now: Moment, at: Option<Moment>, is_any_suspect: bool) {
+        self.planned = at.map_or(Moment::NEVER, |at| at.max(now));
+        self.unseen = if is_any_suspect { (self.planned - now).min(LOOK) } else { Span::ZERO };
     }
 
     /// How long the thread may have stood still, if it looks now: never less than it did since the
     /// watch began.
-    pub(super) fn stall(&self, now: Nanos) -> Nanos {
-        if now > self.planned { now - self.planned + self.unseen } else { 0 }
+    pub(super) fn stall(&self, now: Moment) -> Span {
+        if now > self.planned { now - self.planned + self.unseen } else { Span::ZERO }
     }
 }
 
 /// The latest loss of datagrams, and the stalls, newest last.
 #[derive(Debug)]
 pub(super) struct Deafness {
-    dropped_at: Option<Nanos>,
+    dropped_at: Option<Moment>,
     stalls: VecDeque<Stall>,
 }
 
@@ -72,12 +75,12 @@ impl Deafness {
     }
 
     /// The kernel dropped datagrams before `now`; how many beats that cost nobody knows.
-    pub(super) fn dropped(&mut self, now: Nanos) {
+    pub(super) fn dropped(&mut self, now: Moment) {
         self.dropped_at = Some(now);
     }
 
     /// One of our threads stood still for `length` until `now`.
-    pub(super) fn stalled(&mut self, now: Nanos, length: Nanos) {
+    pub(super) fn stalled(&mut self, now: Moment, length: Span) {
         self.stalls.push_back(Stall { end: now, length, still: length });
         if self.stalls.len() > STALLS {
             self.forget_one();
@@ -101,79 +104,96 @@ impl Deafness {
     /// at most [`STALL_GRACE_FACTOR`] times its length), and in all at most [`GRACE_TTLS_MAX`] TTLs
     /// late, not counting the time we stood still: so a flood can't blind the engine for ever, and
     /// a long stop can't use the grace up.
-    pub(super) fn deadline(&self, last: Nanos, ttl: Nanos) -> Nanos {
+    pub(super) fn deadline(&self, last: Moment, ttl: Span) -> Moment {
         let deadline = last.saturating_add(ttl);
-        let mut grace =
-            self.dropped_at.filter(|&at| at >= last).map_or(0, |at| at.saturating_add(ttl));
+        let mut grace = self
+            .dropped_at
+            .filter(|&at| at >= last)
+            .map_or(Moment::ZERO, |at| at.saturating_add(ttl));
         // Threads may stand still at the same time, and that counts once, and only since the last
         // beat: else a beat that is applied late would bring the deadline forward, and timers never
         // look earlier.
-        let (mut still, mut counted_from) = (0, Nanos::MAX);
+        let (mut still, mut counted_from) = (Span::ZERO, Moment::NEVER);
         for stall in self.stalls.iter().rev().take_while(|stall| stall.end >= last) {
             grace = grace.max(
                 stall.end.saturating_add(ttl.min(stall.length.saturating_mul(STALL_GRACE_FACTOR))),
             );
             let start = stall.end.saturating_sub(stall.still).max(last);
-            still += stall.end.min(counted_from).saturating_sub(start);
+            still += stall.end.min(counted_from).saturating_since(start);
             counted_from = counted_from.min(start);
         }
-        deadline.max(grace.min(deadline.saturating_add(GRACE_TTLS_MAX * ttl + still)))
+        deadline.max(grace.min(deadline.saturating_add(ttl * GRACE_TTLS_MAX + still)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Nanos;
+
+    fn at(nanos: Nanos) -> Moment {
+        Moment::from_nanos(nanos)
+    }
+
+    fn span(nanos: Nanos) -> Span {
+        Span::from_nanos(nanos)
+    }
+
+    fn deadline(deafness: &Deafness, last: Nanos, ttl: Nanos) -> Nanos {
+        deafness.deadline(at(last), span(ttl)).nanos()
+    }
 
     #[test]
     fn looks_are_close_to_one_another_before_a_timer() {
-        let timer = 5 * WATCH_NS;
-        assert_eq!(Watch::before(0, timer), timer - WATCH_NS);
-        assert_eq!(Watch::before(timer - WATCH_NS, timer), timer - WATCH_NS + WATCH_LOOK_NS);
-        assert_eq!(Watch::before(timer - 3, timer), timer);
-        assert_eq!(Watch::before(timer + 3, timer), timer, "it is due");
-        assert_eq!(Watch::before(0, 7), 7, "in the first second of the machine");
+        let timer = Moment::ZERO + WATCHED * 5;
+        assert_eq!(Watch::before(Moment::ZERO, timer), timer - WATCHED);
+        assert_eq!(Watch::before(timer - WATCHED, timer), timer - WATCHED + LOOK);
+        assert_eq!(Watch::before(timer - span(3), timer), timer);
+        assert_eq!(Watch::before(timer + span(3), timer), timer, "it is due");
+        assert_eq!(Watch::before(at(0), at(7)), at(7), "in the first second of the machine");
     }
 
     #[test]
     fn a_late_look_counts_from_the_look_before() {
         let mut watch = Watch::new();
-        assert_eq!(watch.stall(Nanos::MAX), 0, "nothing was planned");
-        watch.plan(1000, Some(2000), true);
-        assert_eq!((watch.stall(1500), watch.stall(2000), watch.stall(2300)), (0, 0, 1300));
-        watch.plan(1000, Some(2000), false);
-        assert_eq!(watch.stall(2300), 300);
-        watch.plan(0, Some(7 * WATCH_LOOK_NS), true);
-        assert_eq!(watch.stall(7 * WATCH_LOOK_NS + 1), WATCH_LOOK_NS + 1);
-        watch.plan(1000, None, false);
-        assert_eq!(watch.stall(Nanos::MAX), 0);
+        assert_eq!(watch.stall(Moment::NEVER), Span::ZERO, "nothing was planned");
+        watch.plan(at(1000), Some(at(2000)), true);
+        let stalls = [1500, 2000, 2300].map(|now| watch.stall(at(now)).nanos());
+        assert_eq!(stalls, [0, 0, 1300]);
+        watch.plan(at(1000), Some(at(2000)), false);
+        assert_eq!(watch.stall(at(2300)), span(300));
+        let later = Moment::ZERO + LOOK * 7;
+        watch.plan(Moment::ZERO, Some(later), true);
+        assert_eq!(watch.stall(later + span(1)), LOOK + span(1));
+        watch.plan(at(1000), None, false);
+        assert_eq!(watch.stall(Moment::NEVER), Span::ZERO);
     }
 
     #[test]
     fn grace_is_one_ttl_and_bounded() {
         let mut deafness = Deafness::new();
-        assert_eq!(deafness.deadline(1000, 100), 1100);
-        deafness.dropped(1050);
-        assert_eq!(deafness.deadline(1000, 100), 1150);
-        assert_eq!(deafness.deadline(1051, 100), 1151, "beaten since: no grace");
-        deafness.dropped(5000);
-        assert_eq!(deafness.deadline(1000, 100), 1400, "three TTLs late at most");
+        assert_eq!(deadline(&deafness, 1000, 100), 1100);
+        deafness.dropped(at(1050));
+        assert_eq!(deadline(&deafness, 1000, 100), 1150);
+        assert_eq!(deadline(&deafness, 1051, 100), 1151, "beaten since: no grace");
+        deafness.dropped(at(5000));
+        assert_eq!(deadline(&deafness, 1000, 100), 1400, "three TTLs late at most");
     }
 
     #[test]
     fn a_short_stall_gives_short_grace() {
         let mut deafness = Deafness::new();
-        deafness.stalled(1090, 5);
-        assert_eq!(deafness.deadline(1000, 100), 1130);
-        assert_eq!(deafness.deadline(1000, 10_000), 11_000);
-        deafness.stalled(1095, 1);
-        assert_eq!(deafness.deadline(1000, 100), 1130, "a shorter one does not take grace away");
+        deafness.stalled(at(1090), span(5));
+        assert_eq!(deadline(&deafness, 1000, 100), 1130);
+        assert_eq!(deadline(&deafness, 1000, 10_000), 11_000);
+        deafness.stalled(at(1095), span(1));
+        assert_eq!(deadline(&deafness, 1000, 100), 1130, "a shorter one does not take grace away");
         let mut stopped = Deafness::new();
-        stopped.stalled(1950, 1900);
-        stopped.stalled(3960, 2000);
-        assert_eq!(stopped.deadline(40, 100), 4060, "stopped twice, and one TTL to be heard in");
+        stopped.stalled(at(1950), span(1900));
+        stopped.stalled(at(3960), span(2000));
+        assert_eq!(deadline(&stopped, 40, 100), 4060, "stopped twice, and one TTL to be heard in");
         assert_eq!(
-            deafness.deadline(1092, 7),
+            deadline(&deafness, 1092, 7),
             1102,
             "and is not forgotten for a longer one before it"
         );
@@ -183,30 +203,30 @@ mod tests {
     #[test]
     fn only_stalls_since_the_last_beat_lengthen_the_bound() {
         let mut deafness = Deafness::new();
-        deafness.stalled(990, 500);
-        deafness.stalled(1350, 300);
-        deafness.stalled(2000, 40);
-        assert_eq!(deafness.deadline(1000, 100), 1000 + 4 * 100 + 340);
+        deafness.stalled(at(990), span(500));
+        deafness.stalled(at(1350), span(300));
+        deafness.stalled(at(2000), span(40));
+        assert_eq!(deadline(&deafness, 1000, 100), 1000 + 4 * 100 + 340);
     }
 
     #[test]
     fn only_the_part_of_a_stall_since_the_last_beat_lengthens_the_bound() {
         let mut deafness = Deafness::new();
-        deafness.stalled(1000, 1_000_000);
-        deafness.dropped(5000);
+        deafness.stalled(at(1000), span(1_000_000));
+        deafness.dropped(at(5000));
         assert_eq!(
             (
-                deafness.deadline(950, 100),
-                deafness.deadline(1000, 100),
-                deafness.deadline(1001, 100)
+                deadline(&deafness, 950, 100),
+                deadline(&deafness, 1000, 100),
+                deadline(&deafness, 1001, 100)
             ),
             (1400, 1400, 1401)
         );
         let mut together = Deafness::new();
-        together.stalled(1000, 500);
-        together.stalled(1100, 500);
-        together.dropped(9000);
-        assert_eq!(together.deadline(550, 100), 550 + 4 * 100 + 550, "two threads at once");
+        together.stalled(at(1000), span(500));
+        together.stalled(at(1100), span(500));
+        together.dropped(at(9000));
+        assert_eq!(deadline(&together, 550, 100), 550 + 4 * 100 + 550, "two threads at once");
     }
 
     proptest::proptest! {
@@ -225,10 +245,10 @@ mod tests {
             for (pause, length, drops) in deafs {
                 // Stalls of several threads overlap.
                 now += pause;
-                if drops { deafness.dropped(now) } else { deafness.stalled(now, length) }
+                if drops { deafness.dropped(at(now)) } else { deafness.stalled(at(now), span(length)) }
             }
             let (of_older, of_newer) =
-                (deafness.deadline(last, ttl), deafness.deadline(last + later, ttl));
+                (deadline(&deafness, last, ttl), deadline(&deafness, last + later, ttl));
             proptest::prop_assert!(of_older <= of_newer);
         }
     }
@@ -236,15 +256,15 @@ mod tests {
     #[test]
     fn of_very_many_stalls_those_that_reach_furthest_are_remembered() {
         let mut deafness = Deafness::new();
-        deafness.stalled(1000, 5000);
+        deafness.stalled(at(1000), span(5000));
         for end in 1..2 * STALLS as Nanos {
-            deafness.stalled(1000 + end, 2);
+            deafness.stalled(at(1000 + end), span(2));
         }
         assert_eq!(deafness.stalls.len(), STALLS);
         assert_eq!(
-            deafness.stalls.iter().map(|stall| stall.still).sum::<Nanos>(),
+            deafness.stalls.iter().map(|stall| stall.still.nanos()).sum::<Nanos>(),
             5000 + 2 * (2 * STALLS as Nanos - 1)
         );
-        assert_eq!(deafness.deadline(500, 30_000), 31_000);
+        assert_eq!(deadline(&deafness, 500, 30_000), 31_000);
     }
 }

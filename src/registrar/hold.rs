@@ -1,6 +1,6 @@
 //! The hold: when very many fall silent at once, the likeliest cause is between them and us.
 
-use crate::clock::Nanos;
+use crate::clock::{Moment, Span};
 use crate::limits::HOLD_SILENT_MIN;
 
 /// Whether a hold is on, and when the last one lost its evidence.
@@ -8,7 +8,7 @@ use crate::limits::HOLD_SILENT_MIN;
 pub(super) struct HoldGuard {
     enabled: bool,
     on: bool,
-    lost_at: Nanos,
+    lost_at: Moment,
 }
 
 /// What became of the hold when the shares changed.
@@ -20,12 +20,12 @@ pub(super) enum HoldChange {
 
 impl HoldGuard {
     pub(super) fn new(enabled: bool) -> Self {
-        Self { enabled, on: false, lost_at: 0 }
+        Self { enabled, on: false, lost_at: Moment::ZERO }
     }
 
     /// A hold that a former engine left on or off. Whoever it left held is let go one TTL from now,
     /// unless the hold goes on.
-    pub(super) fn resume(&mut self, on: bool, now: Nanos) {
+    pub(super) fn resume(&mut self, on: bool, now: Moment) {
         (self.on, self.lost_at) = (self.enabled && on, now);
     }
 
@@ -45,7 +45,7 @@ impl HoldGuard {
     }
 
     /// The shares have changed.
-    pub(super) fn observe(&mut self, silent: u32, live: u32, now: Nanos) -> HoldChange {
+    pub(super) fn observe(&mut self, silent: u32, live: u32, now: Moment) -> HoldChange {
         if !self.on || Self::is_evidence(silent, live) {
             return HoldChange::None;
         }
@@ -56,7 +56,7 @@ impl HoldGuard {
 
     /// When an instance that is held until `until` at the latest is let go: one TTL after the
     /// evidence is gone, if that is earlier.
-    pub(super) fn release_at(&self, until: Nanos, ttl: Nanos) -> Nanos {
+    pub(super) fn release_at(&self, until: Moment, ttl: Span) -> Moment {
         if self.on { until } else { until.min(self.lost_at.saturating_add(ttl)) }
     }
 
@@ -69,6 +69,14 @@ impl HoldGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn at(nanos: u64) -> Moment {
+        Moment::from_nanos(nanos)
+    }
+
+    fn span(nanos: u64) -> Span {
+        Span::from_nanos(nanos)
+    }
 
     #[test]
     fn needs_eight_and_half() {
@@ -95,10 +103,10 @@ mod tests {
         let mut guard = HoldGuard::new(true);
         assert_eq!(guard.admit(8, 8), Some(true));
         assert_eq!(guard.admit(8, 8), Some(false));
-        assert_eq!(guard.release_at(500, 100), 500);
-        assert_eq!(guard.observe(8, 10, 200), HoldChange::None);
-        assert_eq!(guard.observe(7, 10, 200), HoldChange::Ended);
-        assert_eq!(guard.release_at(500, 100), 300);
+        assert_eq!(guard.release_at(at(500), span(100)), at(500));
+        assert_eq!(guard.observe(8, 10, at(200)), HoldChange::None);
+        assert_eq!(guard.observe(7, 10, at(200)), HoldChange::Ended);
+        assert_eq!(guard.release_at(at(500), span(100)), at(300));
     }
 
     proptest::proptest! {
@@ -114,9 +122,9 @@ mod tests {
             enabled in proptest::bool::ANY,
         ) {
             let mut guard = HoldGuard::new(enabled);
-            let (mut on, mut lost_at, mut now) = (false, 0, 0);
+            let (mut on, mut lost_at, mut now) = (false, at(0), at(0));
             for (silent, more, pause, expires) in steps {
-                now += pause;
+                now = now + span(pause);
                 let live = silent + more;
                 let evidence = silent >= 8 && 2 * silent >= live;
                 if expires {
@@ -131,7 +139,7 @@ mod tests {
                     (on, lost_at) = (false, now);
                 }
                 proptest::prop_assert_eq!(guard.is_on(), on);
-                let (until, ttl) = (now + 100, 30);
+                let (until, ttl) = (now + span(100), span(30));
                 let release = if on { until } else { until.min(lost_at + ttl) };
                 proptest::prop_assert_eq!(guard.release_at(until, ttl), release);
             }

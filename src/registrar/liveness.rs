@@ -2,8 +2,8 @@
 
 use super::hold::HoldChange;
 use super::tables::{Change, Happening, Membership};
-use super::{Registrar, limbo_floor, wheel};
-use crate::clock::{NANOS_PER_MS, Nanos};
+use super::{Registrar, TICK, limbo_floor, wheel};
+use crate::clock::{Moment, Span};
 use crate::limits::{DOWN_LOOK_NS_MIN, GRACE_TTLS_MAX};
 use crate::region::{Cause, EventKind, HeartState};
 use crate::wire::{Declared, Generation, Slot, State, endpoint_flags};
@@ -13,17 +13,17 @@ use crate::wire::{Declared, Generation, Slot, State, endpoint_flags};
 struct Facts {
     state: State,
     /// Last beat that counted.
-    last: Nanos,
-    ttl: Nanos,
-    /// End of the hold or of the tombstone; 0 with neither.
-    until: Nanos,
+    last: Moment,
+    ttl: Span,
+    /// End of the hold or of the tombstone; zero with neither.
+    until: Moment,
 }
 
 /// What is to be done about a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     /// Nothing before this time.
-    Wait(Nanos),
+    Wait(Moment),
     /// It is silent, unless a beat waits at a socket: ask again when every loop has drained.
     Doubt,
     /// Silent for two thirds of its TTL.
@@ -44,7 +44,7 @@ impl Registrar {
     /// Decides about a slot whose timer is due, whose beat asked for it, or (`cleared`) whose stay
     /// in limbo is over; leaves it with a timer or in limbo. Every verdict of silence comes out of
     /// limbo, so that the drop counts are read between the last drain and the verdict.
-    pub(super) fn judge(&mut self, now: Nanos, slot: Slot, cleared: bool) {
+    pub(super) fn judge(&mut self, now: Moment, slot: Slot, cleared: bool) {
         // Each round goes one state further; there are four.
         for _ in 0..5 {
             let Some(facts) = self.facts(slot) else { return };
@@ -55,7 +55,7 @@ impl Registrar {
                     now,
                     slot,
                     State::Suspect,
-                    0,
+                    Moment::ZERO,
                     Happening::new(EventKind::Suspect, Cause::Silence),
                 ),
                 Verdict::Expired => self.expire(now, slot, &facts),
@@ -64,7 +64,7 @@ impl Registrar {
                     now,
                     slot,
                     State::Up,
-                    0,
+                    Moment::ZERO,
                     Happening::new(EventKind::Up, Cause::Beat),
                 ),
                 Verdict::Revive => {
@@ -76,7 +76,7 @@ impl Registrar {
                         now,
                         slot,
                         State::Up,
-                        0,
+                        Moment::ZERO,
                         Happening::new(EventKind::Revived, Cause::Beat),
                     );
                 }
@@ -86,7 +86,7 @@ impl Registrar {
     }
 
     /// A beat asked for it.
-    pub(super) fn look(&mut self, now: Nanos, slot: Slot, generation: Generation, leaving: bool) {
+    pub(super) fn look(&mut self, now: Moment, slot: Slot, generation: Generation, leaving: bool) {
         let line = self.tables.line(slot);
         if self.facts(slot).is_none() || line.head().0 != generation {
             return;
@@ -105,19 +105,21 @@ impl Registrar {
         Some(Facts { state, last: line.last().at, ttl: line.ttl(), until: line.until() })
     }
 
-    fn decide(&self, now: Nanos, facts: &Facts, cleared: bool) -> Verdict {
+    fn decide(&self, now: Moment, facts: &Facts, cleared: bool) -> Verdict {
         let (last, ttl) = (facts.last, facts.ttl);
         let third = ttl / 3;
         let deadline = self.deafness.deadline(last, ttl);
-        let proved = |at: Nanos, verdict| {
-            if cleared && self.observed.drained >= at { verdict } else { Verdict::Doubt }
+        let proved = |at: Moment, verdict| {
+            if cleared && self.drained() >= at { verdict } else { Verdict::Doubt }
         };
         match facts.state {
             State::Up if now < deadline - third => Verdict::Wait(deadline - third),
             State::Up => proved(deadline - third, Verdict::Suspect),
             State::Suspect if now < last + ttl - third => Verdict::Up,
-            State::Suspect if facts.until == 0 && now < deadline => Verdict::Wait(deadline),
-            State::Suspect if facts.until == 0 => proved(deadline, Verdict::Expired),
+            State::Suspect if facts.until == Moment::ZERO && now < deadline => {
+                Verdict::Wait(deadline)
+            }
+            State::Suspect if facts.until == Moment::ZERO => proved(deadline, Verdict::Expired),
             State::Suspect => {
                 // The hold never lets go of somebody whom our own deafness still excuses.
                 let release = self.hold.release_at(facts.until, ttl).max(deadline);
@@ -125,7 +127,7 @@ impl Registrar {
                     return proved(release, Verdict::Released);
                 }
                 // The evidence may go while it waits.
-                Verdict::Wait(release.min(now + (ttl / 4).max(NANOS_PER_MS)))
+                Verdict::Wait(release.min(now + (ttl / 4).max(TICK)))
             }
             State::Down if now < last + ttl => Verdict::Revive,
             State::Down => {
@@ -136,13 +138,13 @@ impl Registrar {
                 }
                 // A beat asks for a look; in case the queue was full, look now and then all the
                 // same.
-                Verdict::Wait(end.min(now + ttl.max(DOWN_LOOK_NS_MIN)))
+                Verdict::Wait(end.min(now + ttl.max(Span::from_nanos(DOWN_LOOK_NS_MIN))))
             }
         }
     }
 
     /// Its deadline has passed: down, or held.
-    fn expire(&mut self, now: Nanos, slot: Slot, facts: &Facts) {
+    fn expire(&mut self, now: Moment, slot: Slot, facts: &Facts) {
         let serving = self.declared(slot) == Declared::Serving;
         let (silent, live) = self.census.shares();
         let admitted = if serving { self.hold.admit(silent, live) } else { None };
@@ -162,17 +164,23 @@ impl Registrar {
         }
         let happening =
             Happening { silent, live, ..Happening::new(EventKind::Held, Cause::MassSilence) };
-        let held = Change { until: now + GRACE_TTLS_MAX * facts.ttl, ..self.same(slot, happening) };
+        let held = Change { until: now + facts.ttl * GRACE_TTLS_MAX, ..self.same(slot, happening) };
         self.change(now, held, |endpoint| endpoint.flags |= endpoint_flags::HELD);
     }
 
-    fn declare_down(&mut self, now: Nanos, slot: Slot, ttl: Nanos, cause: Cause) {
+    fn declare_down(&mut self, now: Moment, slot: Slot, ttl: Span, cause: Cause) {
         let happening = Happening::new(EventKind::Down, cause);
-        self.transit(now, slot, State::Down, now + ttl.max(self.settings.tombstone_min), happening);
+        self.transit(
+            now,
+            slot,
+            State::Down,
+            now + ttl.max(Span::from_nanos(self.settings.tombstone_min)),
+            happening,
+        );
     }
 
     /// Moves a member to a state in which it is not held.
-    fn transit(&mut self, now: Nanos, slot: Slot, to: State, until: Nanos, happening: Happening) {
+    fn transit(&mut self, now: Moment, slot: Slot, to: State, until: Moment, happening: Happening) {
         let change = Change {
             slot,
             membership: Membership::Stays,
@@ -189,7 +197,7 @@ impl Registrar {
     }
 
     /// Takes over what an instance says of itself.
-    fn declare(&mut self, now: Nanos, slot: Slot, declared: Declared) {
+    fn declare(&mut self, now: Moment, slot: Slot, declared: Declared) {
         if self.declared(slot) == declared {
             return;
         }
@@ -200,7 +208,7 @@ impl Registrar {
     }
 
     /// Ends the hold when its evidence is gone.
-    pub(super) fn observe_hold(&mut self, now: Nanos) {
+    pub(super) fn observe_hold(&mut self, now: Moment) {
         let (silent, live) = self.census.shares();
         if self.hold.observe(silent, live, now) == HoldChange::Ended {
             debug_assert!(!self.hold.is_on());

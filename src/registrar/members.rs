@@ -3,7 +3,7 @@
 use super::requests::Registration;
 use super::tables::{Change, Happening, Membership, TablesFull};
 use super::{Registrar, limbo_floor};
-use crate::clock::Nanos;
+use crate::clock::Moment;
 use crate::region::{Cause, EventKind, HeartState, Record, ServiceNumber};
 use crate::wire::{Declared, Endpoint, Slot, State};
 use zerocopy::byteorder::little_endian::{U16, U32};
@@ -12,7 +12,7 @@ impl Registrar {
     /// Changes a member, and moves it in the counts; a hold whose evidence that takes away ends.
     pub(super) fn change(
         &mut self,
-        now: Nanos,
+        now: Moment,
         change: Change<'_>,
         edit: impl FnOnce(&mut Endpoint),
     ) {
@@ -46,7 +46,7 @@ impl Registrar {
             return Some(Slot::new(self.fresh));
         }
         match self.wheel.free() {
-            Some((slot, key)) if key <= limbo_floor(self.observed.drained) => Some(slot),
+            Some((slot, key)) if key <= limbo_floor(self.drained()) => Some(slot),
             _ => {
                 self.slot_wanted = true;
                 None
@@ -108,7 +108,7 @@ impl Registrar {
             membership: Membership::Joins,
             happening: Happening::new(EventKind::Registered, Cause::Request),
             state: HeartState::Up,
-            until: 0,
+            until: Moment::ZERO,
             attributes: None,
         };
         self.change(now, joins, |endpoint| *endpoint = entry);
@@ -123,7 +123,7 @@ impl Registrar {
     }
 
     /// Ends a lease. Its slot goes into quarantine.
-    pub(super) fn end(&mut self, now: Nanos, slot: Slot, state: HeartState, cause: Cause) {
+    pub(super) fn end(&mut self, now: Moment, slot: Slot, state: HeartState, cause: Cause) {
         let record = self.tables.record(slot);
         let leaves = Change {
             membership: Membership::Leaves,

@@ -20,7 +20,7 @@ mod wheel;
 pub use census::Counts;
 pub use deny::DenyList;
 
-use crate::clock::{NANOS_PER_SECOND, Nanos};
+use crate::clock::{Moment, NANOS_PER_MS, NANOS_PER_SECOND, Nanos, Span};
 use crate::exchange::{Command, Replies};
 use crate::limits::{CAPACITY_MAX, STALL_NS_MIN, TIMERS_PER_STEP};
 use crate::region::{Cause, EventKind, Region, Right};
@@ -32,6 +32,11 @@ use requests::Registration;
 use std::sync::Arc;
 use tables::{Happening, Tables};
 use wheel::{Advance, Wheel};
+
+/// One tick of the timing wheel.
+const TICK: Span = Span::from_nanos(NANOS_PER_MS);
+/// Shortest time between two events of deafness.
+const DEAF_PAUSE: Span = Span::from_nanos(NANOS_PER_SECOND);
 
 /// What the registrar is told at start.
 #[derive(Clone, Debug)]
@@ -88,16 +93,16 @@ pub struct Registrar {
     watch: Watch,
     /// A request waits for a slot to leave its quarantine.
     slot_wanted: bool,
-    deaf_told: Nanos,
+    deaf_told: Moment,
 }
 
 impl Registrar {
     /// A registrar over an empty region.
     pub fn new(region: Arc<Region>, right: Right, settings: Settings, now: Nanos) -> Self {
-        Self::over(Tables::new(region, right), settings, now)
+        Self::over(Tables::new(region, right), settings, Moment::from_nanos(now))
     }
 
-    fn over(tables: Tables, settings: Settings, now: Nanos) -> Self {
+    fn over(tables: Tables, settings: Settings, now: Moment) -> Self {
         const { assert!(CAPACITY_MAX < u32::MAX / 2) };
         Self {
             wheel: Wheel::new(tables.region.geometry().slots as usize, now),
@@ -109,10 +114,10 @@ impl Registrar {
             identities: 0,
             census: Census::default(),
             deafness: Deafness::new(),
-            observed: Observed { now, drained: 0, drops: 0, stall: 0 },
+            observed: Observed { now: now.nanos(), drained: 0, drops: 0, stall: 0 },
             watch: Watch::new(),
             slot_wanted: false,
-            deaf_told: 0,
+            deaf_told: Moment::ZERO,
         }
     }
 
@@ -151,6 +156,7 @@ impl Registrar {
         random: &mut dyn FnMut() -> u64,
         replies: &mut Replies,
     ) {
+        let now = Moment::from_nanos(now);
         match command {
             Command::Register { from, request, attributes } => {
                 let wanted = Registration::new(now, from, request, attributes.as_slice());
@@ -170,7 +176,7 @@ impl Registrar {
     /// Takes an observation, decides what is due, and says what it wants next. Bounded: a large
     /// backlog is left for the next call.
     pub fn tick(&mut self, observed: &Observed) -> Next {
-        let now = observed.now;
+        let now = Moment::from_nanos(observed.now);
         self.listen(observed);
         // `now` was read after their leases ended; a loop that has drained later than that is past
         // them.
@@ -180,7 +186,7 @@ impl Registrar {
         // Limbo first: those were due earlier.
         while budget > 0
             && let Some((slot, key)) = self.wheel.limbo()
-            && key <= limbo_floor(observed.drained)
+            && key <= limbo_floor(self.drained())
         {
             budget -= 1;
             self.wheel.disarm(slot);
@@ -197,74 +203,79 @@ impl Registrar {
         self.plan(now, budget == 0)
     }
 
+    /// Every loop has applied what had arrived before this moment.
+    fn drained(&self) -> Moment {
+        Moment::from_nanos(self.observed.drained)
+    }
+
     /// Notes our own deafness.
     fn listen(&mut self, observed: &Observed) {
-        let now = observed.now;
-        let stall = self.watch.stall(now).max(observed.stall);
-        if stall >= STALL_NS_MIN {
+        let now = Moment::from_nanos(observed.now);
+        let stall = self.watch.stall(now).max(Span::from_nanos(observed.stall));
+        if stall >= Span::from_nanos(STALL_NS_MIN) {
             self.deafness.stalled(now, stall);
             self.tell_deafness(now, Cause::Stall, 0, stall);
         }
         if observed.drops > self.observed.drops {
             self.deafness.dropped(now);
-            self.tell_deafness(now, Cause::Drops, observed.drops - self.observed.drops, 0);
+            self.tell_deafness(now, Cause::Drops, observed.drops - self.observed.drops, Span::ZERO);
         }
         self.observed = *observed;
     }
 
-    fn tell_deafness(&mut self, now: Nanos, cause: Cause, drops: u64, stall: Nanos) {
+    fn tell_deafness(&mut self, now: Moment, cause: Cause, drops: u64, stall: Span) {
         self.census.note_deafness();
-        if self.deaf_told == 0 || now >= self.deaf_told + NANOS_PER_SECOND {
+        if self.deaf_told == Moment::ZERO || now >= self.deaf_told + DEAF_PAUSE {
             self.deaf_told = now;
             let happening = Happening {
                 silent: drops.min(u64::from(u32::MAX)) as u32,
-                live: (stall / crate::clock::NANOS_PER_MS) as u32,
+                live: stall.ms() as u32,
                 ..Happening::new(EventKind::Deaf, cause)
             };
             self.tables.announce(now, happening);
         }
     }
 
-    fn plan(&mut self, now: Nanos, backlog: bool) -> Next {
+    fn plan(&mut self, now: Moment, backlog: bool) -> Next {
         let limbo = self.wheel.limbo().map(|(_, key)| limbo_time(key));
         // A drain that has come already is nothing to wait for.
         let free = self
             .wheel
             .free()
             .map(|(_, key)| limbo_time(key))
-            .filter(|&time| self.slot_wanted && time > self.observed.drained);
+            .filter(|&time| self.slot_wanted && time > self.drained());
         let drain = limbo.into_iter().chain(free).max();
         let is_any_suspect = self.census.counts().suspect > 0;
-        let timer = self.wheel.next().map(|tick| tick * crate::clock::NANOS_PER_MS);
+        let timer = self.wheel.next().map(wheel::start_of);
         let timer =
             timer.map(|timer| if is_any_suspect { Watch::before(now, timer) } else { timer });
         let wake_at = if backlog {
             Some(now)
         } else if drain.is_some() {
             // The loops wake the registrar when they have drained; a tick later it looks by itself.
-            let soon = now + crate::clock::NANOS_PER_MS;
+            let soon = now + TICK;
             Some(timer.map_or(soon, |timer| timer.min(soon)))
         } else {
             timer
         };
         self.watch.plan(now, wake_at, is_any_suspect);
-        Next { wake_at, drain }
+        Next { wake_at: wake_at.map(Moment::nanos), drain: drain.map(Moment::nanos) }
     }
 }
 
 /// Limbo and quarantine are ordered by microseconds, rounded up.
-fn limbo_key(time: Nanos) -> u64 {
-    time.div_ceil(1000)
+fn limbo_key(time: Moment) -> u64 {
+    time.nanos().div_ceil(1000)
 }
 
 /// The largest key that a drain time satisfies.
-fn limbo_floor(drained: Nanos) -> u64 {
-    drained / 1000
+fn limbo_floor(drained: Moment) -> u64 {
+    drained.nanos() / 1000
 }
 
 /// The drain time that satisfies a key.
-fn limbo_time(key: u64) -> Nanos {
-    key * 1000
+fn limbo_time(key: u64) -> Moment {
+    Moment::from_nanos(key * 1000)
 }
 
 /// Seeds that failed a property once are kept under `tests/regressions` and tried first.

@@ -2,7 +2,7 @@
 
 use super::tables::{Change, Happening};
 use super::{Registrar, wheel};
-use crate::clock::{Nanos, from_ms};
+use crate::clock::{Moment, Span};
 use crate::exchange::{Replies, Requester};
 use crate::region::{Cause, EventKind, HeartState, ServiceNumber};
 use crate::wire::Cadence;
@@ -15,7 +15,7 @@ use zerocopy::byteorder::little_endian::{U32, U64};
 
 /// A request for a lease.
 pub(super) struct Registration<'a> {
-    pub(super) now: Nanos,
+    pub(super) now: Moment,
     pub(super) from: &'a Requester,
     pub(super) body: &'a Register,
     pub(super) attributes: &'a [u8],
@@ -25,7 +25,7 @@ pub(super) struct Registration<'a> {
 
 impl<'a> Registration<'a> {
     pub(super) fn new(
-        now: Nanos,
+        now: Moment,
         from: &'a Requester,
         body: &'a Register,
         attributes: &'a [u8],
@@ -33,8 +33,8 @@ impl<'a> Registration<'a> {
         Self { now, from, body, attributes, service_id: service_id(body.service.as_str()) }
     }
 
-    pub(super) fn ttl(&self) -> Nanos {
-        from_ms(u64::from(self.body.ttl_ms.get()))
+    pub(super) fn ttl(&self) -> Span {
+        Span::from_ms(u64::from(self.body.ttl_ms.get()))
     }
 }
 
@@ -63,7 +63,7 @@ impl Registrar {
                     epoch: U64::new(self.settings.epoch),
                     interval_us: U32::new(cadence.interval_us),
                     phase_us: U32::new(cadence.phase_us),
-                    ttl_ms: U32::new((line.ttl() / crate::clock::NANOS_PER_MS) as u32),
+                    ttl_ms: U32::new(line.ttl().ms() as u32),
                     reserved: [0; 4],
                 };
                 replies.put(
@@ -150,7 +150,7 @@ impl Registrar {
 
     pub(super) fn update(
         &mut self,
-        now: Nanos,
+        now: Moment,
         from: &Requester,
         request: &Update,
         attributes: &[u8],
@@ -180,7 +180,7 @@ impl Registrar {
 
     pub(super) fn deregister(
         &mut self,
-        now: Nanos,
+        now: Moment,
         from: &Requester,
         lease: &Lease,
         replies: &mut Replies,

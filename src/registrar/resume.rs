@@ -6,7 +6,7 @@
 
 use super::tables::{Happening, Survivors, Tables};
 use super::{Registrar, Settings};
-use crate::clock::Nanos;
+use crate::clock::{Moment, Nanos};
 use crate::region::{Cause, EventKind, HeartState, Region, Right};
 use crate::wire::{Declared, Generation, Slot};
 use std::sync::Arc;
@@ -15,9 +15,10 @@ impl Registrar {
     /// A registrar over a region in which another one has worked. Leases stand as they stood,
     /// service versions and event numbers go on.
     pub fn resume(region: Arc<Region>, right: Right, settings: Settings, now: Nanos) -> Self {
+        let now = Moment::from_nanos(now);
         let (tables, survivors) = Tables::resume(region, right, now);
         let mut registrar = Self::over(tables, settings, now);
-        registrar.deafness.stalled(now, now);
+        registrar.deafness.stalled(now, now - Moment::ZERO);
         registrar.go_on(survivors, now);
         registrar
     }
@@ -26,18 +27,19 @@ impl Registrar {
     /// excused the silent under that one is not known here, so everybody has one TTL from now, as
     /// after a death.
     pub fn take_over(region: Arc<Region>, right: Right, settings: Settings, now: Nanos) -> Self {
+        let now = Moment::from_nanos(now);
         match Tables::take_over(region, right) {
             Ok((tables, survivors)) => {
                 let mut registrar = Self::over(tables, settings, now);
-                registrar.deafness.stalled(now, now);
+                registrar.deafness.stalled(now, now - Moment::ZERO);
                 registrar.go_on(survivors, now);
                 registrar
             }
-            Err((region, right)) => Self::resume(region, right, settings, now),
+            Err((region, right)) => Self::resume(region, right, settings, now.nanos()),
         }
     }
 
-    fn go_on(&mut self, survivors: Survivors, now: Nanos) {
+    fn go_on(&mut self, survivors: Survivors, now: Moment) {
         for (line, slot) in self.tables.region.lines().iter().zip(0..) {
             if line.head().0 != Generation::NONE {
                 self.fresh = slot + 1;
@@ -64,7 +66,7 @@ impl Registrar {
     }
 
     /// A hold that was on goes on while there is evidence for it.
-    fn resume_hold(&mut self, now: Nanos) {
+    fn resume_hold(&mut self, now: Moment) {
         let was_on = self.tables.region.hold().is_ok_and(|hold| hold.is_some());
         self.hold.resume(was_on, now);
         if was_on && !self.hold.is_on() {

@@ -6,7 +6,7 @@
 //! nothing runs while nothing is due.
 
 use super::links::Links;
-use crate::clock::{NANOS_PER_MS, Nanos};
+use crate::clock::{Moment, NANOS_PER_MS};
 use crate::wire::Slot;
 
 const LEVELS: usize = 6;
@@ -37,17 +37,22 @@ pub(super) struct Wheel {
 }
 
 /// The tick that has begun at `time`.
-pub(super) fn tick_at(time: Nanos) -> u64 {
-    time / NANOS_PER_MS
+pub(super) fn tick_at(time: Moment) -> u64 {
+    time.nanos() / NANOS_PER_MS
+}
+
+/// When a tick begins.
+pub(super) fn start_of(tick: u64) -> Moment {
+    Moment::from_nanos(tick * NANOS_PER_MS)
 }
 
 /// The first tick that begins not before `time`.
-pub(super) fn tick_from(time: Nanos) -> u64 {
-    time.div_ceil(NANOS_PER_MS)
+pub(super) fn tick_from(time: Moment) -> u64 {
+    time.nanos().div_ceil(NANOS_PER_MS)
 }
 
 impl Wheel {
-    pub(super) fn new(slots: usize, now: Nanos) -> Self {
+    pub(super) fn new(slots: usize, now: Moment) -> Self {
         Self {
             links: Links::new(slots, FREE + 1),
             occupied: [[0; FAN_OUT / 64]; LEVELS],
@@ -191,7 +196,7 @@ mod tests {
             start in 0_u64..1 << 40,
             steps in prop::collection::vec((0_u8..4, 0_u32..32, 0_u32..33, any::<u32>()), 1..200),
         ) {
-            let mut wheel = Wheel::new(32, start * NANOS_PER_MS);
+            let mut wheel = Wheel::new(32, start_of(start));
             let mut model: std::collections::BTreeMap<Slot, u64> = Default::default();
             let mut now = start;
             for (action, slot, bits, noise) in steps {
@@ -227,7 +232,7 @@ mod tests {
 
     #[test]
     fn sleeps_between_timers() {
-        let mut wheel = Wheel::new(4, 0);
+        let mut wheel = Wheel::new(4, Moment::ZERO);
         wheel.arm(Slot::new(0), 86_400_000);
         let mut wakes = 0;
         while let Some(tick) = wheel.next() {
@@ -248,7 +253,7 @@ mod tests {
         let stride = if cfg!(debug_assertions) { 1009 } else { 1 };
         let ttls = (1..5000).chain((5000..=u64::from(crate::limits::TTL_MS_MAX)).step_by(stride));
         let starts = [0, 255, 65_535, 16_777_215, (1 << 32) - 1, 1_000_003, 86_399_999];
-        let mut wheel = Wheel::new(1, 0);
+        let mut wheel = Wheel::new(1, Moment::ZERO);
         for (start, ttl) in starts.into_iter().cycle().zip(ttls) {
             // Nothing is armed, so the wheel may stand anywhere.
             wheel.now = start;
@@ -267,7 +272,7 @@ mod tests {
     #[test]
     fn years_fire_what_a_sorted_map_fires() {
         const TEN_YEARS: u64 = 10 * 365 * 86_400_000;
-        let (mut wheel, mut model) = (Wheel::new(64, 0), BTreeSet::new());
+        let (mut wheel, mut model) = (Wheel::new(64, Moment::ZERO), BTreeSet::new());
         // A full-period generator (Knuth, TAOCP 2, section 3.2.1.2), so that the test needs no
         // seed.
         let mut state = 1_u64;

@@ -1,6 +1,6 @@
 //! What is kept of one slot, copied out of the region and put back into one.
 
-use crate::clock::Nanos;
+use crate::clock::{Moment, Span};
 use crate::limits::ATTRIBUTES_BYTES_MAX;
 use crate::region::{HeartState, Record, Region, RestoredLine, Right, ServiceNumber};
 use crate::wire::{
@@ -84,16 +84,16 @@ impl EngineTime {
     pub(super) const START: u64 = 1 << 60;
 
     /// Engine time that stands at `time` now.
-    pub(super) fn going_on(now: Nanos, time: u64) -> Self {
-        Self(i128::from(time) - i128::from(now))
+    pub(super) fn going_on(now: Moment, time: u64) -> Self {
+        Self(i128::from(time) - i128::from(now.nanos()))
     }
 
-    pub(super) fn of(self, at: Nanos) -> u64 {
-        (i128::from(at) + self.0).clamp(0, i128::from(u64::MAX)) as u64
+    pub(super) fn of(self, at: Moment) -> u64 {
+        (i128::from(at.nanos()) + self.0).clamp(0, i128::from(u64::MAX)) as u64
     }
 
-    pub(super) fn back(self, time: u64) -> Nanos {
-        (i128::from(time) - self.0).clamp(0, i128::from(u64::MAX)) as u64
+    pub(super) fn back(self, time: u64) -> Moment {
+        Moment::from_nanos((i128::from(time) - self.0).clamp(0, i128::from(u64::MAX)) as u64)
     }
 }
 
@@ -164,8 +164,8 @@ impl MemberHead {
             declared: entry.declared() as u8,
             secret: line.lease(slot).secret,
             nonce: U64::new(line.nonce()),
-            ttl: U64::new(line.ttl()),
-            until: U64::new(if until == 0 { 0 } else { time.of(until).max(1) }),
+            ttl: U64::new(line.ttl().nanos()),
+            until: U64::new(if until == Moment::ZERO { 0 } else { time.of(until).max(1) }),
             replaced_nonce: U64::new(record.replaced_nonce),
             source: record.source,
             address: entry.address,
@@ -239,8 +239,12 @@ impl MemberHead {
                 state: state.into(),
                 secret: self.secret.get(),
                 nonce: self.nonce.get(),
-                ttl,
-                until: if self.until.get() == 0 { 0 } else { time.back(self.until.get()).max(1) },
+                ttl: Span::from_nanos(ttl),
+                until: if self.until.get() == 0 {
+                    Moment::ZERO
+                } else {
+                    time.back(self.until.get()).max(Moment::from_nanos(1))
+                },
                 last: time.back(beat.last.get().max(silent_since)),
                 history: beat.history.get(),
                 sequence: beat.sequence.get(),

@@ -3,7 +3,7 @@
 use super::disk::Disk;
 use super::entry::{EngineTime, MemberHead, Restored};
 use super::layout::{HalfHeader, PAGE, Sizes, SnapshotError};
-use crate::clock::Nanos;
+use crate::clock::{Moment, Nanos};
 use crate::region::{ListRef, Region, RestoredLine, Right, ServiceMeta, ServiceNumber};
 use crate::wire::{Generation, Name, Slot, service_id};
 use ahash::AHashMap;
@@ -126,7 +126,8 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
         if self.sizes.table_checksum(&table, used) != header.table_checksum.get() {
             return Err(SnapshotError::Damaged("the checksums of its blocks"));
         }
-        let (time, written) = (EngineTime::going_on(now, header.time.get()), header.time.get());
+        let (time, written) =
+            (EngineTime::going_on(Moment::from_nanos(now), header.time.get()), header.time.get());
         let revision = header.feed_head.get() + JUMP;
         let services = Mutex::new(Services { by_name: AHashMap::new(), revision });
         let into = Into { region, right, services: &services, time, written };

@@ -5,7 +5,7 @@ use super::disk::Disk;
 use super::entry::{BeatEntry, EngineTime, MemberHead};
 use super::layout::{HalfHeader, PAGE, Sizes};
 use super::reader::Loaded;
-use crate::clock::Nanos;
+use crate::clock::{Moment, Nanos};
 use crate::region::Region;
 use crate::wire::{Generation, Slot};
 use std::io;
@@ -89,7 +89,10 @@ impl<D: Disk> Writer<D> {
             sizes,
             target: last.map_or(0, |last| 1 - last.half),
             edition: last.map_or(0, |last| last.edition),
-            time: EngineTime::going_on(now, last.map_or(EngineTime::START, |last| last.time)),
+            time: EngineTime::going_on(
+                Moment::from_nanos(now),
+                last.map_or(EngineTime::START, |last| last.time),
+            ),
             slots_used: used,
             unconfirmed: last.map(|last| last.header),
             changed: true,
@@ -199,7 +202,7 @@ impl<D: Disk> Writer<D> {
             slots_used: U32::new(self.slots_used),
             reserved: U32::ZERO,
             feed_head: U64::new(region.feed().head()),
-            time: U64::new(self.time.of(now)),
+            time: U64::new(self.time.of(Moment::from_nanos(now))),
             table_checksum: U32::new(
                 self.sizes.table_checksum(&self.halves[self.target].table, self.slots_used),
             ),

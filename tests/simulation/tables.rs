@@ -27,7 +27,8 @@ pub(crate) fn check(region: &Region, registrar: &Registrar, oracle: &Oracle) -> 
     let services = check_services(region, oracle)?;
     let count = region.service_count().map(|(_, count)| count);
     must!("tables", count == Ok(services), "{count:?} services, not {services}");
-    let hold = region.hold().ok().flatten().map(|hold| (hold.since, hold.silent, hold.live));
+    let hold =
+        region.hold().ok().flatten().map(|hold| (hold.since.nanos(), hold.silent, hold.live));
     must!("hold", hold == oracle.hold(), "hold {hold:?}, not {:?}", oracle.hold());
     check_counts(registrar, oracle)
 }
@@ -49,7 +50,7 @@ fn check_slot(region: &Region, lease: &Lease, state: HeartState) -> Verdict {
     );
     must!(
         "tables",
-        line.ttl() == lease.ttl && line.last().at == lease.last,
+        line.ttl().nanos() == lease.ttl && line.last().at.nanos() == lease.last,
         "last beat {:?}: {lease:?}",
         line.last()
     );
@@ -60,7 +61,7 @@ fn check_slot(region: &Region, lease: &Lease, state: HeartState) -> Verdict {
         line.last()
     );
     let held = line.is_held();
-    must!("hold", held == lease.held_at.is_some(), "held until {}: {lease:?}", line.until());
+    must!("hold", held == lease.held_at.is_some(), "held until {:?}: {lease:?}", line.until());
     check_endpoint(region, lease)
 }
 

@@ -52,7 +52,7 @@ fn slots(region: &Region) -> BTreeMap<Slot, Kept> {
             state,
             secret: line.lease(slot).secret.get(),
             nonce: line.nonce(),
-            ttl: line.ttl(),
+            ttl: line.ttl().nanos(),
             endpoint: endpoint.entry().as_bytes().to_vec(),
             service: region.directory()[endpoint.service().index()].name().as_str().to_owned(),
             instance: record.instance.as_str().to_owned(),
@@ -314,9 +314,11 @@ fn another_boot_changes_no_remaining_time() {
         let (_, region, _) = load(&disk, 64, boot).unwrap().unwrap();
         let (down, up) =
             (&region.lines()[of(&region, b"down")], &region.lines()[of(&region, b"up")]);
-        let left = harness.region.lines()[of(&harness.region, b"down")].until() - harness.now;
-        assert_eq!(down.until() - boot, left, "boot {boot}");
-        let silent = harness.now - harness.region.lines()[of(&harness.region, b"up")].last().at;
-        assert_eq!(boot - up.last().at, silent.min(boot), "boot {boot}");
+        let left =
+            harness.region.lines()[of(&harness.region, b"down")].until().nanos() - harness.now;
+        assert_eq!(down.until().nanos() - boot, left, "boot {boot}");
+        let silent =
+            harness.now - harness.region.lines()[of(&harness.region, b"up")].last().at.nanos();
+        assert_eq!(boot - up.last().at.nanos(), silent.min(boot), "boot {boot}");
     }
 }

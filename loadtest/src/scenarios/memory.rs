@@ -8,7 +8,7 @@ use ahash::RandomState;
 use clap::Args;
 use dashmap::DashMap;
 use hashbrown::HashMap;
-use heartline::clock::{Nanos, from_ms};
+use heartline::clock::{Moment, Nanos, Span};
 use heartline::dataplane::{Datagram, Dataplane};
 use heartline::exchange::{Attributes, Command, Peer, Replies, Requester};
 use heartline::limits::FRAME_BYTES_MAX;
@@ -118,7 +118,8 @@ impl Plane {
             Harness::with_geometry(geometry, settings(leases), 1);
         let (region, writer) = registrar.release();
         let granted = region.lines().iter().zip(0..leases).map(|(line, slot)| {
-            line.lease_to(&writer, 1, from_ms(LONG_TTL_MS.into()), u64::from(slot) + 1, 1);
+            let (now, ttl) = (Moment::from_nanos(1), Span::from_ms(LONG_TTL_MS.into()));
+            line.lease_to(&writer, now, ttl, u64::from(slot) + 1, 1);
             line.lease(Slot::new(slot))
         });
         let leases = granted.collect();
@@ -365,7 +366,8 @@ impl Directory {
 impl Table for Directory {
     fn split(&mut self) -> (Reader<'_>, Change<'_>) {
         let region = Arc::clone(&self.engine.region);
-        let find = move |(id, name): &(u64, Name)| region.find(*id, name).ok().flatten().map(Slot::get);
+        let find =
+            move |(id, name): &(u64, Name)| region.find(*id, name).ok().flatten().map(Slot::get);
         let read = move |keys: &Keys| time(&keys.ours, &find);
         (Box::new(read), Box::new(|number| self.come_and_go(number)))
     }

@@ -9,7 +9,7 @@ mod rebuild;
 pub(super) use rebuild::Survivors;
 
 use super::census::MemberState;
-use crate::clock::Nanos;
+use crate::clock::{Moment, Span};
 use crate::region::{
     Cause, DirectoryEntry, EndpointLine, Event, EventKind, HeartLine, HeartState, Hold,
     ListAllocator, ListRef, MemberAfter, Record, Region, Right, ServiceMeta, ServiceNumber,
@@ -38,7 +38,7 @@ impl Happening {
 
     fn event(
         &self,
-        at: Nanos,
+        at: Moment,
         service: u64,
         revision: u64,
         slot: Slot,
@@ -265,8 +265,8 @@ impl Tables {
     pub(super) fn lease(
         &mut self,
         slot: Slot,
-        now: Nanos,
-        ttl: Nanos,
+        now: Moment,
+        ttl: Span,
         secret: u64,
         nonce: u64,
         declared: Declared,
@@ -282,7 +282,7 @@ impl Tables {
     /// it is there for the next, or nothing.
     pub(super) fn change(
         &mut self,
-        now: Nanos,
+        now: Moment,
         change: Change<'_>,
         edit: impl FnOnce(&mut Endpoint),
     ) {
@@ -365,13 +365,17 @@ impl Tables {
     }
 
     /// An event that is about no instance; a hold begins or ends with its event.
-    pub(super) fn announce(&mut self, now: Nanos, happening: Happening) {
+    pub(super) fn announce(&mut self, now: Moment, happening: Happening) {
         let event = happening.event(now, 0, 0, Slot::default(), Generation::NONE);
         self.region.begin_step(&self.right, &event, None);
         if happening.kind == EventKind::HoldBegan {
             self.region.set_hold(
                 &self.right,
-                Some(Hold { since: now.max(1), silent: happening.silent, live: happening.live }),
+                Some(Hold {
+                    since: now.max(Moment::from_nanos(1)),
+                    silent: happening.silent,
+                    live: happening.live,
+                }),
             );
         } else if happening.kind == EventKind::HoldEnded {
             self.region.set_hold(&self.right, None);
@@ -389,7 +393,7 @@ pub(super) struct Change<'a> {
     /// State of the lease after it.
     pub(super) state: HeartState,
     /// End of the hold or of the tombstone after it.
-    pub(super) until: Nanos,
+    pub(super) until: Moment,
     /// Attributes that replace those there are; `None`: they stay.
     pub(super) attributes: Option<&'a [u8]>,
 }

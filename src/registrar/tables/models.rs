@@ -24,7 +24,7 @@ fn change(slot: Slot, membership: Membership, state: State) -> Change<'static> {
         membership,
         happening: Happening::new(EventKind::Updated, Cause::Request),
         state,
-        until: 0,
+        until: Moment::ZERO,
         attributes: None,
     }
 }
@@ -92,19 +92,19 @@ proptest! {
                     tables.reserve(service).unwrap();
                     tables.region.endpoints()[slot.index()].set_place(&tables.right, service, 0);
                     let entry = Endpoint { slot: slot.into(), weight: weight.into(), state: State::Up as u8, ..Endpoint::new_zeroed() };
-                    tables.change(9, change(slot, Membership::Joins, State::Up), |endpoint| *endpoint = entry);
+                    tables.change(Moment::from_nanos(9), change(slot, Membership::Joins, State::Up), |endpoint| *endpoint = entry);
                     models.get_mut(&service).unwrap().members.insert(slot, (State::Up, weight));
                     models.get_mut(&service).unwrap().revision += 1;
                 }
                 (1, Some(service)) => {
-                    tables.change(9, Change { state: HeartState::Removed, ..change(slot, Membership::Leaves, State::Up) }, |_| {});
+                    tables.change(Moment::from_nanos(9), Change { state: HeartState::Removed, ..change(slot, Membership::Leaves, State::Up) }, |_| {});
                     models.get_mut(&service).unwrap().members.remove(&slot);
                     models.get_mut(&service).unwrap().revision += 1;
                 }
                 (2 | 3, Some(service)) => {
                     let state = [State::Up, State::Suspect, State::Down][usize::from(weight % 3)];
                     tables.reserve(service).unwrap();
-                    tables.change(9, change(slot, Membership::Stays, state), |endpoint| endpoint.weight = weight.into());
+                    tables.change(Moment::from_nanos(9), change(slot, Membership::Stays, state), |endpoint| endpoint.weight = weight.into());
                     models.get_mut(&service).unwrap().members.insert(slot, (state, weight));
                     models.get_mut(&service).unwrap().revision += 1;
                 }

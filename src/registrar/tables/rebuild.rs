@@ -2,7 +2,7 @@
 //! counts are made anew from heart lines, records and directory entries.
 
 use super::{Tables, is_listed, set_state};
-use crate::clock::Nanos;
+use crate::clock::Moment;
 use crate::region::{
     DirectoryEntry, EventKind, HeartState, Hold, Identity, ListRef, PendingStep, Region, Right,
     ServiceMeta, ServiceNumber,
@@ -28,7 +28,7 @@ impl Tables {
     pub(in crate::registrar) fn resume(
         region: Arc<Region>,
         right: Right,
-        now: Nanos,
+        now: Moment,
     ) -> (Self, Survivors) {
         let mut tables = Self::new(region, right);
         tables.region.mend_header(&tables.right);
@@ -106,7 +106,7 @@ impl Tables {
                 region.set_hold(
                     right,
                     Some(Hold {
-                        since: at.max(1),
+                        since: Moment::from_nanos(at.max(1)),
                         silent: shares as u32,
                         live: (shares >> 32) as u32,
                     }),
@@ -190,7 +190,7 @@ impl Tables {
 
     /// Whether a lease was granted to its end: the endpoint is of the same generation. One that was
     /// not was never answered, and ends.
-    fn is_whole(&self, slot: Slot, now: Nanos) -> bool {
+    fn is_whole(&self, slot: Slot, now: Moment) -> bool {
         let (line, endpoint) = (self.line(slot), self.endpoint(slot));
         let (generation, state) = line.head();
         self.region.records().mend(&self.right, slot);

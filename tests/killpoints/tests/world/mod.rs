@@ -1,6 +1,6 @@
 //! A registrar over memory that outlives it, and what can be read from that memory.
 
-use heartline::clock::{NANOS_PER_MS, Nanos, from_ms};
+use heartline::clock::{Moment, NANOS_PER_MS, Nanos, from_ms};
 use heartline::exchange::{Attributes, Command, Peer, Replies, Requester};
 use heartline::limits::ATTRIBUTES_BYTES_MAX;
 use heartline::wire::{
@@ -161,7 +161,7 @@ impl World {
             load: U16::ZERO,
             flags: U16::new(flags),
         };
-        if line.apply(&beat, self.now) == Applied::Attention {
+        if line.apply(&beat, Moment::from_nanos(self.now)) == Applied::Attention {
             let generation = line.head().0;
             self.handle(&Command::Look { slot, generation, leaving: flags == 3 });
         }

@@ -9,6 +9,7 @@ use super::right::Right;
 use super::seqlock::Sequence;
 use super::service_number::ServiceNumber;
 use crate::sync::AtomicU64;
+use heartline::clock::{Moment, Span};
 use heartline::wire::{Beat, Endpoint, Generation, Lease, Slot, Status};
 use loom::thread;
 use std::sync::Arc;
@@ -17,6 +18,11 @@ use zerocopy::FromZeros;
 use zerocopy::byteorder::little_endian::U32;
 
 const RIGHT: Right = Right::new();
+const TTL: Span = Span::from_nanos(100);
+
+fn at(nanos: u64) -> Moment {
+    Moment::from_nanos(nanos)
+}
 
 /// Readers of a sequence lock see whole writes, and nothing else.
 pub fn seqlock() {
@@ -78,11 +84,11 @@ fn beat(generation: u32, secret: u64, sequence: u32) -> Beat {
 /// it is done, as in `engine`; the registrar waits for that.
 pub fn heart_line_reuse() {
     let shared = Arc::new((HeartLine::default(), AtomicU64::new(0)));
-    shared.0.lease_to(&RIGHT, 10, 100, 7, 1);
+    shared.0.lease_to(&RIGHT, at(10), TTL, 7, 1);
     let of_loop = {
         let shared = Arc::clone(&shared);
         thread::spawn(move || {
-            let applied = shared.0.apply(&beat(1, 7, 5), 20);
+            let applied = shared.0.apply(&beat(1, 7, 5), at(20));
             assert!(
                 matches!(applied, Applied::Accepted | Applied::Refused(Status::Removed)),
                 "{applied:?}"
@@ -93,11 +99,11 @@ pub fn heart_line_reuse() {
     };
     shared.0.set_state(&RIGHT, HeartState::Removed);
     if shared.1.load(Acquire) >= 30 {
-        assert_eq!(shared.0.lease_to(&RIGHT, 40, 100, 9, 2), Generation::new(2));
+        assert_eq!(shared.0.lease_to(&RIGHT, at(40), TTL, 9, 2), Generation::new(2));
         of_loop.join().unwrap();
         assert_eq!(
             (shared.0.last().at, shared.0.history()),
-            (40, 0),
+            (at(40), 0),
             "a beat of the old lease landed on the new one"
         );
     } else {
@@ -109,21 +115,24 @@ pub fn heart_line_reuse() {
 /// not a guess that has the new generation and the old secret.
 pub fn heart_line_secret() {
     let line = Arc::new(HeartLine::default());
-    line.lease_to(&RIGHT, 10, 100, 7, 1);
+    line.lease_to(&RIGHT, at(10), TTL, 7, 1);
     line.set_state(&RIGHT, HeartState::Removed);
     let stranger = {
         let line = Arc::clone(&line);
         thread::spawn(move || {
             assert!(
-                matches!(line.apply(&beat(2, 7, 1), 20), Applied::Refused(_)),
+                matches!(line.apply(&beat(2, 7, 1), at(20)), Applied::Refused(_)),
                 "the new generation with the old secret"
             );
-            assert!(matches!(line.apply(&beat(1, 7, 1), 20), Applied::Refused(_)), "the old lease");
+            assert!(
+                matches!(line.apply(&beat(1, 7, 1), at(20)), Applied::Refused(_)),
+                "the old lease"
+            );
         })
     };
-    line.lease_to(&RIGHT, 40, 100, 9, 2);
+    line.lease_to(&RIGHT, at(40), TTL, 9, 2);
     stranger.join().unwrap();
-    assert_eq!(line.last().at, 40);
+    assert_eq!(line.last().at, at(40));
 }
 
 /// A beat that counts is for the lease as it was granted: TTL and sequence are those of its
@@ -133,12 +142,12 @@ pub fn heart_line_grant() {
     let holder = {
         let line = Arc::clone(&line);
         thread::spawn(move || {
-            if line.apply(&beat(1, 9, 1), 50) == Applied::Accepted {
-                assert_eq!((line.ttl(), line.history()), (100, 1), "a beat before its lease");
+            if line.apply(&beat(1, 9, 1), at(50)) == Applied::Accepted {
+                assert_eq!((line.ttl(), line.history()), (TTL, 1), "a beat before its lease");
             }
         })
     };
-    line.lease_to(&RIGHT, 40, 100, 9, 2);
+    line.lease_to(&RIGHT, at(40), TTL, 9, 2);
     holder.join().unwrap();
 }
 
@@ -235,7 +244,7 @@ pub fn index_replace() {
 
 fn event(number: u64) -> Event {
     Event {
-        at: number,
+        at: at(number),
         kind: EventKind::Up,
         cause: Cause::Beat,
         service: number,
