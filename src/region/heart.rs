@@ -10,14 +10,15 @@
 //! between its clock and its store; a loop that stands still for long says so, and that counts as
 //! deafness.
 
+use super::heart_state::HeartState;
 use super::part::Shared;
+use super::restored_line::RestoredLine;
 use super::right::Right;
 use crate::limits::{TTL_MS_MAX, TTL_MS_MIN};
 use crate::sync::{AtomicU64, IS_MEMORY};
 use crate::wire::time::{Moment, Span};
-use crate::wire::{Beat, Declared, Generation, Lease, Slot, State, Status};
+use crate::wire::{Beat, Declared, Generation, Lease, Slot, Status};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use zerocopy::TryFromBytes;
 use zerocopy::byteorder::little_endian::U64;
 
 /// 64 bytes, 64-aligned.
@@ -56,58 +57,6 @@ const _: () = if IS_MEMORY {
     assert!(offset_of!(HeartLine, ttl) == 48);
     assert!(offset_of!(HeartLine, until) == 56);
 };
-
-/// What the line's lease is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, TryFromBytes)]
-#[repr(u32)]
-pub enum HeartState {
-    /// Never used, or a value that is none of the others.
-    Free = 0,
-    /// Beating within two thirds of its TTL.
-    Up = 1,
-    /// Silent for two thirds of its TTL; perhaps held.
-    Suspect = 2,
-    /// Declared down; its tombstone stands.
-    Down = 3,
-    /// Ended: given back, or past its tombstone.
-    Removed = 4,
-    /// Ended: registered anew under another lease.
-    Replaced = 5,
-}
-
-impl HeartState {
-    #[inline]
-    pub(super) fn from_bits(bits: u64) -> Self {
-        Self::try_read_from_bytes(&(bits as u32).to_ne_bytes()).unwrap_or(Self::Free)
-    }
-
-    /// The state of the member as frames and snapshots say it; `None`: there is no member.
-    #[inline]
-    pub const fn of_member(self) -> Option<State> {
-        match self {
-            Self::Up => Some(State::Up),
-            Self::Suspect => Some(State::Suspect),
-            Self::Down => Some(State::Down),
-            Self::Free | Self::Removed | Self::Replaced => None,
-        }
-    }
-
-    /// Whether there is a member, so that a beat counts.
-    #[inline]
-    pub const fn is_leased(self) -> bool {
-        self.of_member().is_some()
-    }
-}
-
-impl From<State> for HeartState {
-    fn from(state: State) -> Self {
-        match state {
-            State::Up => Self::Up,
-            State::Suspect => Self::Suspect,
-            State::Down => Self::Down,
-        }
-    }
-}
 
 /// What the loops keep of the last beat in one word, as the wire has it: the last of
 /// [`Beat::words`].
@@ -371,50 +320,6 @@ impl HeartLine {
         self.head.store(head_of(generation, HeartState::Up), Release);
         generation
     }
-}
-
-/// A line as it was in another region.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RestoredLine {
-    /// Use of the slot.
-    pub generation: Generation,
-    /// State of its lease.
-    pub state: HeartState,
-    /// Secret of its lease.
-    pub secret: u64,
-    /// The nonce that the lease was asked for with.
-    pub nonce: u64,
-    /// TTL of its lease.
-    pub ttl: Span,
-    /// End of its hold or tombstone; 0: none.
-    pub until: Moment,
-    /// When it last beat.
-    pub last: Moment,
-    /// On-time history.
-    pub history: u64,
-    /// Sequence of its last beat.
-    pub sequence: u32,
-    /// Load of its last beat.
-    pub load: u16,
-    /// What its last beat declared.
-    pub declared: Declared,
-}
-
-impl RestoredLine {
-    /// A line that was never used.
-    pub const FREE: Self = Self {
-        generation: Generation::NONE,
-        state: HeartState::Free,
-        secret: 0,
-        nonce: 0,
-        ttl: Span::ZERO,
-        until: Moment::ZERO,
-        last: Moment::ZERO,
-        history: 0,
-        sequence: 0,
-        load: 0,
-        declared: Declared::Serving,
-    };
 }
 
 /// The generation in a head word.

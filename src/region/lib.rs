@@ -15,6 +15,7 @@ mod directory;
 mod endpoint;
 mod feed;
 mod heart;
+mod heart_state;
 mod hold;
 mod index;
 mod layout;
@@ -27,6 +28,7 @@ mod part;
 mod prefetch;
 mod record;
 mod redo;
+mod restored_line;
 mod right;
 mod run;
 mod seqlock;
@@ -36,7 +38,8 @@ mod sync;
 pub use directory::{DirectoryEntry, ServiceMeta};
 pub use endpoint::EndpointLine;
 pub use feed::{Cause, Event, EventKind, Feed};
-pub use heart::{Applied, HeartLine, HeartState, LastBeat, RestoredLine};
+pub use heart::{Applied, HeartLine, LastBeat};
+pub use heart_state::HeartState;
 pub use hold::Hold;
 pub use index::{Disturbed, Identity, IndexFull};
 pub use layout::Geometry;
@@ -45,13 +48,13 @@ pub use mapping::{Mismatch, Place, RegionError, is_tmpfs};
 pub use prefetch::prefetch;
 pub use record::{Record, Records};
 pub use redo::{MemberAfter, PendingStep};
+pub use restored_line::RestoredLine;
 pub use right::Right;
 pub use run::Run;
 pub use seqlock::Sequence;
 pub use service_number::ServiceNumber;
 
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64};
-use crate::wire::time::Moment;
 use crate::wire::{Name, Slot};
 use heartline_wire as wire;
 use index::HashIndex;
@@ -273,30 +276,6 @@ impl Region {
         header.sequence.write(right, || {
             header.services.store(services, Relaxed);
             header.directory_revision.store(header.directory_revision.load(Relaxed) + 1, Relaxed);
-        });
-    }
-
-    /// The hold that is on: since when, silent and live instances when it began.
-    pub fn hold(&self) -> Result<Option<Hold>, Disturbed> {
-        let header = &self.header[0];
-        let words = || (header.hold_since.load(Relaxed), header.hold_shares.load(Relaxed));
-        let (since, shares) = header.sequence.read(words).ok_or(Disturbed)?;
-        Ok((since != 0).then_some(Hold {
-            since: Moment::from_nanos(since),
-            silent: shares as u32,
-            live: (shares >> 32) as u32,
-        }))
-    }
-
-    /// Begins or ends the hold.
-    pub fn set_hold(&self, right: &Right, hold: Option<Hold>) {
-        let header = &self.header[0];
-        header.sequence.write(right, || {
-            header.hold_shares.store(
-                hold.map_or(0, |hold| u64::from(hold.live) << 32 | u64::from(hold.silent)),
-                Relaxed,
-            );
-            header.hold_since.store(hold.map_or(0, |hold| hold.since.nanos()), Relaxed);
         });
     }
 

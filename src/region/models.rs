@@ -29,7 +29,8 @@ proptest! {
         homes in 1_u64..40,
     ) {
         let mapping = Mapping::create(&Place::Scratch, "index", 4096, &false.into()).unwrap();
-        let index: HashIndex<Slot> = HashIndex::new(mapping.part(0, BUCKETS), mapping.part(BUCKETS * 8, 1));
+        let (buckets, moves) = (mapping.part(0, BUCKETS), mapping.part(BUCKETS * 8, 1));
+        let index: HashIndex<Slot> = HashIndex::new(buckets, moves);
         let right = Right::new();
         // Key to value; few homes make long chains, and whole hashes that are equal.
         let mut model: BTreeMap<u32, u32> = BTreeMap::new();

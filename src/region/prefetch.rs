@@ -12,7 +12,11 @@ pub fn prefetch<T>(line: *const T) {
     #[cfg(target_arch = "aarch64")]
     // SAFETY: a hint; it reads nothing, and every address is allowed.
     unsafe {
-        std::arch::asm!("prfm pstl1keep, [{0}]", in(reg) line, options(nostack, preserves_flags, readonly));
+        std::arch::asm!(
+            "prfm pstl1keep, [{0}]",
+            in(reg) line,
+            options(nostack, preserves_flags, readonly)
+        );
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = line;

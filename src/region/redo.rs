@@ -6,7 +6,7 @@
 //! twice changes nothing.
 
 use super::feed::{Event, Feed};
-use super::heart::HeartState;
+use super::heart_state::HeartState;
 use super::record::{load_bytes, store_bytes};
 use super::right::Right;
 use super::service_number::ServiceNumber;

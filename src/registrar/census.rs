@@ -127,7 +127,9 @@ mod tests {
 
         /// A count that drifts makes a hold of nothing, or none of a failing switch.
         #[test]
-        fn counts_are_those_of_the_members(moves in prop::collection::vec((0_usize..8, member()), 1..100)) {
+        fn counts_are_those_of_the_members(
+            moves in prop::collection::vec((0_usize..8, member()), 1..100),
+        ) {
             let (mut census, mut members) = (Census::default(), [None; 8]);
             for (number, to) in moves {
                 let from = std::mem::replace(&mut members[number], to);
@@ -145,12 +147,10 @@ mod tests {
                 let serving = |member: &MemberState| {
                     member.declared == Declared::Serving && member.state != State::Down
                 };
-                let silent = members.iter().flatten().filter(|&member| {
-                    serving(member) && member.state == State::Suspect
-                });
-                let silent = silent.count() as u32;
-                let live = members.iter().flatten().filter(|&member| serving(member)).count() as u32;
-                prop_assert_eq!(census.shares(), (silent, live));
+                let live = members.iter().flatten().filter(|&member| serving(member));
+                let silent = live.clone().filter(|member| member.state == State::Suspect);
+                let shares = (silent.count() as u32, live.count() as u32);
+                prop_assert_eq!(census.shares(), shares);
                 let there = members.iter().flatten().count() as u64;
                 prop_assert_eq!(counts.registered - counts.ended, there);
             }

@@ -245,7 +245,11 @@ mod tests {
             for (pause, length, drops) in deafs {
                 // Stalls of several threads overlap.
                 now += pause;
-                if drops { deafness.dropped(at(now)) } else { deafness.stalled(at(now), span(length)) }
+                if drops {
+                    deafness.dropped(at(now));
+                } else {
+                    deafness.stalled(at(now), span(length));
+                }
             }
             let (of_older, of_newer) =
                 (deadline(&deafness, last, ttl), deadline(&deafness, last + later, ttl));

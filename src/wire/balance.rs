@@ -165,8 +165,8 @@ pub fn mix(mut bits: u64) -> u64 {
     bits ^ (bits >> 31)
 }
 
-/// The identity of an endpoint in [`rendezvous`] hashes, made from its address (IPv6, or IPv4 mapped
-/// into it) and its port.
+/// The identity of an endpoint in [`rendezvous`] hashes, made from its address (IPv6, or IPv4
+/// mapped into it) and its port.
 pub fn identity(address: [u8; 16], port: u16) -> u64 {
     let address = u128::from_be_bytes(address);
     mix(mix((address >> 64) as u64 ^ u64::from(port)) ^ address as u64)

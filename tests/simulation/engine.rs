@@ -145,13 +145,8 @@ impl Engine {
             Some(Left { region, writer, handed }) => (region, writer, handed),
             None => {
                 let no = AtomicBool::new(false);
-                let (region, writer) = Region::create(
-                    &Place::Scratch,
-                    geometry,
-                    Run { boot: [0; 16], epoch, key },
-                    &no,
-                )
-                .unwrap();
+                let run = Run { boot: [0; 16], epoch, key };
+                let (region, writer) = Region::create(&Place::Scratch, geometry, run, &no).unwrap();
                 (Arc::new(region), writer, None)
             }
         };

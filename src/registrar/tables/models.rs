@@ -14,16 +14,11 @@ struct Model {
 }
 
 fn change(slot: Slot, membership: Membership, state: State) -> Change<'static> {
-    let state = match state {
-        State::Up => HeartState::Up,
-        State::Suspect => HeartState::Suspect,
-        State::Down => HeartState::Down,
-    };
     Change {
         slot,
         membership,
         happening: Happening::new(EventKind::Updated, Cause::Request),
-        state,
+        state: state.into(),
         until: Moment::ZERO,
         attributes: None,
     }
@@ -74,44 +69,63 @@ proptest! {
     fn directory_lists_and_endpoints_tell_what_maps_tell(
         steps in prop::collection::vec((0_u8..4, 0_u32..48, 0_usize..3, any::<u16>()), 1..150),
     ) {
-        let place = Place::Scratch;
-        let (region, right) = Region::create(&place, Geometry::new(64, 0), Run::default(), &std::sync::atomic::AtomicBool::new(false)).unwrap();
+        let never = std::sync::atomic::AtomicBool::new(false);
+        let geometry = Geometry::new(64, 0);
+        let (region, right) =
+            Region::create(&Place::Scratch, geometry, Run::default(), &never).unwrap();
         let mut tables = Tables::new(Arc::new(region), right);
         let mut models = BTreeMap::new();
         for name in ["a", "b", "c"] {
-            let service = tables.create_service(crate::wire::service_id(name), &Name::new(name).unwrap()).unwrap();
-            models.insert(service, Model { revision: tables.entry(service).meta().revision, ..Model::default() });
+            let id = crate::wire::service_id(name);
+            let service = tables.create_service(id, &Name::new(name).unwrap()).unwrap();
+            let revision = tables.entry(service).meta().revision;
+            models.insert(service, Model { revision, ..Model::default() });
         }
         let services: Vec<ServiceNumber> = models.keys().copied().collect();
+        let now = Moment::from_nanos(9);
         for (number, (action, slot, service, weight)) in steps.into_iter().enumerate() {
             let slot = Slot::new(slot);
-            let home = models.iter().find(|(_, model)| model.members.contains_key(&slot)).map(|(&service, _)| service);
-            match (action, home) {
+            let home = models.iter().find(|(_, model)| model.members.contains_key(&slot));
+            let service = match (action, home.map(|(&service, _)| service)) {
                 (0, None) => {
                     let service = services[service];
                     tables.reserve(service).unwrap();
-                    tables.region.endpoints()[slot.index()].set_place(&tables.right, service, 0);
-                    let entry = Endpoint { slot: slot.into(), weight: weight.into(), state: State::Up as u8, ..Endpoint::new_zeroed() };
-                    tables.change(Moment::from_nanos(9), change(slot, Membership::Joins, State::Up), |endpoint| *endpoint = entry);
+                    tables.endpoint(slot).set_place(&tables.right, service, 0);
+                    let entry = Endpoint {
+                        slot: slot.into(),
+                        weight: weight.into(),
+                        state: State::Up as u8,
+                        ..Endpoint::new_zeroed()
+                    };
+                    let joins = change(slot, Membership::Joins, State::Up);
+                    tables.change(now, joins, |endpoint| *endpoint = entry);
                     models.get_mut(&service).unwrap().members.insert(slot, (State::Up, weight));
-                    models.get_mut(&service).unwrap().revision += 1;
+                    service
                 }
                 (1, Some(service)) => {
-                    tables.change(Moment::from_nanos(9), Change { state: HeartState::Removed, ..change(slot, Membership::Leaves, State::Up) }, |_| {});
+                    let leaves = Change {
+                        state: HeartState::Removed,
+                        ..change(slot, Membership::Leaves, State::Up)
+                    };
+                    tables.change(now, leaves, |_| {});
                     models.get_mut(&service).unwrap().members.remove(&slot);
-                    models.get_mut(&service).unwrap().revision += 1;
+                    service
                 }
                 (2 | 3, Some(service)) => {
                     let state = [State::Up, State::Suspect, State::Down][usize::from(weight % 3)];
                     tables.reserve(service).unwrap();
-                    tables.change(Moment::from_nanos(9), change(slot, Membership::Stays, state), |endpoint| endpoint.weight = weight.into());
+                    let stays = change(slot, Membership::Stays, state);
+                    tables.change(now, stays, |endpoint| endpoint.weight = weight.into());
                     models.get_mut(&service).unwrap().members.insert(slot, (state, weight));
-                    models.get_mut(&service).unwrap().revision += 1;
+                    service
                 }
                 _ => continue,
-            }
-            check(&tables, &models).map_err(|error| TestCaseError::fail(format!("step {number}: {error}")))?;
+            };
+            models.get_mut(&service).unwrap().revision += 1;
+            check(&tables, &models)
+                .map_err(|error| TestCaseError::fail(format!("step {number}: {error}")))?;
         }
-        prop_assert_eq!(tables.region.feed().head(), models.values().map(|model| model.revision).sum::<u64>());
+        let told = models.values().map(|model| model.revision).sum::<u64>();
+        prop_assert_eq!(tables.region.feed().head(), told);
     }
 }

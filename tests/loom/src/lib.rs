@@ -49,12 +49,16 @@ pub mod region {
     mod feed;
     #[path = "../../../../src/region/heart.rs"]
     mod heart;
+    #[path = "../../../../src/region/heart_state.rs"]
+    mod heart_state;
     #[path = "../../../../src/region/index.rs"]
     mod index;
     pub mod models;
     mod part;
     #[path = "../../../../src/region/prefetch.rs"]
     mod prefetch;
+    #[path = "../../../../src/region/restored_line.rs"]
+    mod restored_line;
     #[path = "../../../../src/region/right.rs"]
     mod right;
     #[path = "../../../../src/region/seqlock.rs"]

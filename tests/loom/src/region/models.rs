@@ -2,7 +2,8 @@
 
 use super::endpoint::EndpointLine;
 use super::feed::{Cause, Event, EventKind, Feed};
-use super::heart::{Applied, HeartLine, HeartState};
+use super::heart::{Applied, HeartLine};
+use super::heart_state::HeartState;
 use super::index::HashIndex;
 use super::part::Part;
 use super::right::Right;
