@@ -124,12 +124,19 @@ impl Members for Candidates<'_> {
     }
 }
 
-/// What one undisturbed read of a service answers.
+/// What one undisturbed read of a service answers. Each try fills it anew in its place: a frame of
+/// endpoints is too much to be moved.
 struct Answer {
     status: Status,
     revision: u64,
     cursor: u32,
     endpoints: SmallVec<[Endpoint; ENDPOINTS_PER_FRAME_MAX]>,
+}
+
+impl Default for Answer {
+    fn default() -> Self {
+        Self { status: Status::Ok, revision: 0, cursor: 0, endpoints: SmallVec::new() }
+    }
 }
 
 impl Dataplane {
@@ -156,12 +163,11 @@ impl Dataplane {
         let Some(entry) = region.directory().get(service.index()) else {
             return replies.put_status(from, Kind::Discover, Status::NoService);
         };
-        let Some(answer) = entry
-            .sequence()
-            .read_within(DISCOVER_RETRIES, || self.answer(now, entry, service, strategy, body))
-        else {
+        let mut answer = Answer::default();
+        let read = || self.answer(now, entry, service, strategy, body, &mut answer);
+        if entry.sequence().read_within(DISCOVER_RETRIES, read).is_none() {
             return replies.put_status(from, Kind::Discover, Status::Busy);
-        };
+        }
         let Ok(hold) = region.hold() else {
             return replies.put_status(from, Kind::Discover, Status::Busy);
         };
@@ -184,18 +190,15 @@ impl Dataplane {
         service: ServiceNumber,
         strategy: Strategy,
         request: &Discover,
-    ) -> Answer {
+        answer: &mut Answer,
+    ) {
         let region = std::sync::Arc::clone(&self.region);
         let meta = entry.meta();
-        let mut answer = Answer {
-            status: Status::Ok,
-            revision: meta.revision,
-            cursor: 0,
-            endpoints: SmallVec::new(),
-        };
+        answer.endpoints.clear();
+        (answer.status, answer.revision, answer.cursor) = (Status::Ok, meta.revision, 0);
         if meta.id != request.service.get() || !entry.is_used() {
             answer.status = Status::NoService;
-            return answer;
+            return;
         }
         let filter = Filter(request.filter);
         // Only lists have pages.
@@ -222,7 +225,7 @@ impl Dataplane {
             chosen = self.choose(&candidates, service, strategy, request, 0);
         }
         answer.cursor = if chosen.next != 0 { chosen.next | mark } else { 0 };
-        for position in chosen.picks {
+        for &position in &chosen.picks {
             if let Some(slot) = candidates.slot(position)
                 && let (Some(line), Some(endpoint)) =
                     (region.lines().get(slot.index()), region.endpoints().get(slot.index()))
@@ -239,7 +242,6 @@ impl Dataplane {
                 (_, true) => Status::AllFiltered,
             };
         }
-        answer
     }
 
     fn choose(

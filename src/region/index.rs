@@ -128,7 +128,7 @@ impl<V: IndexValue> HashIndex<V> {
             // until every reader has passed (the engine's loops, and the writer itself); that
             // nothing was found needs one that nothing moved.
             let seen = self.moves[0].enter();
-            if let Some((_, value)) = self.probe(hash, &mut look) {
+            if let Some((_, value)) = self.probe(hash, |value| look(value)) {
                 return Ok(Some(value));
             }
             if !disturbed && seen.is_some_and(|seen| self.moves[0].is_unchanged(seen)) {

@@ -192,15 +192,19 @@ impl Registrar {
             self.wheel.disarm(slot);
             self.judge(now, slot, true);
         }
+        let mut timer = None;
         while budget > 0 {
             match self.wheel.advance(until) {
                 Advance::Fire(slot) => self.judge(now, slot, false),
                 Advance::Moved => {}
-                Advance::Rest => break,
+                Advance::Rest(next) => {
+                    timer = next;
+                    break;
+                }
             }
             budget -= 1;
         }
-        self.plan(now, budget == 0)
+        self.plan(now, timer, budget == 0)
     }
 
     /// Every loop has applied what had arrived before this moment.
@@ -236,7 +240,9 @@ impl Registrar {
         }
     }
 
-    fn plan(&mut self, now: Moment, backlog: bool) -> Next {
+    /// Says what is wanted next. `timer` is the tick of the next timer; with a backlog it does not
+    /// matter.
+    fn plan(&mut self, now: Moment, timer: Option<u64>, backlog: bool) -> Next {
         let limbo = self.wheel.limbo().map(|(_, key)| limbo_time(key));
         // A drain that has come already is nothing to wait for.
         let free = self
@@ -246,7 +252,7 @@ impl Registrar {
             .filter(|&time| self.slot_wanted && time > self.drained());
         let drain = limbo.into_iter().chain(free).max();
         let is_any_suspect = self.census.counts().suspect > 0;
-        let timer = self.wheel.next().map(wheel::start_of);
+        let timer = timer.map(wheel::start_of);
         let timer =
             timer.map(|timer| if is_any_suspect { Watch::before(now, timer) } else { timer });
         let wake_at = if backlog {

@@ -23,8 +23,8 @@ pub(super) enum Advance {
     Fire(Slot),
     /// A timer moved down a level.
     Moved,
-    /// Nothing more is due.
-    Rest,
+    /// Nothing more is due; the next timer is due at this tick or later.
+    Rest(Option<u64>),
 }
 
 /// Timers of all slots, and the two queues a slot can be in instead.
@@ -87,10 +87,12 @@ impl Wheel {
     }
 
     /// Takes one step towards `until`.
+    #[inline]
     pub(super) fn advance(&mut self, until: u64) -> Advance {
-        let Some((level, at, tick)) = self.earliest().filter(|&(_, _, tick)| tick <= until) else {
+        let earliest = self.earliest();
+        let Some((level, at, tick)) = earliest.filter(|&(_, _, tick)| tick <= until) else {
             self.now = self.now.max(until);
-            return Advance::Rest;
+            return Advance::Rest(earliest.map(|(_, _, tick)| tick));
         };
         self.now = tick;
         let (slot, key) =
@@ -104,13 +106,9 @@ impl Wheel {
         }
     }
 
-    /// The tick at which the wheel next has something to do; not later than the earliest timer.
-    pub(super) fn next(&self) -> Option<u64> {
-        self.earliest().map(|(_, _, tick)| tick)
-    }
-
     /// The list to be looked at next and its tick; of two with the same tick the higher level,
     /// whose timers may belong to the lower.
+    #[inline]
     fn earliest(&self) -> Option<(usize, usize, u64)> {
         let mut best: Option<(usize, usize, u64)> = None;
         for level in 0..LEVELS {
@@ -145,6 +143,7 @@ impl Wheel {
 
     /// Makes slots that were put aside free: they may be used again once every loop has drained
     /// after `key`. At most `budget` of them.
+    #[inline]
     pub(super) fn stamp_freed(&mut self, key: u64, budget: usize) {
         for _ in 0..budget {
             let Some((slot, _)) = self.links.first(FREED) else { return };
@@ -175,13 +174,18 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
+    /// The tick at which the wheel next has something to do; not later than the earliest timer.
+    fn next(wheel: &Wheel) -> Option<u64> {
+        wheel.earliest().map(|(_, _, tick)| tick)
+    }
+
     fn fire_all(wheel: &mut Wheel, until: u64) -> BTreeSet<Slot> {
         let mut fired = BTreeSet::new();
         loop {
             match wheel.advance(until) {
                 Advance::Fire(slot) => assert!(fired.insert(slot)),
                 Advance::Moved => {}
-                Advance::Rest => return fired,
+                Advance::Rest(_) => return fired,
             }
         }
     }
@@ -212,7 +216,7 @@ mod tests {
                         model.remove(&slot);
                     }
                     _ => {
-                        if let Some(next) = wheel.next() {
+                        if let Some(next) = next(&wheel) {
                             prop_assert!(model.values().min().is_some_and(|&due| next <= due));
                         } else {
                             prop_assert!(model.is_empty());
@@ -235,7 +239,7 @@ mod tests {
         let mut wheel = Wheel::new(4, Moment::ZERO);
         wheel.arm(Slot::new(0), 86_400_000);
         let mut wakes = 0;
-        while let Some(tick) = wheel.next() {
+        while let Some(tick) = next(&wheel) {
             wakes += 1;
             if !fire_all(&mut wheel, tick).is_empty() {
                 assert_eq!(tick, 86_400_000);
@@ -259,7 +263,7 @@ mod tests {
             wheel.now = start;
             wheel.arm(Slot::new(0), start + ttl);
             let fired = loop {
-                let next = wheel.next().expect("the timer is armed");
+                let next = next(&wheel).expect("the timer is armed");
                 if wheel.advance(next) == Advance::Fire(Slot::new(0)) {
                     break next;
                 }
