@@ -104,7 +104,7 @@ fn loops_allocate_nothing_after_start() {
     session.socket().send(&[1; 900]).unwrap();
     session.deregister(&leases[1]).unwrap();
     // The others fall silent: the loops drain for every verdict, and are asked again.
-    eventually("all are down", || session.stats().unwrap()[Stat::Up as usize] == 0);
+    eventually("all are down", || stat(&mut session, Stat::Up) == 0);
     assert_eq!(ALLOCATIONS.load(Relaxed), 0);
     drop(engine);
 }

@@ -194,9 +194,7 @@ fn a_killed_engine_is_gone_on_with() {
     let mut first = Daemon::start(&state, &[]);
     let mut session = Session::connect(first.address).unwrap();
     let epoch = session.hello().unwrap().epoch.get();
-    let leases: Vec<Lease> = (0..300)
-        .map(|n| session.register(&instance("s", &format!("i{n}"), 2000)).unwrap().lease)
-        .collect();
+    let leases = register_all(&mut session, 300, 2000);
     session.deregister(&leases[7]).unwrap();
     session.beat(&[beat(leases[8], 5)]).unwrap();
     let before = session.discover(&Query::new("s")).unwrap().version;
@@ -222,8 +220,8 @@ fn a_killed_engine_is_gone_on_with() {
         "what was given back stays given back"
     );
     // Everybody has one TTL to be heard in, and the silent go down after it.
-    assert_eq!(session.stats().unwrap()[Stat::Downs as usize], 0);
-    eventually("the silent are down", || session.stats().unwrap()[Stat::Down as usize] == 299);
+    assert_eq!(stat(&mut session, Stat::Downs), 0);
+    eventually("the silent are down", || stat(&mut session, Stat::Down) == 299);
     let fresh = session.register(&instance("s", "new", 2000)).unwrap().lease;
     assert!(
         leases.iter().all(|lease| (lease.slot, lease.generation) != (fresh.slot, fresh.generation))
@@ -237,9 +235,7 @@ fn memory_of_another_size_is_moved_or_left_alone() {
     let state = Scratch::new();
     let mut first = Daemon::start(&state, &["--capacity", "1000"]);
     let mut session = Session::connect(first.address).unwrap();
-    let leases: Vec<Lease> = (0..200)
-        .map(|n| session.register(&instance("s", &format!("i{n}"), 5000)).unwrap().lease)
-        .collect();
+    let leases = register_all(&mut session, 200, 5000);
     session.beat(&[beat(leases[8], 5)]).unwrap();
     first.signal(Signal::KILL);
     first.child.wait().unwrap();
@@ -274,9 +270,7 @@ fn two_seconds_stopped_under_load_blame_nobody() {
     let state = Scratch::new();
     let daemon = Daemon::start(&state, &[]);
     let mut session = Session::connect(daemon.address).unwrap();
-    let leases: Vec<Lease> = (0..200)
-        .map(|n| session.register(&instance("s", &format!("i{n}"), 500)).unwrap().lease)
-        .collect();
+    let leases = register_all(&mut session, 200, 500);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -292,7 +286,7 @@ fn two_seconds_stopped_under_load_blame_nobody() {
                 std::thread::sleep(Duration::from_millis(125));
             }
         });
-        let mut accepted = || session.stats().unwrap()[Stat::BeatsAccepted as usize];
+        let mut accepted = || stat(&mut session, Stat::BeatsAccepted);
         eventually("all beat", || accepted() >= 2 * leases.len() as u64);
         daemon.signal(Signal::STOP);
         std::thread::sleep(Duration::from_secs(2));
@@ -322,7 +316,7 @@ fn a_short_stop_before_a_deadline_gives_grace() {
     let length = stopped.elapsed();
     daemon.signal(Signal::CONT);
     let back = registered.elapsed();
-    eventually("it is down", || session.stats().unwrap()[Stat::Downs as usize] == 1);
+    eventually("it is down", || stat(&mut session, Stat::Downs) == 1);
     let (down, grace) = (before.elapsed(), 8 * length);
     println!("stopped for {length:?} until {back:?}, down after {down:?}");
     assert!(down >= back + grace - Duration::from_millis(20), "{down:?}, {back:?} and {grace:?}");

@@ -86,7 +86,7 @@ fn strategies_and_filters() {
 fn suspects_are_answered_marked_unless_excluded() {
     let (_engine, mut session) = start(&config());
     session.register(&instance("s", "a", 3000)).unwrap();
-    eventually("it is suspect", || session.stats().unwrap()[Stat::Suspect as usize] == 1);
+    eventually("it is suspect", || stat(&mut session, Stat::Suspect) == 1);
     let page = session.discover(&Query::new("s")).unwrap();
     assert_eq!(page.endpoints[0].state(), Some(State::Suspect));
     assert!(page.endpoints[0].age_ms.get() >= 2000 && !page.endpoints[0].is_held());

@@ -20,9 +20,7 @@ fn an_overflowing_receive_buffer_blames_nobody() {
     }
     let (engine, mut session) =
         start(&Config { receive_buffer: 4096, cores: Some(vec![first]), ..config() });
-    let leases: Vec<Lease> = (0..100)
-        .map(|n| session.register(&instance("s", &format!("i{n}"), 1000)).unwrap().lease)
-        .collect();
+    let leases = register_all(&mut session, 100, 1000);
     let stop = AtomicBool::new(false);
     let mut flooded = 0_u64;
     std::thread::scope(|scope| {

@@ -191,5 +191,5 @@ fn replies_are_never_answered() {
         socket.send_to(&frame, engine.addresses()[0]).unwrap();
         assert!(socket.recv(&mut [0; 2048]).is_err(), "kind {} was answered", frame[3]);
     }
-    assert_eq!(session.stats().unwrap()[Stat::FramesBad as usize], 9);
+    assert_eq!(stat(&mut session, Stat::FramesBad), 9);
 }

@@ -3,20 +3,10 @@
 
 use heartline::Config;
 use heartline::wire::*;
-use heartline_client::{Query, Session, Target};
+use heartline_client::{Query, Target};
 use heartline_test_support::*;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-
-fn register_all(session: &mut Session, count: usize, ttl_ms: u64) -> Vec<Lease> {
-    (0..count)
-        .map(|n| session.register(&instance("s", &format!("i{n}"), ttl_ms)).unwrap().lease)
-        .collect()
-}
-
-fn stat(session: &mut Session, stat: Stat) -> u64 {
-    session.stats().unwrap()[stat as usize]
-}
 
 /// Few that fall silent are simply down: a guard that starts in small sets keeps the dead alive
 /// (eureka #1459).

@@ -57,7 +57,7 @@ fn who_is_replaced_is_there_all_the_while() {
         stop.store(true, Relaxed);
         assert_eq!(missing, 0);
     });
-    assert!(session.stats().unwrap()[Stat::Registered as usize] > 100);
+    assert!(stat(&mut session, Stat::Registered) > 100);
 }
 
 /// A session from another loopback address, which counts as another source.
@@ -144,7 +144,7 @@ fn a_retransmitted_register_gets_the_same_lease() {
     let first = session.register(&registration).unwrap();
     let again = session.register(&registration).unwrap();
     assert_eq!(first.lease, again.lease);
-    assert_eq!(session.stats().unwrap()[Stat::Registered as usize], 1);
+    assert_eq!(stat(&mut session, Stat::Registered), 1);
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn identities_conflict_are_replaced_and_leave_old_leases_dead() {
     };
     assert_eq!(naks[0].reason, Status::Replaced as u8);
     assert_eq!(session.discover(&Query::new("payments")).unwrap().endpoints.len(), 1);
-    eventually("the silent one is down", || session.stats().unwrap()[Stat::Down as usize] == 1);
+    eventually("the silent one is down", || stat(&mut session, Stat::Down) == 1);
     // Once it is down, whoever comes may take the name.
     let third =
         session_from("127.0.0.2", &engine).register(&instance("payments", "a", 60_000)).unwrap();
@@ -205,9 +205,9 @@ fn beats_count_once_and_refusals_say_which() {
 fn a_beat_revives_the_dead_and_says_what_the_instance_does() {
     let (_engine, mut session) = start(&config());
     let grant = session.register(&instance("payments", "a", 60)).unwrap();
-    eventually("it is down", || session.stats().unwrap()[Stat::Down as usize] == 1);
+    eventually("it is down", || stat(&mut session, Stat::Down) == 1);
     session.beat(&[beat(grant.lease, 1)]).unwrap();
-    eventually("it is revived", || session.stats().unwrap()[Stat::Revived as usize] == 1);
+    eventually("it is revived", || stat(&mut session, Stat::Revived) == 1);
 
     let steady = session.register(&instance("payments", "b", 60_000)).unwrap();
     for (sequence, declared) in [(1, Declared::Draining), (2, Declared::Maintenance)] {
@@ -299,7 +299,7 @@ fn wrong_values_name_their_field() {
         (reply.status, reply.header.count.get(), reply.header.tag.get()),
         (Status::Invalid, 54, 3)
     );
-    assert_eq!(session.stats().unwrap()[Stat::Registered as usize], 0, "nothing was registered");
+    assert_eq!(stat(&mut session, Stat::Registered), 0, "nothing was registered");
 }
 
 /// Law: nothing longer than the request goes to an address that is not proved.
@@ -344,9 +344,7 @@ fn full_table_quota_and_deny_list() {
     });
     assert_eq!(status(session.register(&instance("admin", "a", 60_000))), Status::Denied);
     assert_eq!(status(session.register(&instance("test-x", "a", 60_000))), Status::Denied);
-    let leases: Vec<Lease> = (0..10)
-        .map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease)
-        .collect();
+    let leases = register_all(&mut session, 10, 60_000);
     assert_eq!(status(session.register(&instance("s", "i10", 60_000))), Status::Quota);
     session.register(&instance("s", "i9", 60_000)).unwrap();
     let mut other = session_from("127.0.0.2", &engine);

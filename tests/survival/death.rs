@@ -1,6 +1,6 @@
 //! Processes that are killed, stopped or refused, machines that reboot.
 
-use crate::{honoured, is_root, kill, next_edition, stat, times};
+use crate::{honoured, is_root, kill, next_edition, times};
 use heartline::limits::ATTRIBUTES_BYTES_MAX;
 use heartline::region::{HeartLine, Region};
 use heartline::snapshot::Reader;
@@ -208,9 +208,7 @@ fn a_start_that_does_not_succeed_costs_nothing() {
     let address = lasting_address();
     let mut daemon = Daemon::start_on(&state, &[], &address);
     let mut session = Session::connect(daemon.address).unwrap();
-    let leases: Vec<Lease> = (0..100)
-        .map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease)
-        .collect();
+    let leases = register_all(&mut session, 100, 60_000);
     let large = ["--capacity", "4000000", "--listen", address.as_str()];
     for (round, signal) in [Signal::TERM, Signal::KILL].into_iter().enumerate() {
         kill(&mut daemon);
@@ -358,9 +356,7 @@ fn a_reboot_costs_no_lease() {
         ["--snapshot", snapshot.to_str().unwrap(), "--snapshot-interval", "20ms", "--hold", "off"];
     let mut daemon = Daemon::start(&state, &flags);
     let mut session = Session::connect(daemon.address).unwrap();
-    let leases: Vec<Lease> = (0..300)
-        .map(|n| session.register(&instance("s", &format!("i{n}"), 3000)).unwrap().lease)
-        .collect();
+    let leases = register_all(&mut session, 300, 3000);
     session.deregister(&leases[7]).unwrap();
     let version = session.discover_all("s", 3).unwrap().unwrap().version;
     next_edition(&mut session);
@@ -389,9 +385,7 @@ fn memory_of_another_boot_is_not_gone_on_with() {
     let flags = ["--snapshot", snapshot.to_str().unwrap(), "--snapshot-interval", "20ms"];
     let mut daemon = Daemon::start(&state, &flags);
     let mut session = Session::connect(daemon.address).unwrap();
-    let leases: Vec<Lease> = (0..20)
-        .map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease)
-        .collect();
+    let leases = register_all(&mut session, 20, 60_000);
     next_edition(&mut session);
     kill(&mut daemon);
     let id = state.0.join("boot_id");

@@ -1,6 +1,6 @@
 //! Disks that fail, are full, slow, or lose their power.
 
-use crate::{honoured, is_root, kill, next_edition, stat, times};
+use crate::{honoured, is_root, kill, next_edition, times};
 use heartline::wire::{Lease, Stat};
 use heartline_client::{Query, Session};
 use heartline_test_support::*;
@@ -102,9 +102,7 @@ fn files_that_are_no_snapshot_are_left_alone() {
     let flags = ["--snapshot", path.to_str().unwrap(), "--snapshot-interval", "20ms"];
     let mut daemon = Daemon::start(&state, &flags);
     let mut session = Session::connect(daemon.address).unwrap();
-    let leases: Vec<Lease> = (0..50)
-        .map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease)
-        .collect();
+    let leases = register_all(&mut session, 50, 60_000);
     next_edition(&mut session);
     kill(&mut daemon);
     let good = std::fs::read(&path).unwrap();
@@ -340,9 +338,7 @@ fn a_sync_of_five_seconds_delays_nobody() {
     let daemon =
         injected(&state, &flags, "fdatasync", "fdatasync:delay_enter=5000000:when=3", &errors);
     let mut session = Session::connect(daemon.address).unwrap();
-    let mut leases: Vec<Lease> = (0..100)
-        .map(|n| session.register(&instance("s", &format!("i{n}"), 10_000)).unwrap().lease)
-        .collect();
+    let mut leases = register_all(&mut session, 100, 10_000);
     wait_for_a_delayed_sync(&daemon);
     let stuck = stat(&mut session, Stat::Snapshot);
     leases.push(session.register(&instance("s", "more", 10_000)).unwrap().lease);

@@ -1,6 +1,6 @@
 //! One engine replaces another while clients beat.
 
-use crate::{honoured, kill, next_edition, stat, times};
+use crate::{honoured, kill, next_edition, times};
 use heartline::wire::{Header, Kind, Lease, Reply, Stat, StatsRequest, Status, header_flags};
 use heartline_client::Session;
 use heartline_test_support::*;
@@ -67,9 +67,7 @@ fn under_load_nothing_is_lost() {
     let address = daemon.address;
     let mut session = Session::connect(address).unwrap();
     // Each beats ten times a second; whoever is not heard for two seconds is down.
-    let leases: Vec<Lease> = (0..500)
-        .map(|n| session.register(&instance("s", &format!("i{n}"), 2000)).unwrap().lease)
-        .collect();
+    let leases = register_all(&mut session, 500, 2000);
     let hand_overs = times("HEARTLINE_HAND_OVERS", 6);
     let stop = AtomicBool::new(false);
     let seen = std::thread::scope(|scope| {
@@ -143,9 +141,7 @@ fn a_successor_that_dies_is_survived() {
     let mut daemon = Daemon::start_on(&state, &[], &listen);
     let mut session = Session::connect(daemon.address).unwrap();
     session.set_patience(Duration::from_secs(20));
-    let leases: Vec<Lease> = (0..200)
-        .map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease)
-        .collect();
+    let leases = register_all(&mut session, 200, 60_000);
     let deaths = times("HEARTLINE_HAND_OVERS", 6) as u32 * 2;
     let (mut survived, mut taken) = (0, 0);
     for round in 0..deaths {
@@ -205,9 +201,7 @@ fn a_successor_that_dies_while_it_moves_leases_costs_none() {
     let mut daemon = Daemon::start_on(&state, &[], &listen);
     let mut session = Session::connect(daemon.address).unwrap();
     session.set_patience(Duration::from_secs(20));
-    let mut leases: Vec<Lease> = (0..200)
-        .map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease)
-        .collect();
+    let mut leases = register_all(&mut session, 200, 60_000);
     let (mut survived, mut ended) = (0, 0);
     for round in 0..times("HEARTLINE_HAND_OVERS", 6) as u32 {
         let capacity = (70_000 + 1000 * round).to_string();
@@ -248,9 +242,7 @@ fn another_layout_is_moved_into() {
     let flags = ["--snapshot", snapshot.to_str().unwrap(), "--capacity"];
     let mut first = Daemon::start(&state, &[&flags[..], &["1000"]].concat());
     let mut session = Session::connect(first.address).unwrap();
-    let leases: Vec<Lease> = (0..500)
-        .map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease)
-        .collect();
+    let leases = register_all(&mut session, 500, 60_000);
     assert_eq!(honoured(&mut session, &leases, 7), 500);
     let second = Daemon::start(
         &state,
@@ -306,9 +298,7 @@ fn memory_of_another_version_is_left_by_way_of_a_snapshot() {
     };
     let mut daemon = start("first", &[]);
     let mut session = Session::connect(daemon.address).unwrap();
-    let leases: Vec<Lease> = (0..300)
-        .map(|n| session.register(&instance("s", &format!("i{n}"), 60_000)).unwrap().lease)
-        .collect();
+    let leases = register_all(&mut session, 300, 60_000);
     // It is said after the engine is ready.
     let tells = |said: &str, texts: [&str; 2]| {
         let told = || std::fs::read_to_string(disk.0.join(said)).unwrap();
@@ -353,9 +343,7 @@ fn a_successor_that_fails_after_the_old_one_stopped_is_survived() {
     let state = Scratch::new();
     let daemon = Daemon::start(&state, &["--cores", "0"]);
     let mut session = Session::connect(daemon.address).unwrap();
-    let leases: Vec<Lease> = (0..200)
-        .map(|n| session.register(&instance("s", &format!("i{n}"), 20_000)).unwrap().lease)
-        .collect();
+    let leases = register_all(&mut session, 200, 20_000);
     let stop = AtomicBool::new(false);
     let seen = std::thread::scope(|scope| {
         let beating = scope.spawn(|| beat_and_listen(daemon.address, &leases, &stop));

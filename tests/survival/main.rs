@@ -15,7 +15,7 @@ mod manager;
 
 use heartline::wire::{Lease, Stat};
 use heartline_client::{Beats, Session};
-use heartline_test_support::{Daemon, beat};
+use heartline_test_support::{Daemon, beat, stat};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
@@ -45,10 +45,6 @@ fn honoured(session: &mut Session, leases: &[Lease], sequence: u32) -> usize {
         Beats::Refused(naks) => beats.len() - naks.len(),
     });
     accepted.sum()
-}
-
-fn stat(session: &mut Session, stat: Stat) -> u64 {
-    session.stats().unwrap()[stat as usize]
 }
 
 /// Waits for an edition that was begun after now.

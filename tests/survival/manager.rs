@@ -1,6 +1,6 @@
 //! What a service manager and an operator ask of a daemon that runs.
 
-use crate::{is_root, next_edition, stat};
+use crate::{is_root, next_edition};
 use heartline::net::Inherited;
 use heartline::wire::{Lease, Stat, Status};
 use heartline::{Config, Engine};

@@ -13,5 +13,5 @@ mod wait;
 
 pub use daemon::{Daemon, Scratch, command, lasting_address, program};
 pub use harness::{Harness, START, peer, settings};
-pub use loopback::{beat, config, instance, keep_beating, start};
+pub use loopback::{beat, config, instance, keep_beating, register_all, start, stat};
 pub use wait::{StopOnDrop, beside, eventually};

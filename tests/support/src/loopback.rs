@@ -1,7 +1,7 @@
 //! A real engine on loopback, in scratch memory.
 
 use heartline::region::Place;
-use heartline::wire::{Beat, Lease};
+use heartline::wire::{Beat, Lease, Stat};
 use heartline::{Config, Engine};
 use heartline_client::{Registration, Session};
 use std::net::SocketAddr;
@@ -30,6 +30,17 @@ pub fn start(config: &Config) -> (Engine, Session) {
 /// An instance with a TTL in milliseconds.
 pub fn instance(service: &str, name: &str, ttl_ms: u64) -> Registration {
     Registration { ttl: Duration::from_millis(ttl_ms), ..Registration::new(service, name, 8080) }
+}
+
+/// Registers as many instances of service `s`, named `i0`, `i1` and so on.
+pub fn register_all(session: &mut Session, count: usize, ttl_ms: u64) -> Vec<Lease> {
+    let lease = |n| session.register(&instance("s", &format!("i{n}"), ttl_ms)).unwrap().lease;
+    (0..count).map(lease).collect()
+}
+
+/// A number that the engine tells of itself.
+pub fn stat(session: &mut Session, stat: Stat) -> u64 {
+    session.stats().unwrap()[stat as usize]
 }
 
 /// A beat.
