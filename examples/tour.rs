@@ -3,10 +3,8 @@
 //!
 //! Start an engine first (`cargo run --release`), then `cargo run --release --example tour`.
 
-use heartline::wire::{Beat, State};
-use heartline_client::{Beats, ClientError, Query, Registration, Session, Target};
+use heartline_client::{Beats, ClientError, Query, Registration, Session, State, Target};
 use std::time::{Duration, Instant};
-use zerocopy::byteorder::little_endian::{U16, U32};
 
 fn main() {
     if let Err(error) = tour() {
@@ -16,9 +14,8 @@ fn main() {
 }
 
 fn tour() -> Result<(), ClientError> {
-    let mut session = Session::connect(([127, 0, 0, 1], heartline::limits::PORT).into())?;
-    let welcome = session.hello()?;
-    println!("the engine has room for {} leases", welcome.capacity);
+    let mut session = Session::connect(([127, 0, 0, 1], 19528).into())?;
+    println!("the engine has room for {} leases", session.hello()?.capacity);
 
     let registration = Registration {
         ttl: Duration::from_millis(800),
@@ -27,37 +24,27 @@ fn tour() -> Result<(), ClientError> {
         ..Registration::new("payments", "pay-1", 8080)
     };
     let grant = session.register(&registration)?;
-    println!(
-        "lease: slot {}, generation {}; beat every {:?}",
-        grant.lease.slot, grant.lease.generation, grant.interval
-    );
+    let (slot, generation) = (grant.lease.slot(), grant.lease.generation());
+    println!("lease: slot {slot}, generation {generation}; beat every {:?}", grant.interval);
 
     let mut wait = grant.phase;
     for sequence in 1..=3 {
         std::thread::sleep(wait);
-        let beat = Beat {
-            lease: grant.lease,
-            sequence: U32::new(sequence),
-            load: U16::new(40),
-            flags: U16::new(0),
-        };
-        match session.beat(&[beat])? {
+        match session.beat(&[grant.lease.beat(sequence, 40)])? {
             Beats::Acked(ack) => {
-                wait = Duration::from_micros(ack.phase_us.get().into());
+                wait = ack.phase;
                 println!("beat {sequence}: accepted, next one wanted in {} ms", wait.as_millis());
             }
-            Beats::Refused(naks) => {
-                println!("beat {sequence}: refused for reason {}", naks[0].reason)
-            }
+            Beats::Refused(refusals) => println!("beat {sequence}: refused: {refusals:?}"),
         }
     }
     for endpoint in session.discover(&Query::new("payments"))?.endpoints {
-        let state = endpoint.state().unwrap_or(State::Down);
         println!(
-            "found {}: {state:?}, load {}, {} ms after its beat",
-            endpoint.socket_addr(),
+            "found {}: {:?}, load {}, {} ms after its beat",
+            endpoint.address,
+            endpoint.state,
             endpoint.load,
-            endpoint.age_ms
+            endpoint.age.as_millis()
         );
     }
 
@@ -65,12 +52,7 @@ fn tour() -> Result<(), ClientError> {
     let silent = Instant::now();
     let mut before = State::Up;
     while before != State::Down {
-        let state = session
-            .describe(Target::Names("payments", "pay-1"))?
-            .facts
-            .endpoint
-            .state()
-            .unwrap_or(State::Down);
+        let state = session.describe(Target::Names("payments", "pay-1"))?.endpoint.state;
         if state != before {
             println!("{state:?} {} ms after the last beat", silent.elapsed().as_millis());
             before = state;

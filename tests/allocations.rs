@@ -1,12 +1,12 @@
 //! The loops allocate nothing after start, whatever they are asked.
 
 use heartline::Config;
-use heartline::wire::*;
-use heartline_client::{Query, Registration, Target};
+use heartline_client::{
+    Beat, Change, Lease, Query, Registration, Stat, Strategy, Target, ZoneFilter,
+};
 use heartline_test_support::*;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use zerocopy::byteorder::little_endian::{U16, U32};
 
 /// Counts allocations of the threads in [`WATCHED`].
 struct Counting;
@@ -81,25 +81,16 @@ fn loops_allocate_nothing_after_start() {
         let query = Query {
             strategy,
             limit: 25,
-            filter: Filter::TAG | Filter::ZONE_PREFERRED,
-            tag: "canary".into(),
-            zone: "z".into(),
+            tag: Some("canary".into()),
+            zone: ZoneFilter::Preferred("z".into()),
             ..Query::new("s")
         };
         assert_eq!(session.discover(&query).unwrap().endpoints.len(), 25);
     }
     session.describe(Target::Names("s", "i7")).unwrap();
     session.services().unwrap();
-    let change = Update {
-        lease: leases[0],
-        fields: U16::new(update_fields::WEIGHT),
-        weight: U16::new(5),
-        load: U16::ZERO,
-        attributes_len: U16::ZERO,
-        version: Version::default(),
-    };
-    session.update(&change, &[]).unwrap();
-    let unknown = Lease { generation: U32::new(9), ..leases[0] };
+    session.update(&leases[0], &Change { weight: Some(5), ..Change::default() }).unwrap();
+    let unknown = Lease::from_parts(leases[0].slot(), 9, leases[0].secret());
     session.beat(&vec![beat(unknown, 1); 50]).unwrap();
     session.socket().send(&[1; 900]).unwrap();
     session.deregister(&leases[1]).unwrap();

@@ -1,8 +1,7 @@
 //! The program `heartlined` as an operator meets it: flags, files, environment, signals, exit
 //! codes, other processes.
 
-use heartline::wire::*;
-use heartline_client::{Beats, Query, Session};
+use heartline_client::{Beat, Beats, Query, Session, Stat};
 use heartline_test_support::*;
 use rustix::process::Signal;
 use std::process::{Command, Output, Stdio};
@@ -186,35 +185,31 @@ fn an_engine_that_nobody_listens_to_serves_all_the_same() {
     assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
 }
 
-/// What was acknowledged outlives the process that acknowledged it: leases, lists, versions, and
+/// What was acknowledged outlives the process that acknowledged it: leases, lists, revisions, and
 /// what beats said.
 #[test]
 fn a_killed_engine_is_gone_on_with() {
     let state = Scratch::new();
     let mut first = Daemon::start(&state, &[]);
     let mut session = Session::connect(first.address).unwrap();
-    let epoch = session.hello().unwrap().epoch.get();
+    let epoch = session.hello().unwrap().epoch;
     let leases = register_all(&mut session, 300, 2000);
     session.deregister(&leases[7]).unwrap();
     session.beat(&[beat(leases[8], 5)]).unwrap();
-    let before = session.discover(&Query::new("s")).unwrap().version;
+    let before = session.discover(&Query::new("s")).unwrap().revision;
     first.signal(Signal::KILL);
     first.child.wait().unwrap();
 
     let second = Daemon::start(&state, &[]);
     assert!(second.ready.contains("299 leases go on"), "{}", second.ready);
     let mut session = Session::connect(second.address).unwrap();
-    assert_ne!(session.hello().unwrap().epoch.get(), epoch);
+    assert_ne!(session.hello().unwrap().epoch, epoch);
     let all = session.discover_all("s", 3).unwrap().unwrap();
-    assert_eq!((all.endpoints.len(), all.version), (299, before));
+    assert_eq!((all.endpoints.len(), all.revision), (299, before));
     let Beats::Acked(ack) = session.beat(&[beat(leases[8], 5), beat(leases[9], 1)]).unwrap() else {
         panic!("a lease was lost")
     };
-    assert_eq!(
-        (ack.accepted.get(), ack.old.get()),
-        (1, 1),
-        "the sequence of the last beat is kept"
-    );
+    assert_eq!((ack.accepted, ack.old), (1, 1), "the sequence of the last beat is kept");
     assert!(
         matches!(session.beat(&[beat(leases[7], 1)]).unwrap(), Beats::Refused(_)),
         "what was given back stays given back"
@@ -224,7 +219,9 @@ fn a_killed_engine_is_gone_on_with() {
     eventually("the silent are down", || stat(&mut session, Stat::Down) == 299);
     let fresh = session.register(&instance("s", "new", 2000)).unwrap().lease;
     assert!(
-        leases.iter().all(|lease| (lease.slot, lease.generation) != (fresh.slot, fresh.generation))
+        leases.iter().all(|lease| {
+            (lease.slot(), lease.generation()) != (fresh.slot(), fresh.generation())
+        })
     );
 }
 
@@ -256,11 +253,7 @@ fn memory_of_another_size_is_moved_or_left_alone() {
     let Beats::Acked(ack) = session.beat(&[beat(leases[8], 5), beat(leases[9], 1)]).unwrap() else {
         panic!("a lease was lost")
     };
-    assert_eq!(
-        (ack.accepted.get(), ack.old.get()),
-        (1, 1),
-        "the sequence of the last beat is kept"
-    );
+    assert_eq!((ack.accepted, ack.old), (1, 1), "the sequence of the last beat is kept");
     assert_eq!(session.discover_all("s", 3).unwrap().unwrap().endpoints.len(), 200);
 }
 
@@ -295,7 +288,7 @@ fn two_seconds_stopped_under_load_blame_nobody() {
         std::thread::sleep(Duration::from_secs(2));
         let stats = session.stats().unwrap();
         stop.store(true, Relaxed);
-        assert_eq!((stats[Stat::Downs as usize], stats[Stat::Up as usize]), (0, 200));
+        assert_eq!((stats.get(Stat::Downs), stats.get(Stat::Up)), (0, 200));
     });
 }
 

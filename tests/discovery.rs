@@ -1,10 +1,12 @@
 //! What discover and services answer, by a real engine over real sockets.
 
-use heartline::wire::*;
-use heartline_client::{Query, Registration, Session};
+use heartline_client::{
+    Query, Registration, Session, Stat, State, Status, Strategy, Version, VersionFilter, ZoneFilter,
+};
 use heartline_test_support::*;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 #[test]
 fn strategies_and_filters() {
@@ -25,23 +27,20 @@ fn strategies_and_filters() {
     };
     let base = Query::new("s");
     assert_eq!(all(&mut session, base.clone()).endpoints.len(), 20);
-    let exact =
-        Query { filter: Filter::VERSION_EXACT, version: Version::new(1, 3, 0, 0), ..base.clone() };
+    let version = Version::new(1, 3, 0, 0);
+    let exact = Query { version: VersionFilter::Exact(version), ..base.clone() };
     assert_eq!(all(&mut session, exact).endpoints.len(), 1);
-    let compatible = Query {
-        filter: Filter::VERSION_COMPATIBLE,
-        version: Version::new(1, 3, 0, 0),
-        ..base.clone()
-    };
+    let compatible = Query { version: VersionFilter::Compatible(version), ..base.clone() };
     assert_eq!(all(&mut session, compatible).endpoints.len(), 7);
-    let tagged = Query { filter: Filter::TAG, tag: "even".into(), ..base.clone() };
+    let tagged = Query { tag: Some("even".into()), ..base.clone() };
     assert_eq!(all(&mut session, tagged).endpoints.len(), 10);
-    let zone = |filter, zone: &str| Query { filter, zone: zone.into(), ..base.clone() };
-    assert_eq!(all(&mut session, zone(Filter::ZONE_ONLY, "a")).endpoints.len(), 5);
-    assert_eq!(all(&mut session, zone(Filter::ZONE_ONLY, "c")).status, Status::AllFiltered);
-    assert_eq!(all(&mut session, zone(Filter::ZONE_PREFERRED, "a")).endpoints.len(), 5);
-    assert_eq!(all(&mut session, zone(Filter::ZONE_PREFERRED, "c")).endpoints.len(), 20);
-    let mut paged = zone(Filter::ZONE_PREFERRED, "c");
+    let only = |zone: &str| Query { zone: ZoneFilter::Only(zone.into()), ..base.clone() };
+    let preferred = |zone: &str| Query { zone: ZoneFilter::Preferred(zone.into()), ..base.clone() };
+    assert_eq!(all(&mut session, only("a")).endpoints.len(), 5);
+    assert_eq!(all(&mut session, only("c")).status, Status::AllFiltered);
+    assert_eq!(all(&mut session, preferred("a")).endpoints.len(), 5);
+    assert_eq!(all(&mut session, preferred("c")).endpoints.len(), 20);
+    let mut paged = preferred("c");
     paged.limit = 7;
     let mut seen = 0;
     loop {
@@ -64,7 +63,7 @@ fn strategies_and_filters() {
         for key in 0..200 {
             let page = session.discover(&Query { strategy, key, ..base.clone() }).unwrap();
             assert_eq!(page.endpoints.len(), 1, "{strategy:?}");
-            *hits.entry(page.endpoints[0].slot.get()).or_insert(0) += 1;
+            *hits.entry(page.endpoints[0].slot).or_insert(0) += 1;
         }
         let weighted = matches!(strategy, Strategy::Weighted | Strategy::Rendezvous);
         assert_eq!(hits.len(), if weighted { 19 } else { 20 }, "{strategy:?}: {hits:?}");
@@ -88,10 +87,10 @@ fn suspects_are_answered_marked_unless_excluded() {
     session.register(&instance("s", "a", 3000)).unwrap();
     eventually("it is suspect", || stat(&mut session, Stat::Suspect) == 1);
     let page = session.discover(&Query::new("s")).unwrap();
-    assert_eq!(page.endpoints[0].state(), Some(State::Suspect));
-    assert!(page.endpoints[0].age_ms.get() >= 2000 && !page.endpoints[0].is_held());
-    let strict =
-        session.discover(&Query { filter: Filter::NO_SUSPECT, ..Query::new("s") }).unwrap();
+    let suspect = page.endpoints[0];
+    assert_eq!((suspect.state, suspect.held), (State::Suspect, false));
+    assert!(suspect.age >= Duration::from_secs(2));
+    let strict = session.discover(&Query { without_suspect: true, ..Query::new("s") }).unwrap();
     assert_eq!(strict.status, Status::NoneHealthy);
 }
 
@@ -101,10 +100,10 @@ fn services_come_in_pages() {
     for number in 0..40 {
         session.register(&instance(&format!("svc-{number}"), "a", 60_000)).unwrap();
     }
-    let (head, first) = session.services_page(0).unwrap();
-    assert_eq!((head.services.get(), first.len()), (40, 13));
+    let first = session.services_page(0).unwrap();
+    assert_eq!((first.count, first.services.len()), (40, 13));
     let mut names: Vec<String> =
-        session.services().unwrap().iter().map(|service| service.name.to_string()).collect();
+        session.services().unwrap().into_iter().map(|service| service.name).collect();
     names.sort();
     names.dedup();
     assert_eq!(names.len(), 40);

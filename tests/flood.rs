@@ -4,7 +4,7 @@
 //! The only test of its program, so that no other test takes the cores that it measures with.
 
 use heartline::Config;
-use heartline::wire::*;
+use heartline_client::Stat;
 use heartline_test_support::*;
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -35,7 +35,7 @@ fn an_overflowing_receive_buffer_blames_nobody() {
         let _ending = StopOnDrop(&stop);
         // The flood drops questions, too.
         session.set_patience(Duration::from_millis(10));
-        let mut asked = |stat: Stat| session.stats().map_or(0, |stats| stats[stat as usize]);
+        let mut asked = |stat: Stat| session.stats().map_or(0, |stats| stats.get(stat));
         eventually("datagrams are dropped", || asked(Stat::KernelDrops) > 1000);
         eventually("the engine knows that it is deaf", || asked(Stat::Deafness) > 0);
         // Longer than the TTL and the three more that grace may last.
@@ -43,9 +43,9 @@ fn an_overflowing_receive_buffer_blames_nobody() {
     });
     session.set_patience(Duration::from_millis(200));
     let stats = session.stats().unwrap();
-    let drops = stats[Stat::KernelDrops as usize];
+    let drops = stats.get(Stat::KernelDrops);
     println!("{drops} of {flooded} datagrams dropped");
     assert!(drops > 1000, "nothing was dropped");
-    assert_eq!(stats[Stat::Downs as usize], 0, "of {drops} drops");
-    assert!(stats[Stat::Deafness as usize] > 0);
+    assert_eq!(stats.get(Stat::Downs), 0, "of {drops} drops");
+    assert!(stats.get(Stat::Deafness) > 0);
 }

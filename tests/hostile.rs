@@ -4,17 +4,19 @@
 use heartline::Config;
 use heartline::region::EventKind;
 use heartline::wire::*;
+use heartline_client::Target;
+use heartline_client::proto::encode_registration;
 use heartline_test_support::*;
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 use std::net::UdpSocket;
 use std::time::Duration;
-use zerocopy::byteorder::little_endian::{U16, U32, U64};
+use zerocopy::byteorder::little_endian::{U16, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
 /// One well-formed frame of each kind, none of which proves its address or has a lease.
 fn samples() -> Vec<Vec<u8>> {
-    let (register, tail) = instance("payments", "a", 1000).encode().unwrap();
+    let (register, tail) = encode_registration(&instance("payments", "a", 1000)).unwrap();
     let mut describe = Describe::new_zeroed();
     (describe.service, describe.instance) =
         (Name::new("payments").unwrap(), Name::new("a").unwrap());
@@ -26,11 +28,13 @@ fn samples() -> Vec<Vec<u8>> {
         flags: header_flags::ACK_WANTED,
         ..Header::request(Kind::Beat, 9)
     };
-    let lease = Lease { slot: U32::new(0), generation: U32::new(1), secret: U64::new(1) };
+    let lease = heartline_client::Lease::from_parts(0, 1, 1);
+    let beat = |sequence| Beat::from(lease.beat(sequence, 0));
+    let lease = Lease::from(lease);
     vec![
         [header(Kind::Hello), vec![0; 48]].concat(),
         [header(Kind::Register), register.as_bytes().to_vec(), tail].concat(),
-        [two.as_bytes(), beat(lease, 1).as_bytes(), beat(lease, 2).as_bytes()].concat(),
+        [two.as_bytes(), beat(1).as_bytes(), beat(2).as_bytes()].concat(),
         [header(Kind::Update), vec![0; 32]].concat(),
         [header(Kind::Deregister), lease.as_bytes().to_vec()].concat(),
         [header(Kind::Describe), describe.as_bytes().to_vec()].concat(),
@@ -110,8 +114,8 @@ fn fill(buffer: &mut [u8], samples: &[Vec<u8>], random: &mut SmallRng) -> usize 
 fn frames_of_every_length_and_a_million_at_random() {
     let (engine, mut session) = start(&Config { cores: None, ..config() });
     let lease = session.register(&instance("payments", "a", 86_400_000)).unwrap().lease;
-    session.beat(&[beat(lease, 1)]).unwrap();
-    let before = session.describe(heartline_client::Target::Names("payments", "a")).unwrap();
+    session.beat(&[lease.beat(1, 0)]).unwrap();
+    let before = session.describe(Target::Names("payments", "a")).unwrap();
     let feed = engine.region().feed().head();
     let start_stats = session.stats().unwrap();
 
@@ -135,7 +139,7 @@ fn frames_of_every_length_and_a_million_at_random() {
             // However slow the machine is, the engine reads them all.
             eventually("what was sent is read", || {
                 let stats = session.stats().unwrap();
-                let delta = |stat: Stat| stats[stat as usize] - start_stats[stat as usize];
+                let delta = |stat: Stat| stats.get(stat) - start_stats.get(stat);
                 delta(Stat::Datagrams) + delta(Stat::KernelDrops) >= stranger.sent.len() as u64
             });
         }
@@ -155,7 +159,7 @@ fn frames_of_every_length_and_a_million_at_random() {
     }
 
     let stats = session.stats().unwrap();
-    let delta = |stat: Stat| stats[stat as usize] - start_stats[stat as usize];
+    let delta = |stat: Stat| stats.get(stat) - start_stats.get(stat);
     assert!(
         delta(Stat::BytesSent) <= delta(Stat::BytesReceived) + 512,
         "the session's own replies are all that may be more"
@@ -167,15 +171,15 @@ fn frames_of_every_length_and_a_million_at_random() {
         delta(Stat::KernelDrops)
     );
     assert!(delta(Stat::FramesBad) > 500_000, "{} bad ones", delta(Stat::FramesBad));
-    let after = session.describe(heartline_client::Target::Names("payments", "a")).unwrap();
+    let after = session.describe(Target::Names("payments", "a")).unwrap();
     // A loaded machine may make the engine deaf for a moment, and that is an event of its own.
     let kinds = |number| engine.region().feed().raw(number).map(|words| words[2] as u8);
     let others = (feed + 1..=engine.region().feed().head())
         .filter(|&number| kinds(number) != Some(EventKind::Deaf as u8));
     assert_eq!(others.count(), 0, "no event");
-    assert_eq!(after.facts.history, before.facts.history, "no beat");
-    assert_eq!(after.facts.endpoint.slot, before.facts.endpoint.slot);
-    assert_eq!(stats[Stat::Up as usize], 1);
+    assert_eq!(after.history, before.history, "no beat");
+    assert_eq!(after.endpoint.slot, before.endpoint.slot);
+    assert_eq!(stats.get(Stat::Up), 1);
     assert_eq!(session.services().unwrap().len(), 1);
 }
 

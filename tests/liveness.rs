@@ -2,8 +2,7 @@
 //! beats of a batch all count.
 
 use heartline::Config;
-use heartline::wire::*;
-use heartline_client::{Query, Target};
+use heartline_client::{Query, Stat, State, Target};
 use heartline_test_support::*;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -37,18 +36,14 @@ fn mass_silence_is_held_visible_and_bounded() {
         assert!(start.elapsed() >= Duration::from_millis(1950));
         let page = session.discover(&Query::new("s")).unwrap();
         assert!(
-            page.endpoints.iter().all(|e| e.is_held() && e.state() == Some(State::Suspect)),
+            page.endpoints.iter().all(|e| e.held && e.state == State::Suspect),
             "held is a mark, not a state"
         );
         assert!(page.hold_percent >= 50);
-        let facts = session
-            .describe(Target::Slot(leases[0].slot.get(), leases[0].generation.get()))
-            .unwrap()
-            .facts;
+        let described = session.describe(Target::from(&leases[0])).unwrap();
+        let hold = described.hold.expect("a hold is on");
         assert!(
-            facts.hold_silent.get() >= 8
-                && facts.hold_ms.get() >= 1
-                && facts.hold_live.get() >= facts.hold_silent.get()
+            hold.silent >= 8 && hold.age >= Duration::from_millis(1) && hold.live >= hold.silent
         );
         assert_eq!((stat(&mut session, Stat::Holds), stat(&mut session, Stat::Downs)), (1, 0));
         eventually("the hold is over and all are down", || {
@@ -78,9 +73,8 @@ fn a_loop_that_dozes_is_still_there() {
         std::thread::sleep(Duration::from_micros(20));
     }
     let asked = Instant::now();
-    let facts =
-        session.describe(Target::Slot(silent.slot.get(), silent.generation.get())).unwrap().facts;
-    assert_eq!(facts.endpoint.state(), Some(State::Down), "silent for two TTLs");
+    let described = session.describe(Target::from(&silent)).unwrap();
+    assert_eq!(described.endpoint.state, State::Down, "silent for two TTLs");
     assert!(asked.elapsed() < Duration::from_millis(50), "answered after {:?}", asked.elapsed());
     assert_eq!(stat(&mut session, Stat::BeatsAccepted), u64::from(sent));
     let stopped = Instant::now();
@@ -128,8 +122,7 @@ fn down_comes_after_the_deadline_and_soon() {
         let grant = session.register(&instance("s", &format!("i{round}"), 50)).unwrap();
         let before = Instant::now();
         session.beat(&[beat(grant.lease, 1)]).unwrap();
-        let target = Target::Slot(grant.lease.slot.get(), grant.lease.generation.get());
-        while session.describe(target).unwrap().facts.endpoint.state() != Some(State::Down) {}
+        while session.describe(Target::from(&grant.lease)).unwrap().endpoint.state != State::Down {}
         let elapsed = before.elapsed();
         assert!(elapsed >= Duration::from_millis(50), "early: {elapsed:?}");
         late.push(elapsed - Duration::from_millis(50));

@@ -1,4 +1,4 @@
-//! A service of 10,000 instances, read in 400 pages while others come and go: within one version,
+//! A service of 10,000 instances, read in 400 pages while others come and go: within one revision,
 //! nobody is missed and nobody doubled.
 
 use heartline::Config;
@@ -11,7 +11,7 @@ use std::time::Duration;
 const STABLE: usize = 10_000;
 
 #[test]
-fn pages_of_one_version_are_the_whole_list() {
+fn pages_of_one_revision_are_the_whole_list() {
     let (engine, mut session) = start(&Config { capacity: 16_384, ..config() });
     let stable: BTreeSet<u32> = (0..STABLE)
         .map(|number| {
@@ -19,8 +19,7 @@ fn pages_of_one_version_are_the_whole_list() {
                 .register(&instance("big", &format!("i{number}"), 86_400_000))
                 .unwrap()
                 .lease
-                .slot
-                .get()
+                .slot()
         })
         .collect();
     assert_eq!(stable.len(), STABLE);
@@ -47,23 +46,23 @@ fn pages_of_one_version_are_the_whole_list() {
             }
         });
         while whole < 15 || broken < 5 {
-            // The library's own loop: a whole list of one version, or none.
+            // The library's own loop: a whole list of one revision, or none.
             if let Some(all) = session.discover_all("big", 0).unwrap() {
                 let slots: BTreeSet<u32> =
-                    all.endpoints.iter().map(|endpoint| endpoint.slot.get()).collect();
+                    all.endpoints.iter().map(|endpoint| endpoint.slot).collect();
                 assert!(
                     slots.len() == all.endpoints.len() && slots.is_superset(&stable),
-                    "a mixture of two versions"
+                    "a mixture of two revisions"
                 );
             }
             let mut query = Query::new("big");
-            let (mut version, mut seen) = (None, Vec::new());
+            let (mut revision, mut seen) = (None, Vec::new());
             let same = loop {
                 let page = session.discover(&query).unwrap();
-                if *version.get_or_insert(page.version) != page.version {
+                if *revision.get_or_insert(page.revision) != page.revision {
                     break false;
                 }
-                seen.extend(page.endpoints.iter().map(|endpoint| endpoint.slot.get()));
+                seen.extend(page.endpoints.iter().map(|endpoint| endpoint.slot));
                 query.cursor = page.cursor;
                 if page.cursor == 0 {
                     break true;
@@ -84,10 +83,10 @@ fn pages_of_one_version_are_the_whole_list() {
     assert_eq!(all.endpoints.len(), STABLE);
 }
 
-/// The library puts pages together only within one version: members that leave from the front of a
+/// The library puts pages together only within one revision: members that leave from the front of a
 /// list let others take their places, on pages that have been read already.
 #[test]
-fn the_library_lists_one_version_or_nothing() {
+fn the_library_lists_one_revision_or_nothing() {
     let (engine, mut session) = start(&Config { capacity: 4096, ..config() });
     let target = engine.addresses()[0];
     let (mut whole, mut disturbed) = (0, 0);
@@ -97,7 +96,7 @@ fn the_library_lists_one_version_or_nothing() {
             |name: &str| session.register(&instance(&service, name, 60_000)).unwrap().lease;
         let leave: Vec<_> = (0..40).map(|number| register(&format!("leaves-{number}"))).collect();
         let stay: BTreeSet<u32> =
-            (0..60).map(|number| register(&format!("stays-{number}")).slot.get()).collect();
+            (0..60).map(|number| register(&format!("stays-{number}")).slot()).collect();
         std::thread::scope(|scope| {
             let leaving = scope.spawn(|| {
                 let mut churn = Session::connect(target).unwrap();
@@ -110,7 +109,7 @@ fn the_library_lists_one_version_or_nothing() {
                     None => disturbed += 1,
                     Some(all) => {
                         let slots: BTreeSet<u32> =
-                            all.endpoints.iter().map(|endpoint| endpoint.slot.get()).collect();
+                            all.endpoints.iter().map(|endpoint| endpoint.slot).collect();
                         assert_eq!(slots.len(), all.endpoints.len(), "somebody was doubled");
                         assert!(slots.is_superset(&stay), "somebody was missed");
                         whole += 1;

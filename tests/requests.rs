@@ -2,17 +2,28 @@
 
 use heartline::Config;
 use heartline::wire::*;
-use heartline_client::{Beats, ClientError, Query, Registration, Session, Target};
+use heartline_client::proto::encode_registration;
+use heartline_client::{
+    Beat, Beats, Change, ClientError, Lease, Query, Refusal, Registration, Session, Target,
+};
 use heartline_test_support::*;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
-use zerocopy::byteorder::little_endian::{U16, U32, U64};
+use zerocopy::byteorder::little_endian::{U16, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
 fn status<T: std::fmt::Debug>(result: Result<T, ClientError>) -> Status {
     match result {
         Err(ClientError::Refused { status, .. }) => status,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+/// Why the beats that did not count were refused.
+fn refusals(outcome: Result<Beats, ClientError>) -> Vec<Status> {
+    match outcome {
+        Ok(Beats::Refused(refusals)) => refusals.iter().map(|refusal| refusal.status).collect(),
         other => panic!("not refused: {other:?}"),
     }
 }
@@ -74,19 +85,23 @@ fn raw(engine: &heartline::Engine, bytes: &[u8]) -> Option<Vec<u8>> {
     socket.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec())
 }
 
+/// Which field of a request is refused as invalid.
+fn raw_field(engine: &heartline::Engine, kind: Kind, body: &[u8]) -> u16 {
+    let reply = raw(engine, &[Header::request(kind, 3).as_bytes(), body].concat()).unwrap();
+    let reply = Reply::decode(&reply).unwrap();
+    assert_eq!((reply.status, reply.header.tag.get()), (Status::Invalid, 3));
+    reply.header.count.get()
+}
+
 #[test]
 fn hello_tells_the_limits() {
     let (engine, mut session) = start(&config());
     let welcome = session.hello().unwrap();
-    assert_eq!(
-        (welcome.capacity.get(), welcome.beats_max.get(), welcome.frame_bytes_max.get()),
-        (1024, 50, 1232)
-    );
-    assert_eq!(
-        (welcome.ttl_ms_min.get(), welcome.ttl_ms_max.get(), welcome.attributes_bytes_max.get()),
-        (1, 86_400_000, 128)
-    );
-    assert_ne!(welcome.cookie.get(), 0);
+    assert_eq!((welcome.capacity, welcome.beats_max, welcome.frame_bytes_max), (1024, 50, 1232));
+    let ttls = (Duration::from_millis(1), Duration::from_hours(24));
+    assert_eq!((welcome.ttl_min, welcome.ttl_max), ttls);
+    assert_eq!(welcome.attributes_bytes_max, 128);
+    assert_ne!(welcome.cookie, 0);
     drop(engine);
 }
 
@@ -105,35 +120,29 @@ fn register_describe_update_deregister() {
     assert_eq!(grant.interval, Duration::from_millis(1250));
     let by_name = session.describe(Target::Names("payments", "a")).unwrap();
     assert_eq!(by_name.attributes, ["canary", "rack=b12"]);
-    let facts = by_name.facts;
-    assert_eq!(facts.endpoint.socket_addr(), "[2001:db8::7]:9000".parse::<SocketAddr>().unwrap());
-    assert_eq!(
-        (facts.zone.as_str(), facts.ttl_ms.get(), facts.endpoint.weight.get()),
-        ("eu-1a", 5000, 70)
-    );
-    assert_eq!((facts.service.as_str(), facts.instance.as_str()), ("payments", "a"));
-    assert_eq!(facts.endpoint.version, Version::new(1, 2, 3, 0));
+    assert_eq!(by_name.endpoint.address, registration.address);
+    assert_eq!((by_name.zone.as_str(), by_name.ttl), ("eu-1a", registration.ttl));
+    assert_eq!(by_name.endpoint.weight, 70);
+    assert_eq!((by_name.service.as_str(), by_name.instance.as_str()), ("payments", "a"));
+    assert_eq!(by_name.endpoint.version, Version::new(1, 2, 3, 0));
 
-    let change = Update {
-        lease: grant.lease,
-        fields: U16::new(update_fields::ALL),
-        weight: U16::new(5),
-        load: U16::new(900),
-        attributes_len: U16::ZERO,
-        version: Version::new(2, 0, 0, 1),
+    let change = Change {
+        weight: Some(5),
+        load: Some(900),
+        version: Some(Version::new(2, 0, 0, 1)),
+        attributes: Some(vec!["blue".into()]),
     };
-    session.update(&change, &["blue".into()]).unwrap();
-    let slot = grant.lease.slot.get();
-    let changed = session.describe(Target::Slot(slot, grant.lease.generation.get())).unwrap();
+    session.update(&grant.lease, &change).unwrap();
+    let changed = session.describe(Target::from(&grant.lease)).unwrap();
     assert_eq!(changed.attributes, ["blue"]);
-    assert_eq!((changed.facts.endpoint.weight.get(), changed.facts.endpoint.load.get()), (5, 900));
-    assert_eq!(changed.facts.endpoint.version.to_string(), "2.0.0.1");
-    assert_eq!(changed.facts.service_version.get(), facts.service_version.get() + 1);
+    assert_eq!((changed.endpoint.weight, changed.endpoint.load), (5, 900));
+    assert_eq!(changed.endpoint.version.to_string(), "2.0.0.1");
+    assert_eq!(changed.revision, by_name.revision + 1);
 
     session.deregister(&grant.lease).unwrap();
     session.deregister(&grant.lease).unwrap();
     assert_eq!(status(session.describe(Target::Names("payments", "a"))), Status::NoInstance);
-    assert_eq!(status(session.update(&change, &[])), Status::Removed);
+    assert_eq!(status(session.update(&grant.lease, &change)), Status::Removed);
     assert_eq!(session.discover(&Query::new("payments")).unwrap().status, Status::NoneRegistered);
 }
 
@@ -157,19 +166,13 @@ fn identities_conflict_are_replaced_and_leave_old_leases_dead() {
     );
     let second = session.register(&instance("payments", "a", 100)).unwrap();
     assert_ne!(first.lease, second.lease);
-    let Beats::Refused(naks) = session.beat(&[beat(first.lease, 1)]).unwrap() else {
-        panic!("a replaced lease beat")
-    };
-    assert_eq!(naks[0].reason, Status::Replaced as u8);
+    assert_eq!(refusals(session.beat(&[beat(first.lease, 1)])), [Status::Replaced]);
     assert_eq!(session.discover(&Query::new("payments")).unwrap().endpoints.len(), 1);
     eventually("the silent one is down", || stat(&mut session, Stat::Down) == 1);
     // Once it is down, whoever comes may take the name.
     let third =
         session_from("127.0.0.2", &engine).register(&instance("payments", "a", 60_000)).unwrap();
-    let Beats::Refused(naks) = session.beat(&[beat(second.lease, 1)]).unwrap() else {
-        panic!("a replaced lease beat")
-    };
-    assert_eq!(naks[0].reason, Status::Replaced as u8);
+    assert_eq!(refusals(session.beat(&[beat(second.lease, 1)])), [Status::Replaced]);
     assert!(matches!(session.beat(&[beat(third.lease, 1)]).unwrap(), Beats::Acked(_)));
 }
 
@@ -182,23 +185,23 @@ fn beats_count_once_and_refusals_say_which() {
     else {
         panic!()
     };
-    assert_eq!((ack.accepted.get(), ack.old.get(), ack.epoch.get()), (2, 1, grant.epoch));
-    let mut forged = grant.lease;
-    forged.secret = U64::new(forged.secret.get() ^ 1);
-    let mut beyond = grant.lease;
-    beyond.slot = U32::new(u32::MAX);
-    let Beats::Refused(naks) =
+    assert_eq!((ack.accepted, ack.old, ack.epoch), (2, 1, grant.epoch));
+    let (slot, generation, secret) =
+        (grant.lease.slot(), grant.lease.generation(), grant.lease.secret());
+    let forged = Lease::from_parts(slot, generation, secret ^ 1);
+    let beyond = Lease::from_parts(u32::MAX, generation, secret);
+    let Beats::Refused(refused) =
         session.beat(&[beat(forged, 3), beat(grant.lease, 3), beat(beyond, 3)]).unwrap()
     else {
         panic!()
     };
-    assert_eq!(naks.iter().map(|nak| nak.reason).collect::<Vec<_>>(), [Status::Unknown as u8; 2]);
+    let refusal = |slot| Refusal { slot, generation, status: Status::Unknown };
+    assert_eq!(refused, [slot, u32::MAX].map(refusal));
     session.deregister(&grant.lease).unwrap();
-    let Beats::Refused(naks) = session.beat(&[beat(grant.lease, 4)]).unwrap() else { panic!() };
-    assert_eq!(naks[0].reason, Status::Removed as u8);
+    assert_eq!(refusals(session.beat(&[beat(grant.lease, 4)])), [Status::Removed]);
     let stats = session.stats().unwrap();
-    assert_eq!(stats[Stat::BeatsAccepted as usize], 3);
-    assert_eq!((stats[Stat::BeatsOld as usize], stats[Stat::BeatsRefused as usize]), (1, 3));
+    assert_eq!(stats.get(Stat::BeatsAccepted), 3);
+    assert_eq!((stats.get(Stat::BeatsOld), stats.get(Stat::BeatsRefused)), (1, 3));
 }
 
 #[test]
@@ -211,48 +214,35 @@ fn a_beat_revives_the_dead_and_says_what_the_instance_does() {
 
     let steady = session.register(&instance("payments", "b", 60_000)).unwrap();
     for (sequence, declared) in [(1, Declared::Draining), (2, Declared::Maintenance)] {
-        session
-            .beat(&[Beat { flags: U16::new(declared as u16), ..beat(steady.lease, sequence) }])
-            .unwrap();
+        session.beat(&[Beat { declared, ..beat(steady.lease, sequence) }]).unwrap();
         eventually("all shows it, marked", || {
             let page = session.discover(&Query::new("payments")).unwrap();
             page.endpoints.iter().any(|endpoint| {
-                endpoint.slot == steady.lease.slot && endpoint.declared() == declared
+                endpoint.slot == steady.lease.slot() && endpoint.declared == declared
             })
         });
         let picked = session
             .discover(&Query { strategy: Strategy::Random, limit: 25, ..Query::new("payments") })
             .unwrap();
         assert!(
-            picked.endpoints.iter().all(|endpoint| endpoint.slot != steady.lease.slot),
+            picked.endpoints.iter().all(|endpoint| endpoint.slot != steady.lease.slot()),
             "never picked"
         );
     }
-    session
-        .beat(&[Beat { flags: U16::new(Declared::Leaving as u16), ..beat(steady.lease, 3) }])
-        .unwrap();
-    eventually("it has left", || status_of(&mut session, steady.lease) == Status::Removed as u8);
-}
-
-fn status_of(session: &mut Session, lease: Lease) -> u8 {
-    match session.beat(&[beat(lease, 1 << 20)]).unwrap() {
-        Beats::Refused(naks) => naks[0].reason,
-        Beats::Acked(_) => Status::Ok as u8,
-    }
+    session.beat(&[Beat { declared: Declared::Leaving, ..beat(steady.lease, 3) }]).unwrap();
+    eventually("it has left", || match session.beat(&[beat(steady.lease, 1 << 20)]).unwrap() {
+        Beats::Refused(refused) => refused[0].status == Status::Removed,
+        Beats::Acked(_) => false,
+    });
 }
 
 #[test]
 fn wrong_values_name_their_field() {
     let (engine, mut session) = start(&config());
     let good = instance("payments", "a", 5000);
-    let (mut nonceless, _) = good.encode().unwrap();
-    nonceless.cookie = session.hello().unwrap().cookie;
-    let reply = raw(
-        &engine,
-        &[Header::request(Kind::Register, 3).as_bytes(), nonceless.as_bytes()].concat(),
-    )
-    .unwrap();
-    assert_eq!((reply[7], reply[4]), (Status::Invalid as u8, 24), "nonce 0");
+    let (mut nonceless, _) = encode_registration(&good).unwrap();
+    nonceless.cookie = session.hello().unwrap().cookie.into();
+    assert_eq!(raw_field(&engine, Kind::Register, nonceless.as_bytes()), 24, "nonce 0");
     assert_eq!(field(session.register(&Registration { ttl: Duration::ZERO, ..good.clone() })), 52);
     assert_eq!(
         field(
@@ -281,24 +271,18 @@ fn wrong_values_name_their_field() {
         ),
         Status::TooLarge
     );
-    assert_eq!(
-        field(session.discover(&Query {
-            filter: Filter::ZONE_ONLY | Filter::ZONE_PREFERRED,
-            ..Query::new("payments")
-        })),
-        55
-    );
-    assert_eq!(field(session.discover(&Query { filter: 64, ..Query::new("payments") })), 55);
     assert_eq!(field(session.describe(Target::Names("payments", ""))), 96);
-    let mut body = Discover::new_zeroed();
-    body.strategy = 6;
-    let frame = [Header::request(Kind::Discover, 3).as_bytes(), body.as_bytes()].concat();
-    let reply = raw(&engine, &frame).unwrap();
-    let reply = Reply::decode(&reply).unwrap();
-    assert_eq!(
-        (reply.status, reply.header.count.get(), reply.header.tag.get()),
-        (Status::Invalid, 54, 3)
-    );
+    let discover = Discover { service: service_id("payments").into(), ..Discover::new_zeroed() };
+    for (filter, what) in [
+        (Filter::VERSION_EXACT | Filter::VERSION_COMPATIBLE, "two kinds of version"),
+        (Filter::ZONE_ONLY | Filter::ZONE_PREFERRED, "two kinds of zone"),
+        (64, "a bit that means nothing"),
+    ] {
+        let body = Discover { filter, ..discover };
+        assert_eq!(raw_field(&engine, Kind::Discover, body.as_bytes()), 55, "{what}");
+    }
+    let body = Discover { strategy: 6, ..discover };
+    assert_eq!(raw_field(&engine, Kind::Discover, body.as_bytes()), 54);
     assert_eq!(stat(&mut session, Stat::Registered), 0, "nothing was registered");
 }
 
@@ -325,7 +309,7 @@ fn unproved_requests_get_short_replies() {
     )
     .unwrap();
     assert_eq!((one.len(), one[7]), (80, Status::Ok as u8));
-    let (body, tail) = instance("payments", "b", 5000).encode().unwrap();
+    let (body, tail) = encode_registration(&instance("payments", "b", 5000)).unwrap();
     let register = raw(
         &engine,
         &[Header::request(Kind::Register, 3).as_bytes(), body.as_bytes(), &tail].concat(),
@@ -355,8 +339,8 @@ fn full_table_quota_and_deny_list() {
     assert_eq!(status(other.register(&instance("s", "i16", 60_000))), Status::Full);
     let after = session.stats().unwrap();
     assert_eq!(
-        (before[Stat::Up as usize], before[Stat::FeedSequence as usize]),
-        (16, after[Stat::FeedSequence as usize])
+        (before.get(Stat::Up), before.get(Stat::FeedSequence)),
+        (16, after.get(Stat::FeedSequence))
     );
     // A restart in a full table is no new instance.
     other.register(&instance("s", "i15", 60_000)).unwrap();
@@ -378,7 +362,7 @@ fn ipv6_dual_stack_and_mixed_addresses() {
         .unwrap()
         .endpoints
         .iter()
-        .map(|e| e.socket_addr().to_string())
+        .map(|e| e.address.to_string())
         .collect();
     seen.sort();
     assert_eq!(seen, ["127.0.0.1:8080", "[::1]:8080"]);
@@ -412,8 +396,8 @@ fn acks_tell_interval_and_phase() {
     let grant = session.register(&instance("s", "a", 4000)).unwrap();
     assert!(grant.phase >= Duration::from_millis(500) && grant.phase < Duration::from_millis(1500));
     let Beats::Acked(ack) = session.beat(&[beat(grant.lease, 1)]).unwrap() else { panic!() };
-    assert_eq!(ack.interval_us.get(), 1_000_000);
-    assert!((500_000..1_500_000).contains(&ack.phase_us.get()));
+    assert_eq!(ack.interval, Duration::from_secs(1));
+    assert!((Duration::from_millis(500)..Duration::from_millis(1500)).contains(&ack.phase));
 }
 
 /// An engine without snapshots has none, and none that grows old.
@@ -422,5 +406,5 @@ fn without_snapshots_their_numbers_are_zero() {
     let (_engine, mut session) = start(&config());
     let stats = session.stats().unwrap();
     let numbers = [Stat::Snapshot, Stat::SnapshotAgeMs, Stat::SnapshotFailures];
-    assert_eq!(numbers.map(|number| stats[number as usize]), [0; 3]);
+    assert_eq!(numbers.map(|number| stats.get(number)), [0; 3]);
 }

@@ -3,8 +3,7 @@
 use crate::machine;
 use heartline::Config;
 use heartline::region::Place;
-use heartline::wire::Stat;
-use heartline_client::{ClientError, Session};
+use heartline_client::{ClientError, Session, Stat, Stats};
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,7 +25,7 @@ pub(crate) struct Bed {
 /// The engine's counters at one moment.
 #[derive(Clone, Debug)]
 pub(crate) struct Counters {
-    values: Vec<u64>,
+    stats: Stats,
     /// When the engine was asked, and when it had answered.
     asked: Instant,
     answered: Instant,
@@ -35,7 +34,7 @@ pub(crate) struct Counters {
 impl Counters {
     /// One of them.
     pub(crate) fn get(&self, stat: Stat) -> u64 {
-        self.values[stat as usize]
+        self.stats.get(stat)
     }
 
     /// Whether the engine was started again in between; then its counters began anew.
@@ -159,8 +158,8 @@ impl Bed {
         // Longer than the engine keeps a reading of its CPU time.
         std::thread::sleep(Duration::from_millis(12));
         let asked = Instant::now();
-        let values = self.session.stats().map_err(|error| self.explain(&error))?;
-        Ok(Counters { values, asked, answered: Instant::now() })
+        let stats = self.session.stats().map_err(|error| self.explain(&error))?;
+        Ok(Counters { stats, asked, answered: Instant::now() })
     }
 
     /// The session that asks for the counters.

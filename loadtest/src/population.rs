@@ -9,6 +9,7 @@ use heartline::limits::{FRAME_BYTES_MAX, RECEIVE_BATCH};
 use heartline::net::{Message, ReceiveBatch, Socket};
 use heartline::wire::{Beat, Header, Kind, Lease, Reply, ReplyBody, Status};
 use heartline_client::Registration;
+use heartline_client::proto::encode_registration;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -78,7 +79,7 @@ impl Wanted {
     /// The frame that registers it.
     pub(crate) fn frame(&self, number: usize, cookie: U64) -> Result<Vec<u8>, String> {
         let (mut body, tail) =
-            self.registration(number).encode().map_err(|error| error.to_string())?;
+            encode_registration(&self.registration(number)).map_err(|error| error.to_string())?;
         body.cookie = cookie;
         Ok([Header::request(Kind::Register, number as u64).as_bytes(), body.as_bytes(), &tail]
             .concat())
@@ -102,7 +103,7 @@ pub(crate) struct Enrolment {
 impl Enrolment {
     pub(crate) fn new(bed: &mut Bed, wanted: &Wanted) -> Result<Self, String> {
         let welcome = bed.session().hello().map_err(|error| error.to_string())?;
-        let (capacity, instances) = (welcome.capacity.get(), wanted.instances);
+        let (capacity, instances) = (welcome.capacity, wanted.instances);
         if capacity < instances {
             return Err(format!(
                 "the engine has room for {capacity} leases; start it with --capacity {instances}"

@@ -91,7 +91,7 @@ impl Cookie {
     /// One from an engine.
     pub(crate) fn from(bed: &mut Bed) -> Result<Self, String> {
         let welcome = bed.session().hello().map_err(|error| error.to_string())?;
-        Ok(Self { value: welcome.cookie, asked: Instant::now() })
+        Ok(Self { value: welcome.cookie.into(), asked: Instant::now() })
     }
 
     /// Asks for another when this one is old.

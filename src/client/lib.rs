@@ -1,12 +1,50 @@
-//! The client's side: requests with their retries, and a small blocking session that drives them
-//! over a socket.
+//! Client of heartline: register an instance, beat for it, find others.
+//!
+//! ```no_run
+//! use heartline_client::{Query, Registration, Session};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut session = Session::connect("127.0.0.1:19528".parse()?)?;
+//! let grant = session.register(&Registration::new("payments", "pay-1", 8080))?;
+//! for sequence in 1..=10 {
+//!     std::thread::sleep(grant.interval);
+//!     session.beat(&[grant.lease.beat(sequence, 0)])?;
+//! }
+//! for endpoint in session.discover(&Query::new("payments"))?.endpoints {
+//!     println!("{} {:?} {}", endpoint.address, endpoint.state, endpoint.version);
+//! }
+//! session.deregister(&grant.lease)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Session`] is a blocking session with one engine: one socket, one request at a time, with the
+//! time-outs and retries of `docs/PROTOCOL.md`, section 8. Drivers with an I/O model of their own
+//! use [`proto`], the same requests without a socket and without a clock.
 
 #![warn(missing_docs)]
 
 mod call;
+mod error;
+mod facts;
+mod lease;
+mod query;
+mod registration;
 mod session;
 
-pub use call::{Caller, Failure, Step};
-pub use session::{
-    Beats, ClientError, Described, Discovered, Grant, Page, Query, Registration, Session, Target,
-};
+pub use error::ClientError;
+pub use facts::{Description, Hold, Service, Services, Stats, Target, Welcome};
+pub use heartline_wire::{Declared, Stat, State, Status, Strategy, Version};
+pub use lease::{Ack, Beat, Beats, Grant, Lease, Refusal};
+pub use query::{Discovered, Endpoint, Page, Query, VersionFilter, ZoneFilter};
+pub use registration::{Change, Registration};
+pub use session::Session;
+
+/// Requests without I/O: frames and times in, frames and times out.
+///
+/// A driver hands a request to [`Caller`](proto::Caller), sends what it says, hands in what
+/// arrives, and reads the reply. Frames are those of `heartline_wire`.
+pub mod proto {
+    pub use crate::call::{Caller, Failure, Step};
+    pub use crate::registration::encode as encode_registration;
+}

@@ -1,12 +1,13 @@
 //! A client process: it registers, beats, asks and changes as section 8 of `docs/PROTOCOL.md` says.
-//! Its requests are those of `heartline::client`, driven with simulated time.
+//! Its requests are those of `heartline_client::proto`, driven with simulated time.
 
 use crate::plan::ClientPlan;
 use crate::world::{Happening, World};
 use heartline::clock::{Nanos, from_ms};
 use heartline::exchange::Peer;
 use heartline::wire::*;
-use heartline_client::{Caller, Failure, Registration, Step};
+use heartline_client::Registration;
+use heartline_client::proto::{Caller, Failure, Step, encode_registration};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use std::net::SocketAddr;
@@ -201,7 +202,7 @@ impl Client {
             nonce: self.nonce,
             ..Registration::new(&self.plan.service, &self.plan.instance, 0)
         };
-        let (body, tail) = registration.encode().unwrap();
+        let (body, tail) = encode_registration(&registration).unwrap();
         self.doing = Doing::Registering;
         self.caller.begin(Kind::Register, 0, 0, &[body.as_bytes(), &tail]);
     }

@@ -4,8 +4,8 @@ use crate::{honoured, is_root, kill, next_edition, times};
 use heartline::limits::ATTRIBUTES_BYTES_MAX;
 use heartline::region::{HeartLine, Region};
 use heartline::snapshot::Reader;
-use heartline::wire::{Header, Kind, Lease, Slot, Stat};
-use heartline_client::Session;
+use heartline::wire::{self, Header, Kind, Slot};
+use heartline_client::{Lease, Session, Stat};
 use heartline_test_support::*;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -58,7 +58,8 @@ fn keep_beating_through(address: SocketAddr, leases: &[Lease], stop: &AtomicBool
             return;
         }
         for chunk in leases.chunks(50) {
-            let beats: Vec<_> = chunk.iter().map(|lease| beat(*lease, sequence)).collect();
+            let of = |lease: &Lease| wire::Beat::from(beat(*lease, sequence));
+            let beats: Vec<_> = chunk.iter().map(of).collect();
             let header =
                 Header { count: U16::new(beats.len() as u16), ..Header::request(Kind::Beat, 0) };
             let _ = socket.send_to(&[header.as_bytes(), beats.as_bytes()].concat(), address);
@@ -358,7 +359,7 @@ fn a_reboot_costs_no_lease() {
     let mut session = Session::connect(daemon.address).unwrap();
     let leases = register_all(&mut session, 300, 3000);
     session.deregister(&leases[7]).unwrap();
-    let version = session.discover_all("s", 3).unwrap().unwrap().version;
+    let revision = session.discover_all("s", 3).unwrap().unwrap().revision;
     next_edition(&mut session);
     kill(&mut daemon);
     std::fs::remove_dir_all(&state.0).unwrap();
@@ -367,7 +368,7 @@ fn a_reboot_costs_no_lease() {
     assert!(daemon.ready.contains("299 leases"), "{}", daemon.ready);
     let mut session = Session::connect(daemon.address).unwrap();
     let found = session.discover_all("s", 3).unwrap().unwrap();
-    assert!(found.version > version && found.endpoints.len() == 299, "versions grow on");
+    assert!(found.revision > revision && found.endpoints.len() == 299, "revisions grow on");
     assert_eq!(honoured(&mut session, &leases, 100), 299);
     assert_eq!(stat(&mut session, Stat::Downs), 0);
     // The silent have one TTL, and go then.

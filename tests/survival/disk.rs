@@ -1,8 +1,7 @@
 //! Disks that fail, are full, slow, or lose their power.
 
 use crate::{honoured, is_root, kill, next_edition, times};
-use heartline::wire::{Lease, Stat};
-use heartline_client::{Query, Session};
+use heartline_client::{Lease, Query, Session, Stat};
 use heartline_test_support::*;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};

@@ -1,8 +1,8 @@
 //! One engine replaces another while clients beat.
 
 use crate::{honoured, kill, next_edition, times};
-use heartline::wire::{Header, Kind, Lease, Reply, Stat, StatsRequest, Status, header_flags};
-use heartline_client::Session;
+use heartline::wire::{self, Header, Kind, Reply, StatsRequest, header_flags};
+use heartline_client::{Lease, Session, Stat, Status};
 use heartline_test_support::*;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -39,7 +39,8 @@ fn beat_and_listen(address: SocketAddr, leases: &[Lease], stop: &AtomicBool) -> 
             let mut header = Header::request(Kind::Beat, seen.sent);
             header.count = U16::new(1);
             header.flags = header_flags::ACK_WANTED;
-            let one = beat(leases[seen.sent as usize % leases.len()], seen.sent as u32 + 1);
+            let lease = leases[seen.sent as usize % leases.len()];
+            let one = wire::Beat::from(beat(lease, seen.sent as u32 + 1));
             if socket.send(&[header.as_bytes(), one.as_bytes()].concat()).is_ok() {
                 seen.sent += 1;
             }
@@ -104,7 +105,7 @@ fn cookies_outlive_a_hand_over_and_no_restart() {
     let (state, listen) = (Scratch::new(), lasting_address());
     let mut daemon = Daemon::start_on(&state, &[], &listen);
     let mut session = Session::connect(daemon.address).unwrap();
-    let request = StatsRequest { cookie: session.hello().unwrap().cookie, reserved: [0; 8] };
+    let request = StatsRequest { cookie: session.hello().unwrap().cookie.into(), reserved: [0; 8] };
     let frame = [Header::request(Kind::Stats, 7).as_bytes(), request.as_bytes()].concat();
     let answered = |daemon: &Daemon| {
         let (socket, mut buffer) = (UdpSocket::bind("127.0.0.1:0").unwrap(), [0; 1500]);

@@ -13,8 +13,7 @@ mod disk;
 mod hand_over;
 mod manager;
 
-use heartline::wire::{Lease, Stat};
-use heartline_client::{Beats, Session};
+use heartline_client::{Beats, Lease, Session, Stat};
 use heartline_test_support::{Daemon, beat, stat};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
@@ -41,8 +40,8 @@ fn honoured(session: &mut Session, leases: &[Lease], sequence: u32) -> usize {
         .chunks(50)
         .map(|chunk| chunk.iter().map(|lease| beat(*lease, sequence)).collect::<Vec<_>>());
     let accepted = frames.map(|beats| match session.beat(&beats).unwrap() {
-        Beats::Acked(ack) => usize::from(ack.accepted.get()),
-        Beats::Refused(naks) => beats.len() - naks.len(),
+        Beats::Acked(ack) => usize::from(ack.accepted),
+        Beats::Refused(refusals) => beats.len() - refusals.len(),
     });
     accepted.sum()
 }

@@ -2,9 +2,8 @@
 
 use crate::{is_root, next_edition};
 use heartline::net::Inherited;
-use heartline::wire::{Lease, Stat, Status};
 use heartline::{Config, Engine};
-use heartline_client::{ClientError, Session};
+use heartline_client::{ClientError, Lease, Session, Stat, Status};
 use heartline_test_support::*;
 use rustix::process::Signal;
 use rustix::thread::{Uid, set_thread_res_uid};

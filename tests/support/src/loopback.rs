@@ -1,13 +1,11 @@
 //! A real engine on loopback, in scratch memory.
 
 use heartline::region::Place;
-use heartline::wire::{Beat, Lease, Stat};
 use heartline::{Config, Engine};
-use heartline_client::{Registration, Session};
+use heartline_client::{Beat, Lease, Registration, Session, Stat};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
-use zerocopy::byteorder::little_endian::{U16, U32};
 
 /// A small configuration on a port that the kernel chooses.
 pub fn config() -> Config {
@@ -40,12 +38,12 @@ pub fn register_all(session: &mut Session, count: usize, ttl_ms: u64) -> Vec<Lea
 
 /// A number that the engine tells of itself.
 pub fn stat(session: &mut Session, stat: Stat) -> u64 {
-    session.stats().unwrap()[stat as usize]
+    session.stats().unwrap().get(stat)
 }
 
 /// A beat.
 pub fn beat(lease: Lease, sequence: u32) -> Beat {
-    Beat { lease, sequence: U32::new(sequence), load: U16::ZERO, flags: U16::ZERO }
+    lease.beat(sequence, 0)
 }
 
 /// Beats for all leases, ten in a frame, again and again, until told to stop. The frames are spread

@@ -86,7 +86,7 @@ impl<'a> Generator<'a> {
         std::thread::sleep(Duration::from_millis(50));
         let after = self.moment()?;
         let services = self.bed.session().services().map_err(|error| error.to_string())?;
-        let listed = services.iter().map(|service| u64::from(service.listed.get())).sum();
+        let listed = services.iter().map(|service| u64::from(service.listed)).sum();
         if after.engine.since(&before.engine, Stat::BeatsAccepted) == 0 {
             return Err("the engine has accepted no beat of this run".into());
         }
