@@ -54,3 +54,15 @@ fn place(status: Status, field: u16) -> String {
 pub(crate) fn text(what: &'static str) -> impl Fn(TextError) -> ClientError {
     move |source| ClientError::Text { what, source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_the_field_only_if_there_is_one() {
+        let refused = |status, field| ClientError::Refused { status, field }.to_string();
+        assert_eq!(refused(Status::Invalid, 52), "refused: Invalid (field at byte 52)");
+        assert_eq!(refused(Status::Quota, 0), "refused: Quota");
+    }
+}

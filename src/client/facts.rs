@@ -182,3 +182,40 @@ impl Stats {
         self.0.get(stat as usize).copied().unwrap_or(0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerocopy::FromZeros;
+
+    #[test]
+    fn a_number_that_an_older_engine_does_not_know_is_0() {
+        let stats = Stats::from_wire(&[7.into(), 8.into()]);
+        assert_eq!((stats.get(Stat::Epoch), stats.get(Stat::UptimeNs)), (7, 8));
+        assert_eq!(stats.get(Stat::CpuNs), 0);
+    }
+
+    #[test]
+    fn a_hold_is_described_while_it_is_on() {
+        let mut facts = wire::Description::new_zeroed();
+        assert_eq!(Description::from_wire(&facts, b""), None, "of unknown state");
+        (facts.endpoint.state, facts.ttl_ms) = (1, 3000.into());
+        (facts.hold_silent, facts.hold_live) = (9.into(), 10.into());
+        let described = Description::from_wire(&facts, b"\x06canary\x05tag=2").unwrap();
+        assert_eq!((described.hold, described.ttl), (None, Duration::from_secs(3)));
+        assert_eq!(described.attributes, ["canary", "tag=2"]);
+        facts.hold_ms = 1.into();
+        let hold = Hold { age: Duration::from_millis(1), silent: 9, live: 10 };
+        assert_eq!(Description::from_wire(&facts, b"").unwrap().hold, Some(hold));
+    }
+
+    #[test]
+    fn leases_and_endpoints_are_targets() {
+        let lease = Lease::from_parts(5, 6, 7);
+        assert!(matches!(Target::from(&lease), Target::Slot(5, 6)));
+        let mut entry = wire::Endpoint::new_zeroed();
+        (entry.state, entry.slot, entry.generation) = (1, 5.into(), 6.into());
+        let endpoint = Endpoint::from_wire(&entry).unwrap();
+        assert!(matches!(Target::from(&endpoint), Target::Slot(5, 6)));
+    }
+}

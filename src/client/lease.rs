@@ -148,3 +148,29 @@ pub struct Refusal {
     /// [`Status::Unknown`], [`Status::Replaced`] or [`Status::Removed`].
     pub status: Status,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_keeps_the_secret() {
+        let lease = Lease::from_parts(71, 72, 0x1234_5678);
+        assert_eq!(format!("{lease:?}"), "Lease(71, 72, secret)");
+        let beat = format!("{:?} {:#?}", lease.beat(1, 0), Some(lease));
+        for secret in ["305419896", "12345678"] {
+            assert!(!beat.contains(secret), "{beat}");
+        }
+    }
+
+    #[test]
+    fn leases_and_beats_say_the_same_on_the_wire() {
+        let lease = Lease::from_parts(1, 2, 3);
+        let same = wire::Lease::from(lease);
+        assert_eq!((same.slot.get(), same.generation.get(), same.secret.get()), (1, 2, 3));
+        assert_eq!(Lease::from(same), lease);
+        let beat = wire::Beat::from(Beat { declared: Declared::Leaving, ..lease.beat(4, 5) });
+        assert_eq!((beat.sequence.get(), beat.load.get(), beat.flags.get()), (4, 5, 3));
+        assert_eq!(wire::Beat::from(lease.beat(4, 5)).flags.get(), 0);
+    }
+}

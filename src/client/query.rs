@@ -172,3 +172,71 @@ pub struct Discovered {
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerocopy::FromZeros;
+
+    #[test]
+    fn every_filter_sets_its_bit_and_its_value() {
+        let version = Version::new(1, 2, 3, 4);
+        let base = Query::new("s");
+        let queries = [
+            (base.clone(), 0),
+            (Query { version: VersionFilter::Exact(version), ..base.clone() }, 1),
+            (Query { version: VersionFilter::Compatible(version), ..base.clone() }, 2),
+            (Query { zone: ZoneFilter::Only("z".into()), ..base.clone() }, 4),
+            (Query { zone: ZoneFilter::Preferred("z".into()), ..base.clone() }, 8),
+            (Query { tag: Some("t".into()), ..base.clone() }, 16),
+            (Query { without_suspect: true, ..base.clone() }, 32),
+        ];
+        for (query, bit) in queries {
+            let body = query.encode().unwrap();
+            assert_eq!(body.filter, bit, "{query:?}");
+            let version = if bit & 3 == 0 { Version::default() } else { version };
+            assert_eq!(body.version, version, "{query:?}");
+            assert_eq!(body.zone.as_str(), if bit & 12 == 0 { "" } else { "z" });
+            assert_eq!(body.tag.as_str(), if bit & 16 == 0 { "" } else { "t" });
+        }
+        let all = Query {
+            strategy: Strategy::TwoChoices,
+            limit: 3,
+            version: VersionFilter::Compatible(version),
+            zone: ZoneFilter::Preferred("z".into()),
+            tag: Some("t".into()),
+            without_suspect: true,
+            key: 6,
+            cursor: 7,
+            ..base
+        };
+        let body = all.encode().unwrap();
+        assert_eq!((body.filter, body.strategy, body.limit.get()), (2 | 8 | 16 | 32, 5, 3));
+        assert_eq!((body.key.get(), body.cursor.get()), (6, 7));
+        assert_eq!(body.service.get(), service_id("s"));
+    }
+
+    #[test]
+    fn a_text_that_does_not_fit_is_named() {
+        let long = "x".repeat(32);
+        let zone = Query { zone: ZoneFilter::Only(long.clone()), ..Query::new("s") };
+        assert!(matches!(zone.encode(), Err(ClientError::Text { what: "zone", .. })));
+        let tag = Query { tag: Some(long), ..Query::new("s") };
+        assert!(matches!(tag.encode(), Err(ClientError::Text { what: "tag", .. })));
+    }
+
+    #[test]
+    fn an_endpoint_of_unknown_state_is_refused() {
+        let mut entry = wire::Endpoint::new_zeroed();
+        (entry.address[15], entry.port) = (1, 80.into());
+        (entry.flags, entry.age_ms) = (5, 1500.into());
+        for state in [0, 4, 255] {
+            assert_eq!(Endpoint::from_wire(&wire::Endpoint { state, ..entry }), None);
+        }
+        let endpoint = Endpoint::from_wire(&wire::Endpoint { state: 2, ..entry }).unwrap();
+        assert_eq!(endpoint.address, "[::1]:80".parse().unwrap());
+        assert_eq!((endpoint.state, endpoint.declared), (State::Suspect, Declared::Draining));
+        assert!(endpoint.held);
+        assert_eq!(endpoint.age, Duration::from_millis(1500));
+    }
+}

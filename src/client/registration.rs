@@ -113,3 +113,82 @@ impl Change {
         Ok((body, tail))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use heartline_wire::unmap_ip;
+
+    #[test]
+    fn a_registration_says_all_it_is_told() {
+        let registration = Registration {
+            address: "192.0.2.7:9000".parse().unwrap(),
+            zone: "z".into(),
+            version: Version::new(1, 2, 3, 4),
+            attributes: vec!["canary".into()],
+            declared: Declared::Maintenance,
+            nonce: 5,
+            ..Registration::new("payments", "a", 0)
+        };
+        let (body, tail) = encode(&registration).unwrap();
+        assert_eq!((body.cookie.get(), body.nonce.get()), (0, 5));
+        assert_eq!((unmap_ip(body.address), body.port.get()), (registration.address.ip(), 9000));
+        assert_eq!((body.weight.get(), body.ttl_ms.get(), body.declared), (100, 3000, 2));
+        assert_eq!(body.version, registration.version);
+        let texts = (body.zone.as_str(), body.service.as_str(), body.instance.as_str());
+        assert_eq!(texts, ("z", "payments", "a"));
+        assert_eq!((body.attributes_len.get(), tail.as_slice()), (7, b"\x06canary".as_slice()));
+        for address in ["0.0.0.0:80", "[::]:80"] {
+            let address = address.parse().unwrap();
+            let (body, _) = encode(&Registration { address, ..registration.clone() }).unwrap();
+            assert_eq!((body.address, body.port.get()), ([0; 16], 80), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_registration_that_does_not_fit_is_not_sent() {
+        let good = Registration::new("payments", "a", 80);
+        let error = |registration: Registration| encode(&registration).unwrap_err().to_string();
+        let long = || "x".repeat(64);
+        for (registration, says) in [
+            (Registration { service: long(), ..good.clone() }, "service"),
+            (Registration { instance: long(), ..good.clone() }, "instance"),
+            (Registration { zone: "x".repeat(32), ..good.clone() }, "zone"),
+            (Registration { attributes: vec!["x".repeat(256)], ..good.clone() }, "attribute"),
+            (Registration { ttl: Duration::from_millis(1 << 32), ..good.clone() }, "TTL"),
+        ] {
+            let error = error(registration);
+            assert!(error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_change_names_the_fields_that_it_has() {
+        let lease = Lease::from_parts(1, 2, 3);
+        let none = Change::default();
+        let version = Version::new(1, 2, 3, 4);
+        for (change, fields) in [
+            (none.clone(), 0),
+            (Change { weight: Some(0), ..none.clone() }, update_fields::WEIGHT),
+            (Change { load: Some(0), ..none.clone() }, update_fields::LOAD),
+            (Change { version: Some(version), ..none.clone() }, update_fields::VERSION),
+            (Change { attributes: Some(Vec::new()), ..none.clone() }, update_fields::ATTRIBUTES),
+        ] {
+            let (body, tail) = change.encode(lease).unwrap();
+            assert_eq!((body.fields.get(), body.attributes_len.get()), (fields, 0), "{change:?}");
+            assert_eq!((Lease::from(body.lease), tail), (lease, Vec::new()));
+        }
+        let all = Change {
+            weight: Some(7),
+            load: Some(8),
+            version: Some(version),
+            attributes: Some(vec!["blue".into()]),
+        };
+        let (body, tail) = all.encode(lease).unwrap();
+        assert_eq!(body.fields.get(), update_fields::ALL);
+        assert_eq!((body.weight.get(), body.load.get(), body.version), (7, 8, version));
+        assert_eq!((body.attributes_len.get(), tail.as_slice()), (5, b"\x04blue".as_slice()));
+        let long = Change { attributes: Some(vec!["x".repeat(256)]), ..none };
+        assert!(matches!(long.encode(lease), Err(ClientError::Attributes(_))));
+    }
+}

@@ -372,3 +372,18 @@ fn other(request: &'static str) -> ClientError {
 fn random() -> Result<u64, ClientError> {
     getrandom::u64().map_err(|error| ClientError::Io(error.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_carries_1_to_50_beats() {
+        let beats = [Lease::from_parts(1, 2, 3).beat(4, 5); 51];
+        assert!(matches!(encode_beats(&[]), Err(ClientError::Value(_))));
+        assert!(matches!(encode_beats(&beats), Err(ClientError::Value(_))));
+        for count in [1, 50] {
+            assert_eq!(encode_beats(&beats[..count]).unwrap().len(), count);
+        }
+    }
+}
