@@ -62,8 +62,9 @@ fn beats(repeats: u64, batch: usize) {
         })
         .collect();
     let now = engine.now;
+    let peer = peer(1);
     measured(repeats, |repeat| {
-        let datagram = Datagram { peer: peer(1), bytes: &frames[repeat as usize] };
+        let datagram = Datagram { peer, bytes: &frames[repeat as usize] };
         engine.dataplane.receive(now + repeat, std::iter::once(datagram), &mut replies);
     });
     assert!(replies.is_empty());
@@ -81,12 +82,12 @@ fn discover(repeats: u64, limit: u16) {
     };
     let frame = [Header::request(Kind::Discover, 1).as_bytes(), body.as_bytes()].concat();
     let mut replies = Replies::default();
-    let now = engine.now;
+    let (now, peer) = (engine.now, peer(1));
     measured(repeats, |_| {
         replies.clear();
         engine.dataplane.receive(
             now,
-            std::iter::once(Datagram { peer: peer(1), bytes: &frame }),
+            std::iter::once(Datagram { peer, bytes: &frame }),
             &mut replies,
         );
     });

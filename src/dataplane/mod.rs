@@ -141,9 +141,16 @@ impl Dataplane {
                         beats_taken += beats.len();
                         // Slots that don't exist are found out later: asking for what is not there
                         // changes nothing.
-                        beats.iter().for_each(|beat| {
-                            prefetch(lines.as_ptr().wrapping_add(beat.lease.slot().index()))
-                        });
+                        let ask = |beat: &Beat| {
+                            prefetch(lines.as_ptr().wrapping_add(beat.lease.slot().index()));
+                        };
+                        // Eight at a time: without link-time optimisation the compiler does not
+                        // unroll the loop.
+                        let (eights, rest) = beats.as_chunks::<8>();
+                        for [a, b, c, d, e, f, g, h] in eights {
+                            [a, b, c, d, e, f, g, h].map(ask);
+                        }
+                        rest.iter().for_each(ask);
                     }
                     group.push((datagram.peer, request, datagram.bytes.len() as u16));
                 }

@@ -76,6 +76,7 @@ impl DirectoryEntry {
     }
 
     /// Whether the entry is a service.
+    #[inline]
     pub fn is_used(&self) -> bool {
         self.used.load(Relaxed) == 1
     }
@@ -96,6 +97,7 @@ impl DirectoryEntry {
     }
 
     /// The name. To be read inside the sequence.
+    #[inline]
     pub fn name(&self) -> Name {
         load_name(&self.name)
     }

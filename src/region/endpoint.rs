@@ -44,11 +44,13 @@ impl EndpointLine {
     }
 
     /// Directory number of the service.
+    #[inline]
     pub fn service(&self) -> ServiceNumber {
         ServiceNumber::new(self.place.load(Relaxed) as u32)
     }
 
     /// Position in the slot list of the service, when it is listed.
+    #[inline]
     pub fn position(&self) -> u32 {
         (self.place.load(Relaxed) >> 32) as u32
     }

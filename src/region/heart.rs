@@ -162,6 +162,7 @@ impl HeartLine {
     }
 
     /// Sets the load outside a beat. Called by loops only.
+    #[inline]
     pub fn set_load(&self, load: u16) {
         self.change_beat(|word| BeatWord::new(word.sequence(), load, word.declared()));
     }
@@ -183,6 +184,7 @@ impl HeartLine {
     }
 
     /// Whether the lease is the one this line holds, and alive or revivable.
+    #[inline]
     pub fn verify(&self, lease: &Lease) -> Result<(), Status> {
         self.check(lease, self.head.load(Acquire))
     }
@@ -221,32 +223,38 @@ impl HeartLine {
     }
 
     /// Sequence of the last beat.
+    #[inline]
     pub fn sequence(&self) -> u32 {
         BeatWord(self.beat.load(Relaxed)).sequence()
     }
 
     /// On-time history: bit 0 is the newest beat.
+    #[inline]
     pub fn history(&self) -> u64 {
         self.history.load(Relaxed)
     }
 
     /// Generation and state.
+    #[inline]
     pub fn head(&self) -> (Generation, HeartState) {
         let head = self.head.load(Acquire);
         (generation_of(head), HeartState::from_bits(head))
     }
 
     /// The TTL of the lease.
+    #[inline]
     pub fn ttl(&self) -> Span {
         Span::from_nanos(self.ttl.load(Relaxed))
     }
 
     /// The nonce that the lease was asked for with.
+    #[inline]
     pub fn nonce(&self) -> u64 {
         self.nonce.load(Relaxed)
     }
 
     /// The lease as it was given.
+    #[inline]
     pub fn lease(&self, slot: Slot) -> Lease {
         Lease {
             slot: slot.into(),
@@ -257,6 +265,7 @@ impl HeartLine {
 
     /// Whether times that an engine wrote before `now` are possible: a line that was damaged must
     /// not decide about anybody.
+    #[inline]
     pub fn is_plausible(&self, now: Moment) -> bool {
         let (ttl, longest) = (self.ttl(), Span::from_ms(u64::from(TTL_MS_MAX)));
         (Span::from_ms(u64::from(TTL_MS_MIN))..=longest).contains(&ttl)
@@ -266,11 +275,13 @@ impl HeartLine {
 
     /// Of a suspect: when its hold ends at the latest, 0 when it is not held. Of a member that is
     /// down: when its tombstone ends. In other states it means nothing.
+    #[inline]
     pub fn until(&self) -> Moment {
         Moment::from_nanos(self.until.load(Relaxed))
     }
 
     /// Whether a hold keeps the member from being declared down. A member that is down is not held.
+    #[inline]
     pub fn is_held(&self) -> bool {
         self.head().1 == HeartState::Suspect && self.until() != Moment::ZERO
     }

@@ -159,22 +159,26 @@ impl Region {
 
     /// Puts the files into their places. Whoever is killed in between leaves the second one beside
     /// its place, where [`Self::attach`] looks.
+    #[inline]
     pub fn install(&self) -> Result<(), RegionError> {
         self.files.iter().try_for_each(Mapping::install)
     }
 
     /// Whether the files are in their places, and no other engine has put its own there.
+    #[inline]
     pub fn is_in_place(&self) -> bool {
         self.files.iter().all(Mapping::is_in_place)
     }
 
     /// The heart file and the public file, to be handed to another engine.
+    #[inline]
     pub fn files(&self) -> [BorrowedFd<'_>; 2] {
         [self.files[0].file(), self.files[1].file()]
     }
 
     /// Removes the files from their directory, unless others have taken their places. The memory
     /// stays until the region is dropped.
+    #[inline]
     pub fn remove_files(&self) {
         self.files.iter().for_each(Mapping::remove);
     }
@@ -192,6 +196,7 @@ impl Region {
     }
 
     /// Sizes and offsets.
+    #[inline]
     pub fn geometry(&self) -> &Geometry {
         &self.geometry
     }
@@ -215,6 +220,7 @@ impl Region {
     }
 
     /// The record of each slot.
+    #[inline]
     pub fn records(&self) -> &Records {
         &self.records
     }
@@ -233,6 +239,7 @@ impl Region {
     }
 
     /// The membership events.
+    #[inline]
     pub fn feed(&self) -> &Feed {
         &self.feed
     }
@@ -245,12 +252,14 @@ impl Region {
     }
 
     /// Bytes of this process that tell what has changed.
+    #[inline]
     pub fn changed_bytes(&self) -> usize {
         self.changed.len() * 8
     }
 
     /// The slots that have changed since the last call, 64 at a time: the first, and a bit for
     /// each. For one caller only.
+    #[inline]
     pub fn take_changed(&self) -> impl Iterator<Item = (Slot, u64)> {
         let words = self.changed.iter().enumerate();
         words.map(|(index, word)| {
@@ -262,6 +271,7 @@ impl Region {
     }
 
     /// Revision of the directory, and how many services have instances.
+    #[inline]
     pub fn service_count(&self) -> Result<(u64, u32), Disturbed> {
         let header = &self.header[0];
         header
@@ -291,6 +301,7 @@ impl Region {
     }
 
     /// The step that a former engine did not live to end.
+    #[inline]
     pub fn pending_step(&self) -> Option<PendingStep> {
         self.heart_header[0].redo.pending()
     }
@@ -320,6 +331,7 @@ impl Region {
     }
 
     /// Finds an instance by its service and name.
+    #[inline]
     pub fn find_instance(
         &self,
         service: ServiceNumber,
@@ -330,6 +342,7 @@ impl Region {
     }
 
     /// Finds an instance by the id of its service and its name.
+    #[inline]
     pub fn find(&self, id: u64, name: &Name) -> Result<Option<Slot>, Disturbed> {
         let is_of = |service: ServiceNumber| {
             self.directory.get(service.index()).is_some_and(|entry| entry.holds(id))
@@ -349,6 +362,7 @@ impl Region {
 
     /// Where an instance belongs in the index, for whoever looks for many and asks for their cache
     /// lines first.
+    #[inline]
     pub fn identity(&self, id: u64, name: &Name) -> Identity {
         let hash = self.hash(id, name.bytes());
         self.index.prefetch(hash);
@@ -356,6 +370,7 @@ impl Region {
     }
 
     /// Finds an instance by its service and name, when its place is known.
+    #[inline]
     pub fn find_identity(
         &self,
         identity: &Identity,

@@ -88,6 +88,7 @@ pub struct Records {
 }
 
 impl Records {
+    #[inline]
     pub(super) fn new(heads: Part<RecordHead>, tails: Part<AtomicU64>, tail_words: usize) -> Self {
         Self { heads, tails, tail_words }
     }
@@ -98,6 +99,7 @@ impl Records {
     }
 
     /// Copies a record. `None` when the slot is out of range or the writer kept disturbing.
+    #[inline]
     pub fn read(&self, slot: Slot) -> Option<Record> {
         let head = self.heads.get(slot.index())?;
         head.sequence.read(|| head.record())
@@ -124,17 +126,20 @@ impl Records {
 
     /// Runs `read`, which may look at everything about a member, until the writer did not disturb
     /// it. `None` as for [`Self::read`].
+    #[inline]
     pub fn read_locked<R>(&self, slot: Slot, read: impl FnMut() -> R) -> Option<R> {
         self.heads.get(slot.index())?.sequence.read(read)
     }
 
     /// Copies a record and its attributes. To be called inside [`Self::read_locked`].
+    #[inline]
     pub fn copy(&self, slot: Slot, buffer: &mut [u8; ATTRIBUTES_BYTES_MAX]) -> (Record, usize) {
         let head = &self.heads[slot.index()];
         (head.record(), self.copy_attributes(slot, buffer))
     }
 
     /// Copies the attributes into `buffer` and returns them. `None` as for [`Self::read`].
+    #[inline]
     pub fn attributes<'a>(
         &self,
         slot: Slot,

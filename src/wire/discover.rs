@@ -53,6 +53,7 @@ pub enum Strategy {
 
 impl Strategy {
     /// The strategy with this number.
+    #[inline]
     pub fn from_u8(number: u8) -> Option<Self> {
         Self::try_read_from_bytes(&[number]).ok()
     }
@@ -77,11 +78,13 @@ impl Filter {
     pub const NO_SUSPECT: u8 = 32;
 
     /// Whether the bit is set.
+    #[inline]
     pub const fn has(self, bit: u8) -> bool {
         self.0 & bit != 0
     }
 
     /// No unknown bit, and of each pair at most one.
+    #[inline]
     pub const fn is_valid(self) -> bool {
         self.0 & !63 == 0 && self.0 & 3 != 3 && self.0 & 12 != 12
     }
@@ -127,6 +130,7 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// The state, if it is one.
+    #[inline]
     pub fn state(&self) -> Option<State> {
         State::from_u8(self.state)
     }
@@ -144,16 +148,19 @@ impl Endpoint {
     }
 
     /// Address and port; an IPv4 address is given as one.
+    #[inline]
     pub fn socket_addr(&self) -> std::net::SocketAddr {
         std::net::SocketAddr::new(unmap_ip(self.address), self.port.get())
     }
 
     /// Whether a hold keeps it from being declared down.
+    #[inline]
     pub fn is_held(&self) -> bool {
         self.flags & endpoint_flags::HELD != 0
     }
 
     /// What the instance says of itself.
+    #[inline]
     pub fn declared(&self) -> Declared {
         Declared::from_bits(u64::from(self.flags))
     }

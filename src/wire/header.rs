@@ -45,6 +45,7 @@ pub enum Kind {
 
 impl Kind {
     /// The kind with this number, direction bit cleared.
+    #[inline]
     pub fn from_u8(number: u8) -> Option<Self> {
         Self::try_read_from_bytes(&[number]).ok()
     }

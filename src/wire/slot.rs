@@ -50,6 +50,7 @@ impl Generation {
     }
 
     /// The next use of the same slot.
+    #[inline]
     pub fn next(self) -> Self {
         Self(self.0.wrapping_add(1).max(1))
     }

@@ -16,6 +16,7 @@ pub enum State {
 
 impl State {
     /// The state with this number.
+    #[inline]
     pub fn from_u8(number: u8) -> Option<Self> {
         Self::try_read_from_bytes(&[number]).ok()
     }
@@ -38,6 +39,7 @@ pub enum Declared {
 
 impl Declared {
     /// From the two lowest bits.
+    #[inline]
     pub const fn from_bits(bits: u64) -> Self {
         match bits & 3 {
             0 => Self::Serving,

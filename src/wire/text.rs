@@ -46,39 +46,46 @@ impl<const N: usize> Text<N> {
     }
 
     /// A field as it stands in shared memory or a frame.
+    #[inline]
     pub const fn from_array(bytes: [u8; N]) -> Self {
         Self(bytes)
     }
 
     /// The bytes of the text.
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
         let length = usize::from(self.0[0]).min(N - 1);
         &self.0[1..=length]
     }
 
     /// The text; texts that the engine stores are ASCII, others are shown as far as they are.
+    #[inline]
     pub fn as_str(&self) -> &str {
         str::from_utf8(self.bytes()).unwrap_or("")
     }
 
     /// Whether there is no text.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.0[0] == 0
     }
 
     /// The length fits and everything behind the text is zero.
+    #[inline]
     pub(super) fn is_canonical(&self) -> bool {
         let length = usize::from(self.0[0]);
         length < N && self.0[length + 1..].iter().all(|&byte| byte == 0)
     }
 
     /// Whether every byte is visible ASCII.
+    #[inline]
     pub fn is_visible(&self) -> bool {
         self.bytes().iter().all(u8::is_ascii_graphic)
     }
 
     /// Low 32 bits of the FNV-1a hash of the text, 0 for the empty text: how endpoints carry their
     /// zone.
+    #[inline]
     pub fn hash32(&self) -> u32 {
         if self.is_empty() { 0 } else { fnv1a(self.bytes()) as u32 }
     }

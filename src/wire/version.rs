@@ -24,6 +24,7 @@ pub struct Version(U64);
 
 impl Version {
     /// Puts the four numbers together.
+    #[inline]
     pub const fn new(major: u16, minor: u16, patch: u16, revision: u16) -> Self {
         Self(U64::new(
             (major as u64) << 48 | (minor as u64) << 32 | (patch as u64) << 16 | revision as u64,
@@ -31,16 +32,19 @@ impl Version {
     }
 
     /// From the packed number.
+    #[inline]
     pub const fn from_u64(packed: u64) -> Self {
         Self(U64::new(packed))
     }
 
     /// The packed number.
+    #[inline]
     pub const fn as_u64(self) -> u64 {
         self.0.get()
     }
 
     /// Same major number and not older: what a client built against `wanted` can use.
+    #[inline]
     pub const fn is_compatible_with(self, wanted: Self) -> bool {
         self.as_u64() >> 48 == wanted.as_u64() >> 48 && self.as_u64() >= wanted.as_u64()
     }
