@@ -148,7 +148,7 @@ impl Dataplane {
                         // unroll the loop.
                         let (eights, rest) = beats.as_chunks::<8>();
                         for [a, b, c, d, e, f, g, h] in eights {
-                            [a, b, c, d, e, f, g, h].map(ask);
+                            let [(), ..] = [a, b, c, d, e, f, g, h].map(ask);
                         }
                         rest.iter().for_each(ask);
                     }

@@ -73,6 +73,28 @@ pub(crate) struct Loop {
     stalled_until: Nanos,
 }
 
+impl Loop {
+    fn new(
+        number: usize,
+        plan: &Plan,
+        now: Nanos,
+        dataplane: Dataplane,
+        sockets: Vec<Socket>,
+    ) -> Self {
+        let drops = sockets.iter().map(|socket| socket.drops);
+        let queue = plan.socket_queue as u64 * DOZE_QUEUE_SHARE;
+        Self {
+            dataplane,
+            duty: LoopDuty::new(number, drops, queue, plan.spin, now),
+            sockets,
+            phase: Phase::Runs,
+            bell: false,
+            answers: 0,
+            stalled_until: 0,
+        }
+    }
+}
+
 /// The registrar's thread.
 #[derive(Debug)]
 pub(crate) struct RegistrarThread {
@@ -84,6 +106,12 @@ pub(crate) struct RegistrarThread {
     /// The drain that it asks for, once the clock has passed that time.
     pub(crate) wants: Option<Nanos>,
     stalled_until: Nanos,
+}
+
+impl RegistrarThread {
+    fn new(duty: RegistrarDuty) -> Self {
+        Self { duty, asleep: false, bell: false, timer: 0, wants: None, stalled_until: 0 }
+    }
 }
 
 #[derive(Debug)]
@@ -162,45 +190,25 @@ impl Engine {
             deny: DenyList::new(vec![DENIED.into()]),
             epoch,
         };
-        let drops =
-            |sockets: &[Socket]| sockets.iter().map(|socket| socket.drops).collect::<Vec<_>>();
-        let all: Vec<u32> = sockets.iter().flat_map(|sockets| drops(sockets)).collect();
-        let loops = sockets.into_iter().enumerate().map(|(number, sockets)| Loop {
-            dataplane: Dataplane::new(
-                Arc::clone(&region),
-                Arc::clone(&commands),
-                cookies.clone(),
-                epoch,
-                SmallRng::seed_from_u64(random.next_u64()),
-            ),
-            duty: LoopDuty::new(
-                number,
-                drops(&sockets).into_iter(),
-                plan.socket_queue as u64 * DOZE_QUEUE_SHARE,
-                plan.spin,
-                now,
-            ),
-            sockets,
-            phase: Phase::Runs,
-            bell: false,
-            answers: 0,
-            stalled_until: 0,
-        });
-        let loops: Vec<Loop> = loops.collect();
+        let drops = sockets.iter().flatten().map(|socket| socket.drops);
+        let thread = RegistrarThread::new(RegistrarDuty::new(drops));
+        let mut dataplane = || {
+            let random = SmallRng::seed_from_u64(random.next_u64());
+            let (region, commands) = (Arc::clone(&region), Arc::clone(&commands));
+            Dataplane::new(region, commands, cookies.clone(), epoch, random)
+        };
+        let loops: Vec<Loop> = sockets
+            .into_iter()
+            .enumerate()
+            .map(|(number, sockets)| Loop::new(number, plan, now, dataplane(), sockets))
+            .collect();
         Self {
             registrar: begin(Arc::clone(&region), writer, settings, now),
             region,
             commands,
             signals: Signals::new(loops.len()),
             loops,
-            thread: RegistrarThread {
-                duty: RegistrarDuty::new(all.into_iter()),
-                asleep: false,
-                bell: false,
-                timer: 0,
-                wants: None,
-                stalled_until: 0,
-            },
+            thread,
             random,
             paused_until: 0,
             slow: 0,
