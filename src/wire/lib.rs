@@ -47,7 +47,7 @@ pub use request::{Reject, Request};
 pub use services::{ServiceEntry, Services, ServicesHead};
 pub use slot::{Generation, Slot};
 pub use state::{Declared, State};
-pub use stats::{STATS, Stat, StatsRequest};
+pub use stats::{About, STATS, Stat, StatsRequest};
 pub use status::Status;
 pub use text::{Label, Name, Text, TextError, fnv1a, service_id};
 pub use version::Version;

@@ -30,34 +30,43 @@ pub enum Request<'a> {
 
 /// Why a datagram is not a frame. Such datagrams are counted and never answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.reason())]
 pub enum Reject {
     /// Shorter than its kind needs.
-    #[error("shorter than its kind needs")]
     Short,
     /// Longer than its kind or any frame may be.
-    #[error("longer than its kind or any frame may be")]
     Long,
     /// Doesn't start with `HL`.
-    #[error("does not start with the magic")]
     Magic,
     /// A version this code doesn't speak.
-    #[error("another version of the format")]
     Version,
     /// No such kind.
-    #[error("no such kind")]
     Kind,
     /// A reply where requests are expected, or the other way round.
-    #[error("wrong direction")]
     Direction,
     /// A count that doesn't go with the kind or the length.
-    #[error("count does not match")]
     Count,
     /// A reserved field or unknown flag is not zero.
-    #[error("a reserved field is not zero")]
     Reserved,
     /// A text field whose length or padding is wrong.
-    #[error("a text field is not canonical")]
     Text,
+}
+
+impl Reject {
+    /// The reason in words.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Short => "shorter than its kind needs",
+            Self::Long => "longer than its kind or any frame may be",
+            Self::Magic => "does not start with the magic",
+            Self::Version => "another version of the format",
+            Self::Kind => "no such kind",
+            Self::Direction => "wrong direction",
+            Self::Count => "count does not match",
+            Self::Reserved => "a reserved field is not zero",
+            Self::Text => "a text field is not canonical",
+        }
+    }
 }
 
 impl<'a> Request<'a> {

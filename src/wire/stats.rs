@@ -1,4 +1,4 @@
-//! Counters of the engine.
+//! The numbers of a stats reply.
 
 use zerocopy::byteorder::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -15,79 +15,83 @@ pub struct StatsRequest {
 
 const _: () = assert!(size_of::<StatsRequest>() == 16);
 
-/// The numbers of a stats reply: position `n` of the reply is the `n`-th of these, each a `u64`.
-/// New ones are added at the end.
+/// A number that an engine keeps, for whoever shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Stat {
-    /// Random number of this run of the engine.
-    Epoch,
-    /// Nanoseconds since the engine started.
-    UptimeNs,
-    /// CPU time of the engine's threads, user and system, in nanoseconds.
-    CpuNs,
-    /// Memory that the engine allocated for its tables and buffers, in bytes.
-    MemoryBytes,
-    /// Leases the engine is sized for.
-    Capacity,
-    /// Instances that are up.
-    Up,
-    /// Instances that are suspect, held ones included.
-    Suspect,
-    /// Instances that are held.
-    Held,
-    /// Instances that are down and keep their tombstone.
-    Down,
-    /// Services with at least one instance.
-    Services,
-    /// Datagrams received.
-    Datagrams,
-    /// Bytes received.
-    BytesReceived,
-    /// Datagrams dropped by the decode gate.
-    FramesBad,
-    /// Beats that counted.
-    BeatsAccepted,
-    /// Beats with an old or repeated sequence number.
-    BeatsOld,
-    /// Beats for unknown, replaced or removed leases.
-    BeatsRefused,
-    /// Replies sent.
-    Replies,
-    /// Bytes sent.
-    BytesSent,
-    /// Replies that the kernel did not take.
-    RepliesDropped,
-    /// Naks not sent for their rate limit.
-    NaksSuppressed,
-    /// Datagrams dropped by the kernel at the engine's sockets.
-    KernelDrops,
-    /// Registrations granted.
-    Registered,
-    /// Instances declared down.
-    Downs,
-    /// Instances that came back from down.
-    Revived,
-    /// Leases that ended: given back, replaced, or past their tombstone.
-    Ended,
-    /// Number of the newest event of the feed.
-    FeedSequence,
-    /// Holds that began.
-    Holds,
-    /// Times the engine counted itself deaf: drops and stalls.
-    Deafness,
-    /// Milliseconds since the hold that is on began; 0 with no hold.
-    HoldMs,
-    /// Instances silent when the hold began.
-    HoldSilent,
-    /// Instances live when the hold began.
-    HoldLive,
-    /// Number of the newest snapshot that is on the disk; 0: none.
-    Snapshot,
-    /// Milliseconds since it was written, or since the engine started; 0 without snapshots.
-    SnapshotAgeMs,
-    /// Snapshots that could not be written.
-    SnapshotFailures,
+pub struct About {
+    /// Its name.
+    pub label: &'static str,
+    /// What it counts or measures.
+    pub unit: &'static str,
+    /// What it says.
+    pub help: &'static str,
+}
+
+macro_rules! stats {
+    ($($name:ident, $label:literal, $unit:literal, $help:literal;)*) => {
+        /// The numbers of a stats reply: position `n` of the reply is the `n`-th of these, each a
+        /// `u64`. New ones are added at the end.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Stat {
+            $(#[doc = concat!($help, ".")] $name,)*
+        }
+
+        impl Stat {
+            /// All of them, in the order of a reply.
+            pub const ALL: [Self; STATS] = [$(Self::$name),*];
+
+            /// Name, unit and meaning.
+            pub const fn about(self) -> About {
+                match self {
+                    $(Self::$name => About { label: $label, unit: $unit, help: $help },)*
+                }
+            }
+        }
+    };
+}
+
+stats! {
+    Epoch, "epoch", "number", "this run of the engine";
+    UptimeNs, "uptime_ns", "nanoseconds", "nanoseconds since the engine started";
+    CpuNs, "cpu_ns", "nanoseconds", "CPU time of the engine's threads in nanoseconds";
+    MemoryBytes, "memory_bytes", "bytes", "memory allocated for tables and buffers";
+    Capacity, "capacity", "leases", "leases the engine is sized for";
+    Up, "up", "instances", "instances that are up";
+    Suspect, "suspect", "instances", "instances that are suspect, held ones included";
+    Held, "held", "instances", "instances that are held";
+    Down, "down", "instances", "instances that are down and keep their tombstone";
+    Services, "services", "services", "services with at least one instance";
+    Datagrams, "datagrams", "datagrams", "datagrams received";
+    BytesReceived, "bytes_received", "bytes", "bytes received";
+    FramesBad, "frames_bad", "datagrams",
+        "datagrams dropped because they are no request, whatever the reason";
+    BeatsAccepted, "beats_accepted", "beats", "beats that counted";
+    BeatsOld, "beats_old", "beats", "beats with an old or repeated sequence";
+    BeatsRefused, "beats_refused", "beats", "beats refused as unknown, replaced or removed";
+    Replies, "replies", "replies", "replies sent";
+    BytesSent, "bytes_sent", "bytes", "bytes sent";
+    RepliesDropped, "replies_dropped", "replies", "replies that the kernel did not take";
+    NaksSuppressed, "naks_suppressed", "replies", "naks not sent for their rate limit";
+    KernelDrops, "kernel_drops", "datagrams",
+        "datagrams dropped by the kernel at the engine's sockets";
+    Registered, "registered", "leases", "leases granted";
+    Downs, "downs", "instances", "instances declared down";
+    Revived, "revived", "instances", "instances that came back from down";
+    Ended, "ended", "leases",
+        "leases that ended: given back, left, replaced, or past their tombstone";
+    FeedSequence, "feed_sequence", "number", "number of the newest membership event";
+    Holds, "holds", "holds", "holds that began";
+    Deafness, "deafness", "times", "times the engine counted itself deaf";
+    HoldMs, "hold_ms", "milliseconds",
+        "milliseconds since the hold that is on began, at least 1; 0 with no hold";
+    HoldSilent, "hold_silent", "instances",
+        "instances that were silent when the hold began; 0 with no hold";
+    HoldLive, "hold_live", "instances",
+        "instances that were live when the hold began; 0 with no hold";
+    Snapshot, "snapshot", "number", "number of the newest snapshot that is on the disk; 0: none";
+    SnapshotAgeMs, "snapshot_age_ms", "milliseconds",
+        "milliseconds since it was written, or since the engine started; 0 without snapshots";
+    SnapshotFailures, "snapshot_failures", "snapshots", "snapshots that could not be written";
 }
 
 /// How many numbers a stats reply has.
