@@ -89,6 +89,14 @@ impl Region {
     }
 }
 
+/// The public file in a place, after the same checks, and where its counters begin.
+pub(super) fn public_file(path: &Path, boot: [u8; 16]) -> Result<(File, usize), RegionError> {
+    let file = File::open(path)
+        .map_err(|source| RegionError::Io { file: path.display().to_string(), source })?;
+    let whole = candidate(file, path.to_owned(), boot, Geometry::public_bytes)?;
+    Ok((whole.file, whole.geometry.counters))
+}
+
 fn candidate(
     file: File,
     path: PathBuf,

@@ -1,5 +1,7 @@
 //! The services: name, revision, and where the list of their slots is.
 
+use super::Region;
+use super::index::Disturbed;
 use super::lists::ListRef;
 use super::part::Shared;
 use super::record::{load_name, store_bytes};
@@ -118,5 +120,26 @@ impl DirectoryEntry {
         self.used.store(0, Release);
         store_bytes(&self.name, name.unwrap_or(&Name::EMPTY).as_bytes());
         self.used.store(u32::from(name.is_some()), Release);
+    }
+}
+
+impl Region {
+    /// Revision of the directory, and how many services have instances.
+    #[inline]
+    pub fn service_count(&self) -> Result<(u64, u32), Disturbed> {
+        let header = &self.header[0];
+        header
+            .sequence
+            .read(|| (header.directory_revision.load(Relaxed), header.services.load(Relaxed)))
+            .ok_or(Disturbed)
+    }
+
+    /// A service came or went.
+    pub fn set_service_count(&self, right: &Right, services: u32) {
+        let header = &self.header[0];
+        header.sequence.write(right, || {
+            header.services.store(services, Relaxed);
+            header.directory_revision.store(header.directory_revision.load(Relaxed) + 1, Relaxed);
+        });
     }
 }

@@ -1,5 +1,6 @@
 //! How large each table is and where it starts.
 
+use super::counters::{BLOCKS, Block};
 use super::directory::DirectoryEntry;
 use super::endpoint::EndpointLine;
 use super::feed::EventLine;
@@ -17,7 +18,7 @@ use std::sync::atomic::Ordering::Relaxed;
 /// `HLREGION` as a little-endian number.
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"HLREGION");
 /// Version of the region format.
-pub(super) const FORMAT: u32 = 3;
+pub(super) const FORMAT: u32 = 4;
 /// Sections start on page boundaries.
 const PAGE: usize = 4096;
 
@@ -140,6 +141,7 @@ pub struct Geometry {
     pub attributes_bytes: usize,
     pub(super) lines: usize,
     heart_bytes: usize,
+    pub(super) counters: usize,
     pub(super) directory: usize,
     pub(super) directory_index: usize,
     pub(super) directory_buckets: usize,
@@ -189,6 +191,7 @@ impl Geometry {
             attributes_bytes,
             lines,
             heart_bytes: heart.0,
+            counters: public.take::<Block>(BLOCKS),
             directory: public.take::<DirectoryEntry>(services_max as usize),
             directory_index: public.take::<AtomicU64>(directory_buckets),
             directory_buckets,
@@ -228,6 +231,7 @@ impl Geometry {
             self.attributes_bytes,
             self.lines,
             self.heart_bytes,
+            self.counters,
             self.directory,
             self.directory_index,
             self.directory_buckets,
@@ -242,6 +246,7 @@ impl Geometry {
             self.events,
             self.public_bytes,
             size_of::<HeartLine>(),
+            size_of::<Block>(),
             size_of::<DirectoryEntry>(),
             size_of::<EndpointLine>(),
             size_of::<RecordHead>(),

@@ -6,11 +6,12 @@
 //! in others never lock.
 //!
 //! Invariant: only the holder of the [`Right`] changes anything but the loops' words of the heart
-//! lines.
+//! lines and each thread's own counters.
 
 #![warn(missing_docs)]
 
 mod attach;
+mod counters;
 mod directory;
 mod endpoint;
 mod feed;
@@ -35,6 +36,7 @@ mod seqlock;
 mod service_number;
 mod sync;
 
+pub use counters::{AllCounters, Counter, Counters, CountersFile, OwnCounters, Tally};
 pub use directory::{DirectoryEntry, ServiceMeta};
 pub use endpoint::EndpointLine;
 pub use feed::{Cause, Event, EventKind, Feed};
@@ -74,6 +76,7 @@ pub struct Region {
     heart_header: Part<HeartHeader>,
     lines: Part<HeartLine>,
     header: Part<PublicHeader>,
+    counters: Counters,
     directory: Part<DirectoryEntry>,
     directory_index: HashIndex<ServiceNumber>,
     endpoints: Part<EndpointLine>,
@@ -130,6 +133,7 @@ impl Region {
             heart_header: heart.part(0, 1),
             lines: heart.part(geometry.lines, slots),
             header,
+            counters: Counters::new(public.part(geometry.counters, counters::BLOCKS)),
             directory: public.part(geometry.directory, geometry.services_max as usize),
             directory_index: HashIndex::new(
                 public.part(geometry.directory_index, geometry.directory_buckets),
@@ -268,25 +272,6 @@ impl Region {
                 if word.load(Relaxed) == 0 { 0 } else { word.swap(0, Acquire) },
             )
         })
-    }
-
-    /// Revision of the directory, and how many services have instances.
-    #[inline]
-    pub fn service_count(&self) -> Result<(u64, u32), Disturbed> {
-        let header = &self.header[0];
-        header
-            .sequence
-            .read(|| (header.directory_revision.load(Relaxed), header.services.load(Relaxed)))
-            .ok_or(Disturbed)
-    }
-
-    /// A service came or went.
-    pub fn set_service_count(&self, right: &Right, services: u32) {
-        let header = &self.header[0];
-        header.sequence.write(right, || {
-            header.services.store(services, Relaxed);
-            header.directory_revision.store(header.directory_revision.load(Relaxed) + 1, Relaxed);
-        });
     }
 
     /// Writes a step down before it is done. [`Self::end_step`] belongs to it.
@@ -467,7 +452,7 @@ mod tests {
             |file: &[u8], at: usize| u64::from_ne_bytes(file[at..at + 8].try_into().unwrap());
         for file in [&public, &heart] {
             assert_eq!(&file[..8], b"HLREGION");
-            assert_eq!(word(file, 8), 1 << 32 | 3, "format 3, ready");
+            assert_eq!(word(file, 8), 1 << 32 | 4, "format 4, ready");
             assert_eq!(word(file, 24) as u32, 1024);
             assert_eq!(file[40..56], [14; 16]);
             assert_eq!(word(file, 56), 13);

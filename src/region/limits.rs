@@ -14,6 +14,8 @@ pub const SPARE_SLOTS: u32 = 64;
 pub const READ_RETRIES: u32 = 64;
 /// Longest probe sequence of an index.
 pub const PROBES_MAX: usize = 512;
+/// Loops in one engine.
+pub const LOOPS_MAX: usize = 256;
 
 const _: () = {
     // Slots and their directory are u32; list positions keep one bit for the paging cursor.
