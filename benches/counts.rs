@@ -7,7 +7,7 @@
 use heartline::clock::from_ms;
 use heartline::dataplane::Datagram;
 use heartline::exchange::Replies;
-use heartline::region::ServiceNumber;
+use heartline::region::{Counter, ServiceNumber};
 use heartline::registrar::Observed;
 use heartline::wire::*;
 use heartline_test_support::{Harness, peer, settings};
@@ -68,7 +68,7 @@ fn beats(repeats: u64, batch: usize) {
         engine.dataplane.receive(now + repeat, std::iter::once(datagram), &mut replies);
     });
     assert!(replies.is_empty());
-    assert_eq!(engine.dataplane.tally().accepted, repeats * batch as u64);
+    assert_eq!(engine.dataplane.tally().get(Counter::BeatsAccepted), repeats * batch as u64);
 }
 
 fn discover(repeats: u64, limit: u16) {

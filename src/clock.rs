@@ -25,6 +25,12 @@ pub fn boot_id() -> [u8; 16] {
     id
 }
 
+/// CPU time of the calling thread so far. It takes a system call.
+pub fn thread_cpu() -> Nanos {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * NANOS_PER_SECOND + time.tv_nsec as u64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -56,14 +56,14 @@ pub const DISCOVER_RETRIES: u32 = 8;
 pub const NAKS_PER_SECOND: u64 = 10_000;
 /// Naks a loop sends at once.
 pub const NAKS_BURST: u64 = 1_000;
-/// Loops in one engine.
-pub const LOOPS_MAX: usize = 256;
 /// Addresses an engine listens on.
 pub const LISTEN_MAX: usize = 16;
 /// Entries of the deny list.
 pub const DENY_MAX: usize = 4096;
 /// Longest time a loop spins before it sleeps.
 pub const SPIN_US_MAX: u64 = 1_000_000;
+/// Shortest time between two readings of a thread's CPU time.
+pub const CPU_READ_NS: u64 = 10_000_000;
 /// How long a loop that dozes lets datagrams gather.
 pub const DOZE_NS: u64 = 100_000;
 /// A loop dozes if at least this many messages are to be expected meanwhile.

@@ -4,6 +4,7 @@
 //! What could go wrong: clients and engine compute different scores, the least loaded is not the
 //! one that is picked, two names share one list.
 
+use heartline::region::Counter;
 use heartline::wire::*;
 use heartline_test_support::{Harness, peer, settings};
 use std::collections::BTreeSet;
@@ -214,5 +215,5 @@ fn naks_are_limited() {
     assert_eq!(answered(&mut engine), 1000);
     engine.now += 50_000_000;
     assert_eq!(answered(&mut engine), 500);
-    assert_eq!(engine.dataplane.tally().naks_suppressed, 4500);
+    assert_eq!(engine.dataplane.tally().get(Counter::NaksSuppressed), 4500);
 }

@@ -8,7 +8,8 @@ use heartline::exchange::Replies;
 use heartline::region::{Geometry, Place, Record, Region, Run, ServiceNumber};
 use heartline::registrar::{Observed, Registrar};
 use heartline::wire::{
-    Describe, Discover, Endpoint, Header, Kind, Label, Name, Services, Slot, service_id,
+    Describe, Discover, Endpoint, Header, Kind, Label, Name, Services, Slot, StatsRequest,
+    service_id,
 };
 use heartline_test_support::{peer, settings};
 use rand::SeedableRng;
@@ -135,6 +136,8 @@ fn ask(region: &Arc<Region>) {
         Kind::Services,
         Services { cookie: U64::new(cookie), ..Services::new_zeroed() }.as_bytes().to_vec(),
     ));
+    let stats = StatsRequest { cookie: U64::new(cookie), ..StatsRequest::new_zeroed() };
+    questions.push((Kind::Stats, stats.as_bytes().to_vec()));
     for (kind, body) in questions {
         let frame = [Header::request(kind, 1).as_bytes(), &body].concat();
         let mut replies = Replies::default();

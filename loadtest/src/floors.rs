@@ -9,7 +9,8 @@ use heartline::limits::{
     DOZE_MESSAGES_MIN, DOZE_NS, FRAME_BYTES_MAX, GROUP_BEATS, HEADER_BYTES, RECEIVE_BATCH,
     RECEIVE_QUEUE_BYTES_DEFAULT,
 };
-use heartline::net::{ReceiveBatch, SendBatch, Sent, Socket, bind_group};
+use heartline::net::{ReceiveBatch, SendBatch, Socket, bind_group};
+use heartline::region::Tally;
 use heartline::region::prefetch;
 use heartline::wire::{Header, Kind, Status};
 use memmap2::{Advice, MmapMut};
@@ -106,8 +107,8 @@ fn respond(sockets: &mut [Socket], floor: Floor, counts: &Counts) -> std::io::Re
     let fd = sockets[0].as_raw_fd();
     poll.registry().register(&mut SourceFd(&fd), mio::Token(0), mio::Interest::READABLE)?;
     let (mut events, mut batch) = (mio::Events::with_capacity(1), ReceiveBatch::default());
-    let (mut replies, mut send, mut sent) =
-        (Replies::default(), SendBatch::default(), Sent::default());
+    let (mut replies, mut send, mut tally) =
+        (Replies::default(), SendBatch::default(), Tally::default());
     let body = [0; FRAME_BYTES_MAX];
     let mut datagrams = 0;
     if floor == Floor::DozingSink {
@@ -134,7 +135,7 @@ fn respond(sockets: &mut [Socket], floor: Floor, counts: &Counts) -> std::io::Re
                             let reply = Header::reply(kind, Status::Ok, 0, header.tag);
                             replies.put(&to, reply, &[&body[..length - HEADER_BYTES]]);
                             if replies.is_full() {
-                                send.send(&mut replies, sockets, &mut sent);
+                                send.send(&mut replies, sockets, &mut tally);
                             }
                         }
                     }
@@ -142,7 +143,7 @@ fn respond(sockets: &mut [Socket], floor: Floor, counts: &Counts) -> std::io::Re
             }
         }
         if !replies.is_empty() {
-            send.send(&mut replies, sockets, &mut sent);
+            send.send(&mut replies, sockets, &mut tally);
         }
         counts.datagrams.store(datagrams, Relaxed);
         if received == RECEIVE_BATCH {

@@ -9,6 +9,7 @@ mod bucket;
 mod cookie;
 mod discovery;
 mod queries;
+mod stats;
 
 pub use cookie::Cookies;
 
@@ -18,11 +19,11 @@ use crate::limits::{
     BEATS_PER_FRAME_MAX, FRAME_BYTES_MAX, GROUP_BEATS, GROUP_FRAMES, NAKS_BURST, NAKS_PER_SECOND,
     TTL_MS_MAX, TTL_MS_MIN,
 };
-use crate::region::{Applied, Region, prefetch};
+use crate::region::{Applied, Counter, OwnCounters, Region, Tally, prefetch};
 use crate::wire::Cadence;
 use crate::wire::{
-    Ack, Beat, Declared, Header, Kind, Lease, Nak, NakHead, Register, Request, Status, Update,
-    check_attributes, header_flags, update_fields,
+    Ack, Beat, Declared, Header, Kind, Lease, Nak, NakHead, Register, Reject, Request, Status,
+    Update, check_attributes, header_flags, update_fields,
 };
 use bucket::Bucket;
 use crossbeam::queue::ArrayQueue;
@@ -42,25 +43,6 @@ pub struct Datagram<'a> {
     pub bytes: &'a [u8],
 }
 
-/// What has come in so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Datagrams received.
-    pub datagrams: u64,
-    /// Bytes in these datagrams.
-    pub bytes: u64,
-    /// Datagrams that the decode gate dropped.
-    pub bad: u64,
-    /// Beats that counted.
-    pub accepted: u64,
-    /// Beats with an old or repeated sequence number.
-    pub old: u64,
-    /// Beats for unknown, replaced or removed leases.
-    pub refused: u64,
-    /// Nak frames not sent for their rate limit.
-    pub naks_suppressed: u64,
-}
-
 /// The data plane of one loop.
 #[derive(Debug)]
 pub struct Dataplane {
@@ -73,6 +55,8 @@ pub struct Dataplane {
     /// Whose turn it is, for each service.
     turns: Box<[u32]>,
     tally: Tally,
+    /// Where others can see the tally.
+    counters: Option<OwnCounters>,
     commanded: bool,
 }
 
@@ -95,13 +79,31 @@ impl Dataplane {
             random,
             turns: vec![0; services_max].into_boxed_slice(),
             tally: Tally::default(),
+            counters: None,
             commanded: false,
         }
     }
 
-    /// What has come in so far.
+    /// What the loop has counted so far.
     pub fn tally(&self) -> &Tally {
         &self.tally
+    }
+
+    /// The same, for what is counted elsewhere in the loop.
+    pub fn tally_mut(&mut self) -> &mut Tally {
+        &mut self.tally
+    }
+
+    /// From now on [`Self::publish`] shows the tally there.
+    pub fn publish_in(&mut self, counters: OwnCounters) {
+        self.counters = Some(counters);
+    }
+
+    /// Shows others what the loop has counted so far.
+    pub fn publish(&self) {
+        if let Some(counters) = &self.counters {
+            counters.publish(&self.tally);
+        }
     }
 
     /// Whether commands were passed on since this was last asked.
@@ -111,8 +113,8 @@ impl Dataplane {
 
     /// Counts datagrams that were longer than any buffer.
     pub fn count_truncated(&mut self, count: u64) {
-        self.tally.datagrams += count;
-        self.tally.bad += count;
+        self.tally.add(Counter::Datagrams, count);
+        self.tally.add(Counter::of(Reject::Long), count);
     }
 
     /// Bytes that the private tables take.
@@ -134,7 +136,7 @@ impl Dataplane {
         let (mut taken, mut beats_taken) = (0, 0);
         for datagram in datagrams {
             taken += 1;
-            self.tally.bytes += datagram.bytes.len() as u64;
+            self.tally.add(Counter::BytesReceived, datagram.bytes.len() as u64);
             match Request::decode(datagram.bytes) {
                 Ok(request) => {
                     if let Request::Beat(_, beats) = request {
@@ -154,13 +156,13 @@ impl Dataplane {
                     }
                     group.push((datagram.peer, request, datagram.bytes.len() as u16));
                 }
-                Err(_) => self.tally.bad += 1,
+                Err(reason) => self.tally.add_rejected(reason),
             }
             if taken == GROUP_FRAMES || beats_taken + BEATS_PER_FRAME_MAX > GROUP_BEATS {
                 break;
             }
         }
-        self.tally.datagrams += taken as u64;
+        self.tally.add(Counter::Datagrams, taken as u64);
         for (peer, request, length) in &group {
             match request {
                 Request::Beat(header, beats) => self.beats(now, peer, header, beats, replies),
@@ -194,8 +196,8 @@ impl Dataplane {
         }
         let NotAccepted { old, again, ref refused } = not_accepted;
         let accepted = beats.len() as u16 - old - again - refused.len() as u16;
-        self.tally.accepted += u64::from(accepted);
-        self.tally.old += u64::from(old);
+        self.tally.add(Counter::BeatsAccepted, u64::from(accepted));
+        self.tally.add(Counter::BeatsOld, u64::from(old));
         if !refused.is_empty() {
             self.nak(now, peer, header, refused, replies);
         } else if header.flags & header_flags::ACK_WANTED != 0 {
@@ -212,9 +214,9 @@ impl Dataplane {
         refused: &[Nak],
         replies: &mut Replies,
     ) {
-        self.tally.refused += refused.len() as u64;
+        self.tally.add(Counter::BeatsRefused, refused.len() as u64);
         if !self.naks.take(now) {
-            self.tally.naks_suppressed += 1;
+            self.tally.add(Counter::NaksSuppressed, 1);
             return;
         }
         // A nak is never longer than the beats it refuses; see the assertions at `wire::Nak`.
@@ -318,7 +320,7 @@ impl Dataplane {
                 if !proved {
                     return replies.put_status(&from, Kind::Stats, Status::Cookie);
                 }
-                self.command(&from, Kind::Stats, Command::Stats { from }, replies);
+                self.stats(now, &from, replies);
             }
         }
     }

@@ -1,7 +1,6 @@
 //! A start: lock, sockets, memory, threads, in this order.
 
 use super::memory::{Memory, Start};
-use super::snapshot_thread::SnapshotStatus;
 use super::state_directory::StateDirectory;
 use super::threads::{Begin, Prepared};
 use super::{Engine, Ground, SocketTable, StartError, quota};
@@ -11,7 +10,6 @@ use crate::net::{Inherited, Socket, bind_group, loops_possible};
 use crate::registrar::{DenyList, Settings};
 use rand::TryRng;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 /// An engine to be started: `Engine::builder(&config).cancelled(&flag).start()`.
@@ -62,10 +60,9 @@ impl<'a> EngineBuilder<'a> {
         let made = memory.made && !memory.peopled;
         let begin = if memory.peopled { Begin::Resume } else { Begin::Empty };
         let mut engine = Engine::at_rest(config, ground, memory.region, memory.notices);
-        let status = Arc::new(SnapshotStatus::default());
-        let started = Prepared::new(engine.parts(settings, &status))
+        let started = Prepared::new(engine.parts(settings))
             .and_then(|prepared| engine.launch(prepared, memory.writer, begin))
-            .and_then(|()| engine.start_snapshots(memory.snapshot, status))
+            .and_then(|()| engine.start_snapshots(memory.snapshot))
             .and_then(|()| engine.listen_for_successors());
         if started.is_err() && made {
             engine.region.remove_files();

@@ -1,12 +1,14 @@
 //! One loop on its thread: does the steps that its [`LoopDuty`] decides.
 
+use super::cpu_time::CpuTime;
 use super::duty::{LoopDuty, LoopStep, Received};
 use super::shared::Shared;
 use crate::clock::{self, Nanos};
 use crate::dataplane::{Datagram, Dataplane};
 use crate::exchange::Replies;
 use crate::limits::DOZE_NS;
-use crate::net::{ReceiveBatch, SendBatch, Sent, Socket};
+use crate::net::{ReceiveBatch, SendBatch, Socket};
+use crate::region::Counter;
 use rustix::event::{Timespec, poll};
 use rustix::io::Errno;
 use std::sync::Arc;
@@ -27,7 +29,7 @@ pub(super) struct EventLoop {
     pub(super) receive: ReceiveBatch,
     pub(super) send: SendBatch,
     pub(super) replies: Replies,
-    pub(super) sent: Sent,
+    pub(super) cpu: CpuTime,
 }
 
 impl EventLoop {
@@ -82,20 +84,27 @@ impl EventLoop {
         };
         // Read after the receive: a beat never counts as earlier than it arrived.
         let mut outcome = Received { count, done: clock::now(), ..Received::default() };
+        let spent = self.cpu.read(outcome.done);
+        if let Some(spent) = spent {
+            self.dataplane.tally_mut().set(Counter::CpuNs, spent);
+        }
         if count > 0 {
             outcome.drops = self.apply(outcome.done, number as u16);
             outcome.commanded = self.dataplane.take_commanded();
-            self.shared.loops[self.number].publish_counters(self.dataplane.tally(), &self.sent);
             outcome.done = clock::now();
         }
-        outcome.answers = self.sent.replies;
+        outcome.answers = self.dataplane.tally().get(Counter::Replies);
         duty.received(&self.shared.signals, number, &outcome);
+        if count > 0 || spent.is_some() {
+            self.dataplane.tally_mut().set(Counter::DropsTold, duty.drops());
+            self.dataplane.publish();
+        }
     }
 
     /// Applies what was received at `now` and answers. The kernel's drop count, as the last message
     /// that has one tells it.
     fn apply(&mut self, now: Nanos, number: u16) -> Option<u32> {
-        let Self { receive, dataplane, replies, send, sent, shared, number: own, .. } = self;
+        let Self { receive, dataplane, replies, send, shared, number: own, .. } = self;
         let (mut drops, mut too_long) = (None, 0);
         let whole = receive.messages(number).filter(|message| {
             drops = message.drops.or(drops);
@@ -110,7 +119,7 @@ impl EventLoop {
         while datagrams.peek().is_some() {
             dataplane.receive(now, &mut datagrams, replies);
             if !replies.is_empty() {
-                send.send(replies, &shared.sockets[*own], sent);
+                send.send(replies, &shared.sockets[*own], dataplane.tally_mut());
             }
         }
         drop(datagrams);

@@ -4,6 +4,7 @@
 //! another.
 
 mod builder;
+mod cpu_time;
 #[doc(hidden)]
 pub mod duty;
 mod error;
@@ -21,14 +22,14 @@ mod threads;
 
 use crate::config::Config;
 use crate::net::Socket;
-use crate::region::{Region, Right};
+use crate::region::{Counter, Region, Right};
 use crate::registrar::{DenyList, Settings};
 pub use builder::EngineBuilder;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 pub use error::{ReloadError, StartError};
 use hand_over::Listener;
 use mio::Token;
-use snapshot_thread::{Order, SnapshotStatus, SnapshotThread};
+use snapshot_thread::{Order, SnapshotThread};
 use state_directory::StateDirectory;
 use std::fs::File;
 use std::net::SocketAddr;
@@ -132,7 +133,7 @@ impl Engine {
         Ok(())
     }
 
-    fn parts<'a>(&'a self, settings: Settings, snapshot: &'a Arc<SnapshotStatus>) -> Parts<'a> {
+    fn parts(&self, settings: Settings) -> Parts<'_> {
         let cookie_key = self.cookie_key;
         Parts {
             config: &self.config,
@@ -140,7 +141,6 @@ impl Engine {
             sockets: &self.sockets,
             region: &self.region,
             settings,
-            snapshot,
             cookie_key,
         }
     }
@@ -148,13 +148,13 @@ impl Engine {
     fn start_snapshots(
         &mut self,
         writer: Option<crate::snapshot::Writer<File>>,
-        status: Arc<SnapshotStatus>,
     ) -> Result<(), StartError> {
         let Some(writer) = writer else { return Ok(()) };
         let ((orders, receiver), (failures, told)) = (unbounded(), unbounded());
         self.snapshot_file = writer.disk().try_clone().ok();
-        self.shared().memory_bytes.fetch_add(writer.memory_bytes() as u64, Relaxed);
-        let thread = SnapshotThread::new(Arc::clone(&self.region), writer, status, failures);
+        let counters = self.threads.as_mut().and_then(|threads| threads.snapshot_counters.take());
+        let counters = counters.expect("threads run, and no snapshot thread is among them");
+        let thread = SnapshotThread::new(Arc::clone(&self.region), writer, counters, failures);
         let interval = self.config.snapshot_interval;
         let builder = std::thread::Builder::new().name("heartline-snap".into());
         let thread = builder
@@ -207,12 +207,12 @@ impl Engine {
 
     /// Bytes allocated for tables and buffers.
     pub fn memory_bytes(&self) -> u64 {
-        self.shared().memory_bytes.load(Relaxed)
+        self.region.counters().sum(Counter::MemoryBytes)
     }
 
     /// Kernel thread ids of the loops.
     pub fn loop_threads(&self) -> Vec<u32> {
-        self.shared().loops.iter().map(|status| status.tid.load(Relaxed)).collect()
+        self.shared().loop_tids.iter().map(|tid| tid.load(Relaxed)).collect()
     }
 
     /// The receive buffer that the kernel granted each socket, as the kernel counts it (twice what

@@ -1,56 +1,23 @@
-//! What the threads of one engine share beside the region: signals, sockets, the command queue,
-//! and counters.
-//!
-//! Each loop has a line of counters of its own that only it writes.
+//! What the threads of one engine share beside the region: signals, sockets and the command queue.
 
 use super::SocketTable;
 use super::duty::Signals;
 use crate::clock::{self, Nanos};
-use crate::dataplane::Tally;
 use crate::exchange::Command;
-use crate::net::{Sent, Socket};
+use crate::net::Socket;
 use crate::registrar::DenyList;
 use crossbeam::queue::ArrayQueue;
-use crossbeam::utils::CachePadded;
 use rustix::net::{SendFlags, send};
 use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// Counters of one loop, which only it writes.
-#[derive(Debug, Default)]
-pub(super) struct LoopStatus {
-    tally: [AtomicU64; 7],
-    sent: [AtomicU64; 3],
-    /// Kernel thread id, for CPU accounting.
-    pub(super) tid: AtomicU32,
-}
-
-impl LoopStatus {
-    pub(super) fn publish_counters(&self, tally: &Tally, sent: &Sent) {
-        let values = [
-            tally.datagrams,
-            tally.bytes,
-            tally.bad,
-            tally.accepted,
-            tally.old,
-            tally.refused,
-            tally.naks_suppressed,
-        ];
-        for (counter, value) in self.tally.iter().zip(values) {
-            counter.store(value, Relaxed);
-        }
-        for (counter, value) in self.sent.iter().zip([sent.replies, sent.bytes, sent.dropped]) {
-            counter.store(value, Relaxed);
-        }
-    }
-}
 
 /// Shared by the loops, the registrar thread and the engine's owner.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) loops: Box<[CachePadded<LoopStatus>]>,
+    /// Kernel thread id of each loop.
+    pub(super) loop_tids: Box<[AtomicU32]>,
     /// For each loop, a socket for each listening address.
     pub(super) sockets: Arc<SocketTable>,
     pub(super) commands: Arc<ArrayQueue<Command>>,
@@ -62,9 +29,6 @@ pub(super) struct Shared {
     settings_changed: AtomicBool,
     /// Set by the registrar with each look.
     alive: AtomicBool,
-    pub(super) registrar_tid: AtomicU32,
-    /// Bytes allocated for tables and buffers.
-    pub(super) memory_bytes: AtomicU64,
 }
 
 impl Shared {
@@ -76,7 +40,7 @@ impl Shared {
     ) -> Self {
         Self {
             signals: Signals::new(sockets.len()),
-            loops: sockets.iter().map(|_| CachePadded::default()).collect(),
+            loop_tids: sockets.iter().map(|_| AtomicU32::new(0)).collect(),
             sockets,
             commands,
             wakers,
@@ -84,31 +48,7 @@ impl Shared {
             settings: Mutex::new(None),
             settings_changed: AtomicBool::new(false),
             alive: AtomicBool::new(true),
-            registrar_tid: AtomicU32::new(0),
-            memory_bytes: AtomicU64::new(0),
         }
-    }
-
-    /// Sums of the counters of all loops.
-    pub(super) fn totals(&self) -> (Tally, Sent) {
-        let sum = |pick: fn(&LoopStatus) -> &AtomicU64| {
-            self.loops.iter().map(|status| pick(status).load(Relaxed)).sum::<u64>()
-        };
-        let tally = Tally {
-            datagrams: sum(|status| &status.tally[0]),
-            bytes: sum(|status| &status.tally[1]),
-            bad: sum(|status| &status.tally[2]),
-            accepted: sum(|status| &status.tally[3]),
-            old: sum(|status| &status.tally[4]),
-            refused: sum(|status| &status.tally[5]),
-            naks_suppressed: sum(|status| &status.tally[6]),
-        };
-        let sent = Sent {
-            replies: sum(|status| &status.sent[0]),
-            bytes: sum(|status| &status.sent[1]),
-            dropped: sum(|status| &status.sent[2]),
-        };
-        (tally, sent)
     }
 
     /// Asks every loop to drain after `time`, and wakes those that sleep.

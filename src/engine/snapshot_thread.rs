@@ -1,16 +1,15 @@
 //! The thread that writes snapshots: the only one that writes to a disk, and the one that everybody
 //! else goes before.
 
-use crate::clock::{self, NANOS_PER_MS, Nanos};
-use crate::region::Region;
+use super::cpu_time::CpuTime;
+use crate::clock;
+use crate::region::{Counter, OwnCounters, Region, Tally};
 use crate::snapshot::Writer;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// What it is told.
@@ -23,31 +22,12 @@ pub(super) enum Order {
     Yield,
 }
 
-/// What others can see of it.
-#[derive(Debug, Default)]
-pub(super) struct SnapshotStatus {
-    edition: AtomicU64,
-    failures: AtomicU64,
-    /// 0: nobody writes snapshots.
-    written_at: AtomicU64,
-}
-
-impl SnapshotStatus {
-    /// Number of the newest snapshot on the disk, milliseconds since it was written, and how many
-    /// could not be. All are 0 where nobody writes any.
-    pub(super) fn read(&self, now: Nanos) -> (u64, u64, u64) {
-        let age = match self.written_at.load(Relaxed) {
-            0 => 0,
-            written_at => now.saturating_sub(written_at) / NANOS_PER_MS,
-        };
-        (self.edition.load(Relaxed), age, self.failures.load(Relaxed))
-    }
-}
-
 pub(super) struct SnapshotThread {
     region: Arc<Region>,
     writer: Writer<File>,
-    status: Arc<SnapshotStatus>,
+    tally: Tally,
+    counters: OwnCounters,
+    cpu: CpuTime,
     failures: Sender<String>,
     failing: bool,
 }
@@ -56,12 +36,16 @@ impl SnapshotThread {
     pub(super) fn new(
         region: Arc<Region>,
         writer: Writer<File>,
-        status: Arc<SnapshotStatus>,
+        counters: OwnCounters,
         failures: Sender<String>,
     ) -> Self {
-        status.edition.store(writer.edition(), Relaxed);
-        status.written_at.store(clock::now(), Relaxed);
-        Self { region, writer, status, failures, failing: false }
+        let mut tally = Tally::default();
+        tally.set(Counter::MemoryBytes, writer.memory_bytes() as u64);
+        tally.set(Counter::Snapshot, writer.edition());
+        tally.set(Counter::SnapshotAt, clock::now());
+        counters.publish(&tally);
+        let cpu = CpuTime::default();
+        Self { region, writer, tally, counters, cpu, failures, failing: false }
     }
 
     /// Runs until it is told to end; returns the file, which stays locked as long as it is open,
@@ -89,8 +73,8 @@ impl SnapshotThread {
         match written {
             Ok(written) => {
                 if let Some(written) = written {
-                    self.status.edition.store(written.edition, Relaxed);
-                    self.status.written_at.store(clock::now(), Relaxed);
+                    self.tally.set(Counter::Snapshot, written.edition);
+                    self.tally.set(Counter::SnapshotAt, clock::now());
                 }
                 if std::mem::take(&mut self.failing) {
                     self.tell(format!(
@@ -100,7 +84,7 @@ impl SnapshotThread {
                 }
             }
             Err(error) => {
-                self.status.failures.fetch_add(1, Relaxed);
+                self.tally.add(Counter::SnapshotFailures, 1);
                 if !std::mem::replace(&mut self.failing, true) {
                     let edition = self.writer.edition();
                     self.tell(format!(
@@ -110,6 +94,10 @@ impl SnapshotThread {
                 }
             }
         }
+        if let Some(spent) = self.cpu.read(clock::now()) {
+            self.tally.set(Counter::CpuNs, spent);
+        }
+        self.counters.publish(&self.tally);
     }
 
     /// A file that was removed or cut short is none that a next start could read.

@@ -1,19 +1,19 @@
 //! The threads of an engine: made first, with everything that can fail; then started; then stopped,
 //! with the right to change the region given back.
 
+use super::cpu_time::CpuTime;
 use super::duty::RegistrarDuty;
 use super::event_loop::EventLoop;
 use super::registrar_thread::RegistrarThread;
 use super::shared::Shared;
-use super::snapshot_thread::SnapshotStatus;
 use super::{Settings, SocketTable, StartError, WAKER, tid};
 use crate::clock::{self, Nanos};
 use crate::config::Config;
 use crate::dataplane::{Cookies, Dataplane};
 use crate::exchange::{Command, Replies};
 use crate::limits::COMMAND_QUEUE;
-use crate::net::{ReceiveBatch, SendBatch, Sent, Socket};
-use crate::region::{Region, Right};
+use crate::net::{ReceiveBatch, SendBatch, Socket};
+use crate::region::{Counter, OwnCounters, Region, Right, Tally};
 use crate::registrar::Registrar;
 use crossbeam::queue::ArrayQueue;
 use mio::unix::SourceFd;
@@ -49,7 +49,6 @@ pub(super) struct Parts<'a> {
     pub(super) sockets: &'a Arc<SocketTable>,
     pub(super) region: &'a Arc<Region>,
     pub(super) settings: Settings,
-    pub(super) snapshot: &'a Arc<SnapshotStatus>,
     pub(super) cookie_key: (u64, u64),
 }
 
@@ -69,6 +68,8 @@ pub(super) struct Threads {
     pub(super) shared: Arc<Shared>,
     loops: Vec<JoinHandle<()>>,
     registrar: JoinHandle<Registrar>,
+    /// Of the snapshot thread, until there is one.
+    pub(super) snapshot_counters: Option<OwnCounters>,
     /// Where they said that they serve. Kept, for the last to leave a channel frees it, and a loop
     /// must not.
     #[expect(dead_code, reason = "only its end matters")]
@@ -77,7 +78,7 @@ pub(super) struct Threads {
 
 impl Prepared {
     pub(super) fn new(parts: Parts<'_>) -> Result<Self, StartError> {
-        let Parts { config, cores, sockets, region, settings, snapshot, cookie_key } = parts;
+        let Parts { config, cores, sockets, region, settings, cookie_key } = parts;
         let mut random =
             StdRng::try_from_rng(&mut rand::rngs::SysRng).map_err(|error| StartError::System {
                 what: "getting random numbers from the kernel",
@@ -109,7 +110,7 @@ impl Prepared {
             receive: ReceiveBatch::default(),
             send: SendBatch::default(),
             replies: Replies::default(),
-            sent: Sent::default(),
+            cpu: CpuTime::default(),
         };
         let loops: Vec<EventLoop> = polls.into_iter().enumerate().map(make).collect();
         let tables = region.geometry().heart_bytes()
@@ -117,11 +118,12 @@ impl Prepared {
             + region.changed_bytes();
         let buffers: usize =
             loops.iter().map(|one| one.receive.memory_bytes() + one.dataplane.memory_bytes()).sum();
-        shared
-            .memory_bytes
-            .store((tables + COMMAND_QUEUE * size_of::<Command>() + buffers) as u64, Relaxed);
-        let registrar =
-            registrar_thread(&shared, region, wake, random, settings.epoch, Arc::clone(snapshot))?;
+        let mut registrar = registrar_thread(&shared, wake, random)?;
+        let memory = tables + COMMAND_QUEUE * size_of::<Command>() + buffers;
+        registrar.tally.set(Counter::MemoryBytes, memory as u64);
+        registrar.tally.set(Counter::Epoch, settings.epoch);
+        registrar.tally.set(Counter::Loops, loops.len() as u64);
+        registrar.tally.set(Counter::Started, clock::now());
         Ok(Self {
             shared,
             region: Arc::clone(region),
@@ -141,13 +143,15 @@ impl Prepared {
         let count = loops.len() + 1;
         let (ready, started) = crossbeam::channel::bounded(count);
         let now = clock::now();
+        let all = region.begin_counters(&writer, loops.len());
         let early = match begin {
             Begin::Empty => Ok(Registrar::new(Arc::clone(&region), writer, settings, now)),
             Begin::Resume => Ok(Registrar::resume(Arc::clone(&region), writer, settings, now)),
             Begin::TakeOver => Err((Arc::clone(&region), writer, settings)),
         };
         let mut threads = Vec::new();
-        for (core, event_loop) in cores.into_iter().zip(loops) {
+        for ((core, mut event_loop), counters) in cores.into_iter().zip(loops).zip(all.loops) {
+            event_loop.dataplane.publish_in(counters);
             let (ready, gate) = (ready.clone(), gate.clone());
             let run = move || {
                 // A core that was taken away since the start leaves the loop unpinned, not dead.
@@ -155,7 +159,7 @@ impl Prepared {
                 // The kernel may else prolong each short sleep by 50 µs (prctl(2),
                 // `PR_SET_TIMERSLACK`).
                 let _ = set_current_timer_slack(NonZeroU64::new(1));
-                event_loop.shared.loops[event_loop.number].tid.store(tid(), Relaxed);
+                event_loop.shared.loop_tids[event_loop.number].store(tid(), Relaxed);
                 if gate.recv().is_ok() {
                     let prepared = event_loop.prepare();
                     let _ = ready.send(0);
@@ -172,15 +176,16 @@ impl Prepared {
             );
         }
         let run = move || {
-            registrar.shared.registrar_tid.store(tid(), Relaxed);
+            let mut registrar = registrar;
             let state = early.unwrap_or_else(|(region, writer, settings)| {
                 Registrar::take_over(region, writer, settings, clock::now())
             });
-            registrar.shared.memory_bytes.fetch_add(state.memory_bytes() as u64, Relaxed);
+            registrar.tally.add(Counter::MemoryBytes, state.memory_bytes() as u64);
             let counts = state.counts();
+            registrar.publish(counts, &all.registrar);
             let _ = ready.send(counts.up + counts.suspect + counts.down);
             drop(ready);
-            registrar.run(state)
+            registrar.run(state, &all.registrar)
         };
         let builder = std::thread::Builder::new().name("heartline-reg".into());
         let registrar = builder.spawn(run).map_err(StartError::system("starting the registrar"))?;
@@ -188,7 +193,8 @@ impl Prepared {
             let _ = open.send(());
         }
         let leases = started.iter().take(count).sum();
-        Ok((Threads { shared, loops: threads, registrar, started }, leases))
+        let snapshot_counters = Some(all.snapshots);
+        Ok((Threads { shared, loops: threads, registrar, snapshot_counters, started }, leases))
     }
 }
 
@@ -225,11 +231,8 @@ fn make_polls(sockets: &SocketTable) -> Result<(Vec<Poll>, Box<[mio::Waker]>), S
 
 fn registrar_thread(
     shared: &Arc<Shared>,
-    region: &Arc<Region>,
     wake: UnixDatagram,
     random: StdRng,
-    epoch: u64,
-    snapshot: Arc<SnapshotStatus>,
 ) -> Result<RegistrarThread, StartError> {
     let fail = "making the registrar's timer";
     let timer: OwnedFd =
@@ -244,18 +247,14 @@ fn registrar_thread(
     }
     Ok(RegistrarThread {
         shared: Arc::clone(shared),
-        region: Arc::clone(region),
         poll,
         timer,
         wake,
         random,
         replies: Replies::default(),
         send: SendBatch::default(),
-        sent: Sent::default(),
         duty: RegistrarDuty::new(shared.sockets.iter().flatten().map(Socket::drops_at_start)),
-        epoch,
-        started: clock::now(),
-        cpu_read: (0, 0),
-        snapshot,
+        tally: Tally::default(),
+        cpu: CpuTime::default(),
     })
 }

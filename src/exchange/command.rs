@@ -63,9 +63,4 @@ pub enum Command {
         /// The beat said good-bye; a later beat of the same lease does not take that back.
         leaving: bool,
     },
-    /// Answer with the counters.
-    Stats {
-        /// The requester that gets the reply.
-        from: Requester,
-    },
 }

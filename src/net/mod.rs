@@ -13,5 +13,5 @@ mod socket;
 pub use bind::{BindError, bind_group, close_strays, loops_possible};
 pub use inherited::{Inherited, take_passed};
 pub use receive::{Message, ReceiveBatch};
-pub use send::{SendBatch, Sent};
+pub use send::SendBatch;
 pub use socket::Socket;

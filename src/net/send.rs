@@ -4,6 +4,7 @@ use super::address::{RawAddress, unmap};
 use super::socket::{Socket, UDP_SEGMENT};
 use crate::exchange::{Peer, Replies};
 use crate::limits::GROUP_FRAMES;
+use crate::region::{Counter, Tally};
 use smallvec::SmallVec;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -38,17 +39,6 @@ type Addressed<'a> = (&'a Peer, &'a [u8]);
 // batch; those in `vectors` are set before each use.
 unsafe impl Send for SendBatch {}
 
-/// What became of replies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sent {
-    /// Replies that the kernel took.
-    pub replies: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Replies that it did not take.
-    pub dropped: u64,
-}
-
 pub(super) fn empty_header() -> libc::mmsghdr {
     // SAFETY: a message header of zeros is valid: null pointers with zero lengths.
     unsafe { std::mem::zeroed() }
@@ -75,7 +65,7 @@ impl Default for SendBatch {
 impl SendBatch {
     /// Sends all replies from the sockets that their requests came to, and forgets them. Never
     /// waits.
-    pub fn send(&mut self, replies: &mut Replies, sockets: &[Socket], sent: &mut Sent) {
+    pub fn send(&mut self, replies: &mut Replies, sockets: &[Socket], tally: &mut Tally) {
         let all: SmallVec<[Addressed<'_>; GROUP_FRAMES]> = replies.iter().collect();
         for of_socket in all.chunk_by(|one, next| one.0.socket == next.0.socket) {
             let socket = &sockets[usize::from(of_socket[0].0.socket)];
@@ -86,7 +76,7 @@ impl SendBatch {
             {
                 let (peer, frame) = equal[0];
                 if !socket.reaches(&peer.ip) {
-                    sent.dropped += equal.len() as u64;
+                    tally.add(Counter::RepliesDropped, equal.len() as u64);
                     continue;
                 }
                 let most = if socket.cuts() && !self.one_by_one {
@@ -101,7 +91,7 @@ impl SendBatch {
                     frames += message.len();
                 }
             }
-            self.send_run(socket, messages, sent);
+            self.send_run(socket, messages, tally);
         }
         drop(all);
         replies.clear();
@@ -136,7 +126,7 @@ impl SendBatch {
     }
 
     #[allow(clippy::unnecessary_cast, reason = "musl has other types for these lengths than glibc")]
-    fn send_run(&mut self, socket: &Socket, messages: usize, sent: &mut Sent) {
+    fn send_run(&mut self, socket: &Socket, messages: usize, tally: &mut Tally) {
         let mut done = 0;
         while done < messages {
             let rest = &mut self.headers[done..messages];
@@ -152,26 +142,26 @@ impl SendBatch {
             };
             match usize::try_from(count) {
                 Ok(count) if count > 0 => {
-                    sent.replies += frames_of(&rest[..count]);
-                    sent.bytes +=
-                        rest[..count].iter().map(|header| u64::from(header.msg_len)).sum::<u64>();
+                    let lengths = rest[..count].iter().map(|header| u64::from(header.msg_len));
+                    tally.add(Counter::Replies, frames_of(&rest[..count]));
+                    tally.add(Counter::BytesSent, lengths.sum());
                     done += count;
                 }
                 _ if io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock => {
                     // The send buffer is full: who waits for these asks again.
-                    sent.dropped += frames_of(rest);
+                    tally.add(Counter::RepliesDropped, frames_of(rest));
                     return;
                 }
                 _ if self.headers[done].msg_hdr.msg_iovlen as usize > 1 => {
                     // Only this error speaks of the device; others speak of the peer, who must not
                     // choose how replies to others are sent.
                     self.one_by_one |= io::Error::last_os_error().raw_os_error() == Some(libc::EIO);
-                    self.send_apart(socket, done, sent);
+                    self.send_apart(socket, done, tally);
                     done += 1;
                 }
                 _ => {
                     // The first one can't be sent (no route, forbidden); the others may.
-                    sent.dropped += 1;
+                    tally.add(Counter::RepliesDropped, 1);
                     done += 1;
                 }
             }
@@ -181,7 +171,7 @@ impl SendBatch {
     /// Sends the replies of a message that could not be cut, each as a message of its own.
     #[allow(clippy::unnecessary_cast, reason = "musl has other types for these lengths than glibc")]
     #[cold]
-    fn send_apart(&self, socket: &Socket, at: usize, sent: &mut Sent) {
+    fn send_apart(&self, socket: &Socket, at: usize, tally: &mut Tally) {
         let mut header = self.headers[at].msg_hdr;
         let replies = header.msg_iovlen as usize;
         header.msg_iovlen = 1;
@@ -192,8 +182,11 @@ impl SendBatch {
             let bytes =
                 unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT) };
             match u64::try_from(bytes) {
-                Ok(bytes) => (sent.replies, sent.bytes) = (sent.replies + 1, sent.bytes + bytes),
-                Err(_) => sent.dropped += 1,
+                Ok(bytes) => {
+                    tally.add(Counter::Replies, 1);
+                    tally.add(Counter::BytesSent, bytes);
+                }
+                Err(_) => tally.add(Counter::RepliesDropped, 1),
             }
             header.msg_iov = header.msg_iov.wrapping_add(1);
         }
@@ -248,14 +241,14 @@ mod tests {
     use zerocopy::byteorder::little_endian::U64;
 
     /// Sends replies of these body lengths to a client of a listening address, which checks that
-    /// each is a datagram of its own.
+    /// each is a datagram of its own. Returns replies sent, bytes sent, and replies dropped.
     fn deliver(
         batch: &mut SendBatch,
         listen: &str,
         client: &str,
         bodies: &[usize],
         checksums: bool,
-    ) -> Sent {
+    ) -> [u64; 3] {
         let sockets = bind_group(listen.parse().unwrap(), 1, 1 << 20, &mut Vec::new()).unwrap();
         if !checksums {
             // The kernel cuts nothing for sockets without checksums.
@@ -280,8 +273,8 @@ mod tests {
                 &[&vec![tag as u8; *length]],
             );
         }
-        let mut sent = Sent::default();
-        batch.send(&mut replies, &sockets, &mut sent);
+        let mut tally = Tally::default();
+        batch.send(&mut replies, &sockets, &mut tally);
         assert!(replies.is_empty());
         let mut buffer = [0; 2048];
         for (tag, length) in (0_u64..).zip(bodies) {
@@ -293,7 +286,7 @@ mod tests {
                 "reply {tag}"
             );
         }
-        sent
+        [Counter::Replies, Counter::BytesSent, Counter::RepliesDropped].map(|what| tally.get(what))
     }
 
     #[test]
@@ -309,7 +302,7 @@ mod tests {
             ] {
                 let sent = deliver(&mut batch, listen, client, bodies, true);
                 let bytes = bodies.iter().map(|length| 16 + *length as u64).sum();
-                assert_eq!(sent, Sent { replies: 64, bytes, dropped: 0 }, "{listen}");
+                assert_eq!(sent, [64, bytes, 0], "{listen}");
             }
         }
         assert!(!batch.one_by_one);
@@ -319,8 +312,8 @@ mod tests {
     fn what_the_kernel_does_not_cut_goes_one_by_one() {
         let mut batch = SendBatch::default();
         let sent = deliver(&mut batch, "127.0.0.1:0", "127.0.0.1:0", &[48; 40], false);
-        assert_eq!(sent, Sent { replies: 40, bytes: 40 * 64, dropped: 0 });
+        assert_eq!(sent, [40, 40 * 64, 0]);
         assert!(!batch.one_by_one, "the device is not to blame");
-        assert_eq!(deliver(&mut batch, "127.0.0.1:0", "127.0.0.1:0", &[48; 40], false).replies, 40);
+        assert_eq!(deliver(&mut batch, "127.0.0.1:0", "127.0.0.1:0", &[48; 40], false)[0], 40);
     }
 }

@@ -1,5 +1,6 @@
 //! How many members are in which state. A count moves with its member; nothing can set it.
 
+use crate::region::{Counter, Tally};
 use crate::wire::{Declared, State};
 
 /// How many members are in which state, and what has happened so far.
@@ -29,6 +30,22 @@ pub struct Counts {
     pub holds: u64,
     /// Spells of deafness since the start.
     pub deafness: u64,
+}
+
+impl Counts {
+    /// Writes down what stats shows.
+    pub fn tell(&self, tally: &mut Tally) {
+        tally.set(Counter::Up, self.up.into());
+        tally.set(Counter::Suspect, self.suspect.into());
+        tally.set(Counter::Held, self.held.into());
+        tally.set(Counter::Down, self.down.into());
+        tally.set(Counter::Registered, self.registered);
+        tally.set(Counter::Downs, self.downs);
+        tally.set(Counter::Revived, self.revived);
+        tally.set(Counter::Ended, self.ended);
+        tally.set(Counter::Holds, self.holds);
+        tally.set(Counter::Deafness, self.deafness);
+    }
 }
 
 /// What the counts know of a member.

@@ -169,7 +169,6 @@ impl Registrar {
             Command::Look { slot, generation, leaving } => {
                 self.look(now, *slot, *generation, *leaving)
             }
-            Command::Stats { .. } => {}
         }
     }
 

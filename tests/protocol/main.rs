@@ -5,6 +5,7 @@ mod story;
 mod tables;
 mod vectors;
 
+use heartline::region::{Counter, Tally};
 use heartline::wire::*;
 use heartline_test_support::{Harness, peer, settings};
 use std::collections::BTreeMap;
@@ -53,10 +54,19 @@ fn the_examples_are_what_the_code_speaks() {
 #[test]
 fn what_is_no_request_is_counted_and_never_answered() {
     let mut engine = Harness::new(16, settings(16), 1);
+    let mut expected = Tally::default();
     for (count, (name, why, bytes)) in (1..).zip(never_answered()) {
-        assert!(Request::decode(&bytes).is_err(), "{name}: {why}");
+        let reason = Request::decode(&bytes).expect_err(name);
+        expected.add(Counter::of(reason), 1);
         assert_eq!(engine.send(peer(1), &bytes), None, "{name}: {why}");
-        assert_eq!(engine.dataplane.tally().bad, count, "{name}: {why}");
+        let tally = engine.dataplane.tally();
+        assert_eq!(tally.rejected(), count, "{name}: {why}");
+        for &reason in Counter::REJECTS {
+            assert_eq!(tally.get(reason), expected.get(reason), "{name}: {reason:?}");
+        }
+    }
+    for &reason in Counter::REJECTS {
+        assert!(expected.get(reason) > 0, "no datagram of the list is refused for {reason:?}");
     }
 }
 
@@ -156,6 +166,10 @@ fn the_document_states_paddings_and_numbers() {
     );
     assert!(text.replace('\n', " ").contains(&padded), "{padded}");
     assert!(text.contains(&format!("Now count is {STATS};")));
-    let last = text.lines().filter(|line| line.starts_with(&format!("| {} | ", STATS - 1)));
-    assert_eq!(last.count(), 1, "a row for the last number of stats, and one only");
+    let table = text.split("### 5.9 ").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+    for stat in Stat::ALL {
+        let About { label, help, .. } = stat.about();
+        let row = format!("| {} | {label} | {help}", stat as u8);
+        assert!(table.lines().any(|line| line.starts_with(&row)), "no row {row}");
+    }
 }

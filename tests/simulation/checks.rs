@@ -5,6 +5,8 @@ use crate::oracle::{From, Verdict, must};
 use crate::world::World;
 use heartline::clock::Nanos;
 use heartline::exchange::{Command, Peer, Replies};
+use heartline::region::{Counter, Tally};
+use heartline::wire::{Reply, ReplyBody, Status};
 use zerocopy::IntoBytes;
 
 /// What a loop may take to receive a datagram while nothing disturbs it.
@@ -49,11 +51,29 @@ impl World {
             self.check_patience(packet)?;
             let reply = answer.as_ref().map(|(_, reply)| &reply[..]);
             self.oracle.answered(received, packet.peer.ip, &packet.bytes, queue_full, reply)?;
+            self.check_stats(reply)?;
             if let Some((peer, reply)) = answer {
                 self.send_to_client(peer, reply);
             }
         }
         must!("no-amplification", answers.next().is_none(), "an answer to nobody");
+        Ok(())
+    }
+
+    /// A loop answers stats with what the registrar has counted.
+    fn check_stats(&self, reply: Option<&[u8]>) -> Verdict {
+        let numbers = reply.map(Reply::decode);
+        if let Some(Ok(Reply { status: Status::Ok, body: ReplyBody::Stats(numbers), .. })) = numbers
+            && let Some(engine) = &self.engine
+        {
+            let mut tally = Tally::default();
+            engine.registrar.counts().tell(&mut tally);
+            for counter in [Counter::Up, Counter::Suspect, Counter::Down, Counter::Downs] {
+                let stat = counter.stat().expect("a number of stats");
+                let (told, counted) = (numbers[stat as usize].get(), tally.get(counter));
+                must!("answers", told == counted, "{stat:?} is {counted}, and {told} was told");
+            }
+        }
         Ok(())
     }
 
@@ -91,7 +111,6 @@ impl World {
                 looked_at = Some((slot, generation, *leaving));
                 self.oracle.looks(slot, generation, *leaving)
             }
-            Command::Stats { .. } => Default::default(),
         };
         self.check_events(now, before, &doing)?;
         self.oracle.done(now, &doing, looked_at)?;

@@ -10,7 +10,7 @@ use heartline::dataplane::{Cookies, Dataplane};
 use heartline::engine::duty::{LoopDuty, RegistrarDuty, Signals};
 use heartline::exchange::{Command, Peer};
 use heartline::limits::{DOZE_QUEUE_SHARE, STALL_NS_MIN};
-use heartline::region::{Geometry, Place, Region, Right, Run};
+use heartline::region::{Counter, Geometry, OwnCounters, Place, Region, Right, Run, Tally};
 use heartline::registrar::{DenyList, Registrar, Settings};
 use rand::rngs::{SmallRng, StdRng};
 use rand::{Rng, RngExt, SeedableRng};
@@ -122,6 +122,9 @@ pub(crate) struct Engine {
     pub(crate) signals: Signals,
     pub(crate) loops: Vec<Loop>,
     pub(crate) thread: RegistrarThread,
+    /// Of the registrar, and where it publishes them.
+    tally: Tally,
+    counters: OwnCounters,
     pub(crate) random: StdRng,
     pub(crate) paused_until: Nanos,
     /// Longest time that a batch takes, when loops are slow.
@@ -183,27 +186,27 @@ impl Engine {
             handed.map_or_else(|| (closed(plan), fresh), |handed| (handed.sockets, handed.cookies));
         let commands = Arc::new(ArrayQueue::new(plan.command_queue));
         let cookies = Cookies::new(cookie_key);
-        let settings = Settings {
-            quota: plan.quota,
-            hold: plan.hold,
-            tombstone_min: plan.tombstone,
-            deny: DenyList::new(vec![DENIED.into()]),
-            epoch,
-        };
         let drops = sockets.iter().flatten().map(|socket| socket.drops);
         let thread = RegistrarThread::new(RegistrarDuty::new(drops));
-        let mut dataplane = || {
+        let counters = region.begin_counters(&writer, sockets.len());
+        let tally = tally(sockets.len(), epoch, now);
+        let mut dataplane = |counters| {
             let random = SmallRng::seed_from_u64(random.next_u64());
             let (region, commands) = (Arc::clone(&region), Arc::clone(&commands));
-            Dataplane::new(region, commands, cookies.clone(), epoch, random)
+            let mut dataplane = Dataplane::new(region, commands, cookies.clone(), epoch, random);
+            dataplane.publish_in(counters);
+            dataplane
         };
         let loops: Vec<Loop> = sockets
             .into_iter()
+            .zip(counters.loops)
             .enumerate()
-            .map(|(number, sockets)| Loop::new(number, plan, now, dataplane(), sockets))
+            .map(|(number, (sockets, counters))| {
+                Loop::new(number, plan, now, dataplane(counters), sockets)
+            })
             .collect();
-        Self {
-            registrar: begin(Arc::clone(&region), writer, settings, now),
+        let mut engine = Self {
+            registrar: begin(Arc::clone(&region), writer, settings(plan, epoch), now),
             region,
             commands,
             signals: Signals::new(loops.len()),
@@ -216,7 +219,18 @@ impl Engine {
             stood_still: 0,
             dropped: Vec::new(),
             cookies: cookie_key,
-        }
+            tally,
+            counters: counters.registrar,
+        };
+        engine.publish();
+        engine
+    }
+
+    /// The registrar shows what it has counted.
+    pub(crate) fn publish(&mut self) {
+        self.registrar.counts().tell(&mut self.tally);
+        self.tally.set(Counter::DropsRead, self.thread.duty.drops());
+        self.counters.publish(&self.tally);
     }
 
     /// The process ends; its memory files stay, and the sockets if they were handed over.
@@ -250,6 +264,25 @@ impl Engine {
         let feed = self.region.feed();
         (from + 1..=feed.head()).map(|number| feed.raw(number)).collect()
     }
+}
+
+fn settings(plan: &Plan, epoch: u64) -> Settings {
+    Settings {
+        quota: plan.quota,
+        hold: plan.hold,
+        tombstone_min: plan.tombstone,
+        deny: DenyList::new(vec![DENIED.into()]),
+        epoch,
+    }
+}
+
+/// What the registrar has counted when it begins.
+fn tally(loops: usize, epoch: u64, now: Nanos) -> Tally {
+    let mut tally = Tally::default();
+    tally.set(Counter::Loops, loops as u64);
+    tally.set(Counter::Epoch, epoch);
+    tally.set(Counter::Started, now);
+    tally
 }
 
 /// Empty sockets.

@@ -8,11 +8,12 @@ use crate::world::{Happening, World};
 use heartline::clock::Nanos;
 use heartline::dataplane::Datagram;
 use heartline::engine::duty::{LoopStep, Received, RegistrarStep};
-use heartline::exchange::{Command, Replies};
+use heartline::exchange::Replies;
 use heartline::limits::{
     COMMANDS_PER_STEP, DOZE_NS, GROUP_BEATS, GROUP_FRAMES, RECEIVE_BATCH, STALL_NS_MIN,
     STOP_DRAIN_NS_MAX,
 };
+use heartline::region::Counter;
 use rand::{Rng, RngExt};
 
 impl World {
@@ -135,6 +136,8 @@ impl World {
             answers: one.answers,
         };
         one.duty.received(&engine.signals, socket, &outcome);
+        one.dataplane.tally_mut().set(Counter::DropsTold, one.duty.drops());
+        one.dataplane.publish();
         Ok(())
     }
 
@@ -209,16 +212,13 @@ impl World {
             && let Some(command) = engine.commands.pop()
         {
             count += 1;
-            if matches!(command, Command::Stats { .. }) {
-                // The registrar thread answers these, from counters.
-                continue;
-            }
             let before = engine.region.feed().head();
             let random = &mut engine.random;
             engine.registrar.handle(now, &command, &mut || random.next_u64(), &mut replies);
             self.check_command(now, &command, before, replies_of(&mut replies))?;
         }
         let Some(engine) = &mut self.engine else { return Ok(()) };
+        engine.publish();
         engine.thread.duty.commanded(count);
         if engine.commands.is_empty() {
             self.oracle.caught_up()?;
@@ -245,6 +245,7 @@ impl World {
         let before = engine.region.feed().head();
         let next = engine.registrar.tick(&observed);
         engine.thread.duty.looked(next);
+        engine.publish();
         (look.wake_at, look.drain) = (next.wake_at, next.drain);
         self.check_events(now, before, &Default::default())?;
         self.oracle.looked(&look)

@@ -1,8 +1,8 @@
 //! Processes that are killed, stopped or refused, machines that reboot.
 
 use crate::{honoured, is_root, kill, next_edition, times};
-use heartline::limits::ATTRIBUTES_BYTES_MAX;
-use heartline::region::{HeartLine, Region};
+use heartline::limits::{ATTRIBUTES_BYTES_MAX, LOOPS_MAX};
+use heartline::region::{Counter, CountersFile, HeartLine, Region};
 use heartline::snapshot::Reader;
 use heartline::wire::{self, Header, Kind, Slot};
 use heartline_client::{Lease, Session, Stat};
@@ -183,7 +183,15 @@ fn a_second_engine_is_refused_at_once_and_touches_nothing() {
     let mut session = Session::connect(first.address).unwrap();
     session.register(&instance("s", "a", 60_000)).unwrap();
     next_edition(&mut session);
-    let before = bytes_of(&state.0);
+    // All but the counters, which go on.
+    let bytes = || {
+        let mut files = bytes_of(&state.0);
+        for (_, bytes) in files.iter_mut().filter(|(path, _)| path.ends_with("public")) {
+            bytes[4096..4096 + 512 * (2 + LOOPS_MAX)].fill(0);
+        }
+        files
+    };
+    let before = bytes();
     let mut fastest = Duration::MAX;
     for _ in 0..5 {
         let start = Instant::now();
@@ -193,12 +201,12 @@ fn a_second_engine_is_refused_at_once_and_touches_nothing() {
         assert!(String::from_utf8(refused.stderr).unwrap().contains("belongs to a running engine"));
     }
     assert!(fastest <= Duration::from_millis(100), "{fastest:?}");
-    assert!(before == bytes_of(&state.0), "files have changed");
+    assert!(before == bytes(), "files have changed");
     // The same snapshot under another state.
     let other = Scratch::new();
     let refused = command(&other, &flags).args(["--listen", "127.0.0.1:0"]).output().unwrap();
     assert!(String::from_utf8(refused.stderr).unwrap().contains("choose another --snapshot"));
-    assert!(before == bytes_of(&state.0), "files have changed");
+    assert!(before == bytes(), "files have changed");
     println!("refused after {fastest:?}");
 }
 
@@ -403,4 +411,22 @@ fn memory_of_another_boot_is_not_gone_on_with() {
     assert!(daemon.ready.contains("20 leases"), "{}", daemon.ready);
     assert_eq!(honoured(&mut Session::connect(daemon.address).unwrap(), &leases, 9), 20);
     drop(session);
+}
+
+/// What a killed engine has counted is read from the file that it left.
+#[test]
+fn counters_survive_a_kill() {
+    let state = Scratch::new();
+    let mut daemon = Daemon::start(&state, &[]);
+    let mut session = Session::connect(daemon.address).unwrap();
+    session.register(&instance("payments", "a", 60_000)).unwrap();
+    UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"HL", daemon.address).unwrap();
+    eventually("it is counted", || stat(&mut session, Stat::FramesBad) == 1);
+    let datagrams = stat(&mut session, Stat::Datagrams);
+    kill(&mut daemon);
+    let counters =
+        CountersFile::open(&state.0.join("public"), heartline::clock::boot_id()).unwrap();
+    assert_eq!((counters.sum(Counter::Registered), counters.sum(Counter::Up)), (1, 1));
+    assert_eq!((counters.sum(Counter::FramesShort), counters.sums().rejected()), (1, 1));
+    assert_eq!(counters.sum(Counter::Datagrams), datagrams);
 }

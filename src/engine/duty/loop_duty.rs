@@ -175,6 +175,11 @@ impl LoopDuty {
         self.last
     }
 
+    /// Datagrams dropped at all its sockets, as far as received ones told.
+    pub fn drops(&self) -> u64 {
+        self.total(|inbox| inbox.drops)
+    }
+
     /// A batch was received from a socket and applied.
     pub fn received(&mut self, signals: &Signals, number: usize, outcome: &Received) {
         let before = std::mem::replace(&mut self.last, outcome.done);
@@ -248,7 +253,7 @@ impl LoopDuty {
             return None;
         }
         let messages = self.total(|inbox| inbox.messages);
-        let drops = self.total(|inbox| inbox.drops);
+        let drops = self.drops();
         // Spinning is configured for answers at once, so a loop that spins does not doze.
         if self.spin == 0 && self.doze.decide(self.last, messages, self.answers, drops) {
             return Some(LoopStep::Doze);
@@ -265,7 +270,7 @@ impl LoopDuty {
     }
 
     fn publish(&self, signals: &Signals) {
-        signals.hearing.publish_drops(self.number, self.total(|inbox| inbox.drops));
+        signals.hearing.publish_drops(self.number, self.drops());
         let drained = self.inboxes.iter().map(|inbox| inbox.drained).min().unwrap_or(0);
         signals.rendezvous.publish_drained(self.number, drained);
     }

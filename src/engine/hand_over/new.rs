@@ -9,7 +9,6 @@ use crate::config::Config;
 use crate::engine::builder::{EngineBuilder, loop_cores, random, settings};
 use crate::engine::memory::{Memory, Start};
 use crate::engine::snapshot_file::SnapshotFile;
-use crate::engine::snapshot_thread::SnapshotStatus;
 use crate::engine::state_directory::StateDirectory;
 use crate::engine::threads::{Begin, Prepared};
 use crate::engine::{Engine, Ground, SocketTable, StartError};
@@ -40,13 +39,8 @@ pub fn replace(builder: EngineBuilder<'_>) -> Result<Engine, StartError> {
     let patience = clock::now() + PROMPT.as_nanos() as Nanos;
     loop {
         if let Some(channel) = Channel::connect(path).map_err(failed)? {
-            let succession = Succession {
-                config,
-                path,
-                channel: &channel,
-                cancelled: builder.cancelled,
-                status: Arc::default(),
-            };
+            let succession =
+                Succession { config, path, channel: &channel, cancelled: builder.cancelled };
             match succession.succeed() {
                 // The running engine ended meanwhile, or another successor was first: then the
                 // lock tells.
@@ -76,7 +70,6 @@ struct Succession<'a> {
     path: &'a Path,
     channel: &'a Channel,
     cancelled: &'a AtomicBool,
-    status: Arc<SnapshotStatus>,
 }
 
 impl Succession<'_> {
@@ -117,7 +110,7 @@ impl Succession<'_> {
                 None
             })
             .or(writer);
-        engine.start_snapshots(writer, self.status)?;
+        engine.start_snapshots(writer)?;
         Ok(engine)
     }
 
@@ -129,7 +122,7 @@ impl Succession<'_> {
         right: region::Right,
         settings: Settings,
     ) -> Result<Engine, StartError> {
-        let prepared = Prepared::new(engine.parts(settings, &self.status))?;
+        let prepared = Prepared::new(engine.parts(settings))?;
         self.ask(Say::Prepared)?;
         engine.launch(prepared, right, Begin::TakeOver)?;
         Ok(engine)
@@ -150,7 +143,7 @@ impl Succession<'_> {
         let mut memory = Memory::take_with(&start, snapshot)?;
         memory.notices.push("the layout has changed, so all leases were moved".to_owned());
         let mut engine = Engine::at_rest(config, ground, memory.region, memory.notices);
-        let prepared = Prepared::new(engine.parts(settings, &self.status))?;
+        let prepared = Prepared::new(engine.parts(settings))?;
         let begin = if memory.peopled { Begin::Resume } else { Begin::Empty };
         engine.launch(prepared, memory.writer, begin)?;
         Ok((engine, memory.snapshot))

@@ -5,7 +5,7 @@ use super::words::{CONVERSATION, Offer, Say, Wish, misunderstood};
 use super::{MOVING, PROMPT, shown};
 use crate::clock;
 use crate::engine::builder::settings;
-use crate::engine::snapshot_thread::{Order, SnapshotStatus};
+use crate::engine::snapshot_thread::Order;
 use crate::engine::threads::{Begin, Prepared, Threads};
 use crate::engine::{Engine, Snapshots, StartError};
 use crate::region::{self, Place};
@@ -16,7 +16,6 @@ use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// How long whoever connects may take to say what it wants: nobody else is heard meanwhile.
@@ -188,10 +187,9 @@ impl Engine {
 
     /// Starts the threads once more.
     fn go_on(&mut self, right: region::Right, file: Option<File>) {
-        let status = Arc::new(SnapshotStatus::default());
         let settings = settings(&self.config).expect("the kernel has given random numbers before");
-        let prepared = Prepared::new(self.parts(settings, &status))
-            .expect("the descriptors there were are free again");
+        let prepared =
+            Prepared::new(self.parts(settings)).expect("the descriptors there were are free again");
         self.launch(prepared, right, Begin::Resume)
             .expect("the threads there were can be started again");
         let sizes = Sizes::new(self.region.geometry());
@@ -200,7 +198,7 @@ impl Engine {
             Some(Writer::new(file, sizes, newest.as_ref(), &self.region, clock::now()))
         });
         let told = self.failures.take();
-        self.start_snapshots(writer, status).expect("the threads there were can be started again");
+        self.start_snapshots(writer).expect("the threads there were can be started again");
         self.failures = self.failures.take().or(told);
         // The successor may have taken the place where others ask.
         self.control = None;

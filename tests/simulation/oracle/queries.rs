@@ -5,6 +5,7 @@ use super::requests::ATTRIBUTES_MAX;
 use super::{Lease, Oracle, State, Verdict, must};
 use crate::frames::{ip_at, request_kind, service_id, text_at, u16_at, u32_at, u64_at};
 use heartline::clock::Nanos;
+use heartline::wire::STATS;
 use std::collections::BTreeSet;
 
 impl Oracle {
@@ -46,7 +47,7 @@ impl Oracle {
         }
         match (kind, reply) {
             (3, _) => self.beats(now, frame, queue_full, reply),
-            (2 | 4 | 5 | 9, _) => self.handed(now, source, frame, queue_full, reply),
+            (2 | 4 | 5, _) => self.handed(now, source, frame, queue_full, reply),
             (_, Some(reply)) => self.query(now, source, frame, reply),
             (_, None) => {
                 must!("answers", false, "kind {kind} was not answered");
@@ -110,6 +111,7 @@ impl Oracle {
         match frame[3] {
             6 => self.describe(now, frame, reply),
             7 => self.list_services(frame, reply),
+            9 => self.stats(most, reply),
             _ => self.discover(now, source, frame, reply),
         }
     }
@@ -129,6 +131,8 @@ impl Oracle {
                     self.leases.values().map(|lease| &lease.service).collect();
                 32 + 88 * peopled.len().min(13)
             }
+            // Strangers are not told, however long their requests are.
+            9 => 1233,
             _ => {
                 let members = self
                     .leases
@@ -139,6 +143,16 @@ impl Oracle {
                 if known { 32 + 48 * members.min(25) } else { 16 }
             }
         }
+    }
+
+    fn stats(&self, most: usize, reply: &[u8]) -> Verdict {
+        must!("answers", reply[7] == 0 && most == 1232, "stats got status {}", reply[7]);
+        must!(
+            "answers",
+            u16_at(reply, 4) as usize == STATS && u64_at(reply, 16) == self.epoch,
+            "a bad reply to stats"
+        );
+        Ok(())
     }
 
     fn describe(&self, now: Nanos, frame: &[u8], reply: &[u8]) -> Verdict {

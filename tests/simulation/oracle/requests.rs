@@ -22,7 +22,7 @@ pub(crate) struct From {
 type AtLoop = Result<(), (u8, u16)>;
 
 impl Oracle {
-    /// A loop has handled a request to register, update, deregister, or for stats.
+    /// A loop has handled a request to register, update or deregister.
     pub(super) fn handed(
         &mut self,
         now: Nanos,
@@ -39,15 +39,10 @@ impl Oracle {
                 _ => check_register(frame),
             },
             4 => self.check_update(frame),
-            5 => self
+            _ => self
                 .standing(u32_at(frame, 16), u32_at(frame, 20), u64_at(frame, 24))
                 .map(drop)
                 .map_err(|status| (status, 0)),
-            _ => match proof(self) {
-                Some(false) => Err((1, 0)),
-                None if reply.is_some_and(|reply| reply[7] == 1) => Err((1, 0)),
-                _ => Ok(()),
-            },
         };
         match (expected, reply) {
             (Ok(()), None) => Ok(()),

@@ -5,7 +5,7 @@ use heartline::clock::{Nanos, from_ms};
 use heartline::dataplane::{Cookies, Datagram, Dataplane};
 use heartline::exchange::{Command, Peer, Replies};
 use heartline::limits::COMMAND_QUEUE;
-use heartline::region::{Geometry, Place, Region, Run};
+use heartline::region::{Counter, Geometry, OwnCounters, Place, Region, Run, Tally};
 use heartline::registrar::{DenyList, Next, Observed, Registrar, Settings};
 use heartline::wire::{Header, Kind};
 use rand::rngs::{SmallRng, StdRng};
@@ -40,6 +40,9 @@ pub struct Harness {
     /// What the registrar said when it last looked.
     pub next: Option<Next>,
     epoch: u64,
+    tally: Tally,
+    /// Where the registrar shows what it has counted.
+    pub counters: OwnCounters,
 }
 
 /// When it starts.
@@ -82,7 +85,8 @@ impl Harness {
         let commands = Arc::new(ArrayQueue::new(COMMAND_QUEUE));
         let cookies = Cookies::new((random.next_u64(), random.next_u64()));
         let epoch = settings.epoch;
-        Self {
+        let mut counters = region.begin_counters(&writer, 1);
+        let mut engine = Self {
             registrar: Registrar::new(Arc::clone(&region), writer, settings, START),
             dataplane: Dataplane::new(
                 Arc::clone(&region),
@@ -101,7 +105,20 @@ impl Harness {
             drained: START,
             next: None,
             epoch,
-        }
+            tally: Tally::default(),
+            counters: counters.registrar,
+        };
+        engine.dataplane.publish_in(counters.loops.remove(0));
+        engine.publish();
+        engine
+    }
+
+    /// Shows what the registrar has counted.
+    pub fn publish(&mut self) {
+        self.tally.set(Counter::Loops, 1);
+        self.tally.set(Counter::Started, 1);
+        self.registrar.counts().tell(&mut self.tally);
+        self.counters.publish(&self.tally);
     }
 
     /// The data plane of one more loop.
@@ -126,6 +143,7 @@ impl Harness {
         while let Some(command) = self.commands.pop() {
             self.handle(&command, &mut replies);
         }
+        self.publish();
         let mut frames = replies.iter().map(|(_, frame)| frame.to_vec());
         let first = frames.next();
         assert!(frames.next().is_none(), "one request, two replies");
@@ -142,7 +160,10 @@ impl Harness {
     pub fn request(&mut self, from: Peer, kind: Kind, parts: &[&[u8]]) -> Option<Vec<u8>> {
         let mut frame = Header::request(kind, 1).as_bytes().to_vec();
         parts.iter().for_each(|part| frame.extend_from_slice(part));
-        if matches!(kind, Kind::Register | Kind::Describe | Kind::Services | Kind::Discover) {
+        if matches!(
+            kind,
+            Kind::Register | Kind::Describe | Kind::Services | Kind::Discover | Kind::Stats
+        ) {
             let cookie = self.cookies.make(&from.ip, self.now);
             frame[16..24].copy_from_slice(&cookie.to_le_bytes());
         }
@@ -161,6 +182,7 @@ impl Harness {
             stall: 0,
         });
         self.next = Some(next);
+        self.publish();
         next
     }
 
