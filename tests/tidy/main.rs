@@ -8,5 +8,6 @@ mod layouts;
 mod leftovers;
 mod lengths;
 mod planted;
+mod proc;
 mod source;
 mod unsafe_code;
