@@ -4,13 +4,13 @@
 //! `counts NAME REPEATS` runs one; only what happens inside [`measured`] is counted. Instructions,
 //! other than times, are the same on every run of one binary.
 
-use heartline::clock::from_ms;
-use heartline::dataplane::Datagram;
-use heartline::exchange::Replies;
-use heartline::region::{Counter, ServiceNumber};
-use heartline::registrar::Observed;
-use heartline::wire::*;
+use heartline::internals::clock::from_ms;
+use heartline::internals::dataplane::Datagram;
+use heartline::internals::exchange::Replies;
+use heartline::internals::registrar::Observed;
+use heartline_region::{Counter, ServiceNumber};
 use heartline_test_support::{Harness, peer, settings};
+use heartline_wire::*;
 use std::hint::black_box;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};

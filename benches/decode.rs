@@ -4,7 +4,7 @@
 //! `cargo bench --bench decode`; elements are beats where a frame has beats, else frames.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use heartline::wire::{
+use heartline_wire::{
     Beat, Discover, Header, Kind, Label, Name, Register, Reject, Request, service_id,
 };
 use std::hint::black_box;

@@ -5,13 +5,13 @@
 //! elements are endpoints.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use heartline::dataplane::Datagram;
-use heartline::exchange::Replies;
-use heartline::limits::{ENDPOINT_BYTES, ENDPOINTS_PER_FRAME_MAX, HEADER_BYTES};
-use heartline::wire::{
+use heartline::internals::dataplane::Datagram;
+use heartline::internals::exchange::Replies;
+use heartline::internals::limits::{ENDPOINT_BYTES, ENDPOINTS_PER_FRAME_MAX, HEADER_BYTES};
+use heartline_test_support::{Harness, peer, settings};
+use heartline_wire::{
     Discover, DiscoverHead, Header, Kind, Name, Register, Reply, ReplyBody, Strategy, service_id,
 };
-use heartline_test_support::{Harness, peer, settings};
 use std::mem::offset_of;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};

@@ -6,12 +6,12 @@
 //! last one a half is brought up to date with the changes of two.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use heartline::limits::ATTRIBUTES_BYTES_DEFAULT;
-use heartline::region::Geometry;
-use heartline::snapshot::{MemoryDisk, Sizes, Writer};
-use heartline::wire::Slot;
+use heartline::internals::limits::ATTRIBUTES_BYTES_DEFAULT;
+use heartline::internals::snapshot::{MemoryDisk, Sizes, Writer};
+use heartline_region::Geometry;
 use heartline_test_support::START;
 use heartline_test_support::fleet::{Fleet, LONG_TTL_MS};
+use heartline_wire::Slot;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use std::time::{Duration, Instant};

@@ -7,14 +7,14 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam::queue::ArrayQueue;
-use heartline::clock::{Moment, Nanos, from_ms};
-use heartline::exchange::{Command, Replies};
-use heartline::limits::COMMAND_QUEUE;
-use heartline::region::Geometry;
-use heartline::registrar::{Next, Observed};
-use heartline::wire::{Endpoint, Generation, Slot};
+use heartline::internals::clock::{Moment, Nanos, from_ms};
+use heartline::internals::exchange::{Command, Replies};
+use heartline::internals::limits::COMMAND_QUEUE;
+use heartline::internals::registrar::{Next, Observed};
+use heartline_region::Geometry;
 use heartline_test_support::fleet::{Fleet, LONG_TTL_MS};
 use heartline_test_support::{START, beside};
+use heartline_wire::{Endpoint, Generation, Slot};
 use std::hint::spin_loop;
 use std::sync::atomic::{
     AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,

@@ -90,7 +90,7 @@ fn a_refusal_names_the_place_of_the_value() {
     );
     let said = |flag| String::from_utf8(output(&[flag], &[]).stdout).unwrap();
     let (help, shown) = (said("--help"), said("--print-config"));
-    for setting in &heartline::config::SETTINGS {
+    for setting in &heartline::settings::SETTINGS {
         let flag = format!("--{} <{}>", setting.name.replace('_', "-"), setting.placeholder);
         assert!(help.contains(&flag), "{flag}: {help}");
         assert!(shown.contains(&format!("{} = ", setting.name)), "{shown}");

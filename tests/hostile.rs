@@ -2,11 +2,11 @@
 //! more than it got, and nothing changes.
 
 use heartline::Config;
-use heartline::region::EventKind;
-use heartline::wire::*;
 use heartline_client::Target;
 use heartline_client::proto::encode_registration;
+use heartline_region::EventKind;
 use heartline_test_support::*;
+use heartline_wire::*;
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 use std::net::UdpSocket;

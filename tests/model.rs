@@ -5,11 +5,11 @@
 //! removed slot, an endpoint that shows an old weight, a verdict a tick early, a lease that works
 //! after it ended. A failing seed is in the panic message; `HEARTLINE_SEEDS=N..N` replays it.
 
-use heartline::clock::{Nanos, from_ms};
-use heartline::exchange::Peer;
-use heartline::registrar::Settings;
-use heartline::wire::*;
+use heartline::internals::clock::{Nanos, from_ms};
+use heartline::internals::exchange::Peer;
+use heartline::internals::registrar::Settings;
 use heartline_test_support::{Harness, peer, settings};
+use heartline_wire::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};

@@ -4,9 +4,9 @@
 //! What could go wrong: clients and engine compute different scores, the least loaded is not the
 //! one that is picked, two names share one list.
 
-use heartline::region::Counter;
-use heartline::wire::*;
+use heartline_region::Counter;
 use heartline_test_support::{Harness, peer, settings};
+use heartline_wire::*;
 use std::collections::BTreeSet;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};

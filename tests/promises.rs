@@ -4,12 +4,12 @@
 //! What could go wrong: a client in another language relies on a sentence of the page, and the
 //! engine does something else.
 
-use heartline::clock::Moment;
-use heartline::exchange::Replies;
-use heartline::region::Applied;
-use heartline::registrar::Registrar;
-use heartline::wire::*;
+use heartline::internals::clock::Moment;
+use heartline::internals::exchange::Replies;
+use heartline::internals::registrar::Registrar;
+use heartline_region::Applied;
 use heartline_test_support::{Harness, peer, settings};
+use heartline_wire::*;
 use std::sync::Barrier;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
@@ -143,7 +143,7 @@ fn a_revived_instance_may_be_down_until_the_registrar_has_looked() {
     assert_eq!(state(&mut engine, "a"), Some((State::Down, Declared::Serving)));
     let mut replies = Replies::default();
     let bytes = frame(&beat(lease, 1, Declared::Draining));
-    let datagram = heartline::dataplane::Datagram { peer: peer(1), bytes: &bytes };
+    let datagram = heartline::internals::dataplane::Datagram { peer: peer(1), bytes: &bytes };
     engine.dataplane.receive(engine.now, [datagram].into_iter(), &mut replies);
     let acked = replies.iter().next().map(|(_, reply)| Reply::decode(reply).unwrap().status);
     assert_eq!(acked, Some(Status::Ok));
@@ -152,7 +152,7 @@ fn a_revived_instance_may_be_down_until_the_registrar_has_looked() {
     (body.slot, body.generation) = (lease.slot, lease.generation);
     let mut query = [Header::request(Kind::Describe, 9).as_bytes(), body.as_bytes()].concat();
     query.resize(1232, 0);
-    let datagram = heartline::dataplane::Datagram { peer: peer(1), bytes: &query };
+    let datagram = heartline::internals::dataplane::Datagram { peer: peer(1), bytes: &query };
     replies.clear();
     engine.dataplane.receive(engine.now, [datagram].into_iter(), &mut replies);
     let reply = replies.iter().next().expect("a description").1;

@@ -1,12 +1,12 @@
 //! Every kind of request and every status, against a real engine over real sockets.
 
 use heartline::Config;
-use heartline::wire::*;
 use heartline_client::proto::encode_registration;
 use heartline_client::{
     Beat, Beats, Change, ClientError, Lease, Query, Refusal, Registration, Session, Target,
 };
 use heartline_test_support::*;
+use heartline_wire::*;
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;

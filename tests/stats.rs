@@ -1,11 +1,11 @@
 //! What an engine counts is in its public file, for each thread apart. A loop answers stats from
 //! there while the registrar is busy, and anybody reads it there when the engine is dead.
 
-use heartline::clock::boot_id;
-use heartline::dataplane::Datagram;
-use heartline::exchange::{Command, Replies};
-use heartline::region::{Counter, CountersFile, Place, Tally};
-use heartline::wire::{
+use heartline::internals::clock::boot_id;
+use heartline::internals::dataplane::Datagram;
+use heartline::internals::exchange::{Command, Replies};
+use heartline_region::{Counter, CountersFile, Place, Tally};
+use heartline_wire::{
     Generation, Header, Kind, Reject, Reply, ReplyBody, Request, Slot, Stat, StatsRequest, Status,
 };
 

@@ -1,11 +1,11 @@
 //! When silence counts, in simulated time: the barrier through the loops, grace after deafness,
 //! quarantine of slots, hold of the serving only.
 
-use heartline::clock::{Nanos, from_ms};
-use heartline::region::{Cause, EventKind};
-use heartline::registrar::{Registrar, Settings};
-use heartline::wire::*;
+use heartline::internals::clock::{Nanos, from_ms};
+use heartline::internals::registrar::{Registrar, Settings};
+use heartline_region::{Cause, EventKind};
 use heartline_test_support::{Harness, peer, settings};
+use heartline_wire::*;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 

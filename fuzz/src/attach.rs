@@ -2,16 +2,16 @@
 
 use crate::Input;
 use crossbeam::queue::ArrayQueue;
-use heartline::clock::{Moment, Span, from_ms};
-use heartline::dataplane::{Cookies, Datagram, Dataplane};
-use heartline::exchange::Replies;
-use heartline::region::{Geometry, Place, Record, Region, Run, ServiceNumber};
-use heartline::registrar::{Observed, Registrar};
-use heartline::wire::{
+use heartline::internals::clock::{Moment, Span, from_ms};
+use heartline::internals::dataplane::{Cookies, Datagram, Dataplane};
+use heartline::internals::exchange::Replies;
+use heartline::internals::registrar::{Observed, Registrar};
+use heartline_region::{Geometry, Place, Record, Region, Run, ServiceNumber};
+use heartline_test_support::{peer, settings};
+use heartline_wire::{
     Describe, Discover, Endpoint, Header, Kind, Label, Name, Services, Slot, StatsRequest,
     service_id,
 };
-use heartline_test_support::{peer, settings};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use std::fs::File;
@@ -76,10 +76,10 @@ fn prepare(directory: &Path) {
     let entry = &region.directory()[0];
     entry.sequence().write(&writer, || {
         entry.set_name(&writer, Some(&name));
-        let list = heartline::region::ListRef { offset: 0, order: 2 };
+        let list = heartline_region::ListRef { offset: 0, order: 2 };
         entry.set_meta(
             &writer,
-            heartline::region::ServiceMeta { id, revision: 1, listed: 1, total: 1, list },
+            heartline_region::ServiceMeta { id, revision: 1, listed: 1, total: 1, list },
         );
     });
     region.index_service(&writer, id, ServiceNumber::default()).expect("an empty index");
@@ -99,7 +99,7 @@ fn prepare(directory: &Path) {
 }
 
 /// The next engine goes on with what is there, and lets everybody fall silent.
-fn go_on(region: &Arc<Region>, writer: heartline::region::Right) {
+fn go_on(region: &Arc<Region>, writer: heartline_region::Right) {
     let mut now = from_ms(1000);
     let mut registrar = Registrar::resume(Arc::clone(region), writer, settings(16), now);
     for _ in 0..6 {

@@ -21,6 +21,6 @@ pub fn config(data: &[u8]) {
 
 fn read(file: &str) -> Result<Config, String> {
     let texts = text::parse(file)?;
-    let given = |setting: &heartline::config::Setting| texts.get(setting.name).cloned();
+    let given = |setting: &heartline::settings::Setting| texts.get(setting.name).cloned();
     text::configure(given).map_err(|error| error.to_string())
 }

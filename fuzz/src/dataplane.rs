@@ -1,11 +1,11 @@
 //! A sequence of datagrams through the data plane and the registrar.
 
 use crate::Input;
-use heartline::clock::from_ms;
-use heartline::region::HeartState;
-use heartline::registrar::Settings;
-use heartline::wire::{Declared, Lease, Reply, ReplyBody};
+use heartline::internals::clock::from_ms;
+use heartline::internals::registrar::Settings;
+use heartline_region::HeartState;
 use heartline_test_support::{Harness, peer, settings};
+use heartline_wire::{Declared, Lease, Reply, ReplyBody};
 use zerocopy::IntoBytes;
 
 /// Datagrams from four addresses, with time between them.

@@ -1,7 +1,7 @@
 //! The two decode gates.
 
-use heartline::limits::{BEATS_PER_FRAME_MAX, FRAME_BYTES_MAX, HEADER_BYTES};
-use heartline::wire::{Beat, Reply, ReplyBody, Request, check_attributes};
+use heartline::internals::limits::{BEATS_PER_FRAME_MAX, FRAME_BYTES_MAX, HEADER_BYTES};
+use heartline_wire::{Beat, Reply, ReplyBody, Request, check_attributes};
 use zerocopy::IntoBytes;
 
 /// A length that fits the field, and zeros behind the text: so that two texts are equal exactly if

@@ -2,10 +2,10 @@
 
 use crate::Input;
 use crate::dataplane::check;
-use heartline::clock::{Moment, Nanos};
-use heartline::exchange::{Attributes, Command, Replies, Requester};
-use heartline::wire::{Generation, Lease, Name, Register, Slot, Update};
+use heartline::internals::clock::{Moment, Nanos};
+use heartline::internals::exchange::{Attributes, Command, Replies, Requester};
 use heartline_test_support::{Harness, peer, settings};
+use heartline_wire::{Generation, Lease, Name, Register, Slot, Update};
 use rand::Rng;
 use zerocopy::FromZeros;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
@@ -86,7 +86,7 @@ fn lease(input: &mut Input<'_>, engine: &Harness, slot: u32) -> Lease {
 
 fn beat(input: &mut Input<'_>, engine: &Harness, slot: u32) {
     let line = &engine.region.lines()[slot as usize];
-    let beat = heartline::wire::Beat {
+    let beat = heartline_wire::Beat {
         lease: lease(input, engine, slot),
         sequence: U32::new(input.number::<2>() as u32),
         load: U16::new(7),

@@ -2,8 +2,8 @@
 
 use crate::machine;
 use heartline::Config;
-use heartline::region::Place;
 use heartline_client::{ClientError, Session, Stat, Stats};
+use heartline_region::Place;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::PathBuf;

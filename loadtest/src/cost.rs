@@ -3,7 +3,7 @@
 use crate::bed::Bed;
 use crate::floors::Responder;
 use crate::population::Beats;
-use heartline::wire::Stat;
+use heartline_wire::Stat;
 use std::time::Duration;
 
 /// How long each run of a pair takes.

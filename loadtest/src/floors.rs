@@ -4,15 +4,15 @@
 use crate::machine;
 use crate::report::histogram;
 use hdrhistogram::Histogram;
-use heartline::exchange::{Replies, Requester};
-use heartline::limits::{
+use heartline::internals::exchange::{Replies, Requester};
+use heartline::internals::limits::{
     DOZE_MESSAGES_MIN, DOZE_NS, FRAME_BYTES_MAX, GROUP_BEATS, HEADER_BYTES, RECEIVE_BATCH,
     RECEIVE_QUEUE_BYTES_DEFAULT,
 };
-use heartline::net::{ReceiveBatch, SendBatch, Socket, bind_group};
-use heartline::region::Tally;
-use heartline::region::prefetch;
-use heartline::wire::{Header, Kind, Status};
+use heartline::internals::net::{ReceiveBatch, SendBatch, Socket, bind_group};
+use heartline_region::Tally;
+use heartline_region::prefetch;
+use heartline_wire::{Header, Kind, Status};
 use memmap2::{Advice, MmapMut};
 use mio::unix::SourceFd;
 use rand::rngs::SmallRng;
@@ -170,7 +170,7 @@ pub(crate) fn timer_lateness(cpu: usize, time: Duration) -> Result<Histogram<u64
 fn timer_loop(time: Duration) -> std::io::Result<Histogram<u64>> {
     let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::empty())?;
     let mut lateness = histogram();
-    let mut at = heartline::clock::now();
+    let mut at = heartline::internals::clock::now();
     let end = at + time.as_nanos() as u64;
     while at < end {
         at += TIMER_NS;
@@ -179,7 +179,7 @@ fn timer_loop(time: Duration) -> std::io::Result<Histogram<u64>> {
         let spec = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
         timerfd_settime(&timer, TimerfdTimerFlags::ABSTIME, &spec)?;
         rustix::io::read(&timer, &mut [0; 8])?;
-        let now = heartline::clock::now();
+        let now = heartline::internals::clock::now();
         let _ = lateness.record(now.saturating_sub(at));
         // A thread that sleeps through a time is late for it.
         while at + TIMER_NS <= now {

@@ -1,7 +1,7 @@
 //! Sockets of the generator, and the cookie that requests carry.
 
 use crate::bed::Bed;
-use heartline::wire::{Header, Hello, Kind, Reply, ReplyBody};
+use heartline_wire::{Header, Hello, Kind, Reply, ReplyBody};
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, UdpSocket};

@@ -24,7 +24,8 @@ impl Target {
         match self.address {
             Some(address) => Bed::elsewhere(address),
             None => {
-                let capacity = leases.saturating_add(4096).min(heartline::limits::CAPACITY_MAX);
+                let capacity =
+                    leases.saturating_add(4096).min(heartline::internals::limits::CAPACITY_MAX);
                 Bed::start(capacity, checked(self.engine_cpu, machine::two_cpus()?.0)?, more)
             }
         }

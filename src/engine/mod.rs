@@ -45,6 +45,7 @@ use threads::{Begin, Parts, Prepared, Threads};
 /// [`hand_over`](upgrade::hand_over). The new program calls [`replace`](upgrade::replace).
 pub mod upgrade {
     pub use super::hand_over::{HandedOver, Successor, control, hand_over, meet, replace};
+    pub use crate::net::{BindError, Inherited, close_strays, take_passed};
 }
 
 /// Token of a loop's waker; sockets have the numbers from 0 on.
@@ -192,11 +193,13 @@ impl Engine {
     }
 
     /// The sockets it listens on.
+    #[doc(hidden)]
     pub fn sockets(&self) -> impl Iterator<Item = &Socket> {
         self.sockets.iter().flatten()
     }
 
     /// The memory that it works on.
+    #[doc(hidden)]
     pub fn region(&self) -> &Region {
         &self.region
     }
@@ -211,6 +214,7 @@ impl Engine {
     }
 
     /// Kernel thread ids of the loops.
+    #[doc(hidden)]
     pub fn loop_threads(&self) -> Vec<u32> {
         self.shared().loop_tids.iter().map(|tid| tid.load(Relaxed)).collect()
     }

@@ -6,10 +6,10 @@ mod serve;
 mod signals;
 mod text;
 
-use heartline::engine::upgrade;
-use heartline::net::{BindError, close_strays};
-use heartline::region::RegionError;
+use heartline::upgrade;
+use heartline::upgrade::{BindError, close_strays};
 use heartline::{Config, Engine, StartError};
+use heartline_region::RegionError;
 use options::{Options, in_flags};
 use signals::Signals;
 use std::io::Write;

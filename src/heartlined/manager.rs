@@ -1,7 +1,7 @@
 //! The service manager: what it passes, and what it is told (sd_notify(3)).
 
 use heartline::Engine;
-use heartline::net::{Inherited, take_passed};
+use heartline::upgrade::{Inherited, take_passed};
 use sd_notify::NotifyState;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};

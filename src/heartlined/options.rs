@@ -4,7 +4,7 @@ use crate::text::{self, Texts};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use heartline::Config;
-use heartline::config::{Kind, SETTINGS, Setting};
+use heartline::settings::{Kind, SETTINGS, Setting};
 use std::ffi::OsString;
 use std::path::PathBuf;
 

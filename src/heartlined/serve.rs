@@ -3,8 +3,8 @@
 use crate::manager;
 use crate::options::in_flags;
 use crate::signals::Signals;
-use heartline::config::SETTINGS;
-use heartline::engine::upgrade::{self, HandedOver, Successor};
+use heartline::settings::SETTINGS;
+use heartline::upgrade::{self, HandedOver, Successor};
 use heartline::{Config, Engine};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::{AsFd, BorrowedFd};

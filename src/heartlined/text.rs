@@ -2,7 +2,7 @@
 //!
 //! The file is TOML with the names of the table of settings; dashes may stand for underscores.
 
-use heartline::config::{Kind, SETTINGS, Setting};
+use heartline::settings::{Kind, SETTINGS, Setting};
 use heartline::{Config, ConfigError};
 use std::collections::BTreeMap;
 use std::ffi::OsString;

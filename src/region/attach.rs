@@ -29,6 +29,11 @@ struct Candidate {
 impl Region {
     /// Attaches to the files in a directory, if they were made in this boot of the machine. The
     /// caller holds the directory's lock, so that it becomes their only writer.
+    ///
+    /// # Errors
+    /// [`RegionError::Io`]: a file is missing or can't be read. [`RegionError::Refused`]: the files
+    /// are of another boot, format, layout or program, or do not belong together. Nothing is
+    /// changed.
     pub fn attach(directory: &Path, boot: [u8; 16]) -> Result<(Self, Right), RegionError> {
         let open = |path: &PathBuf| {
             OpenOptions::new()
@@ -70,6 +75,9 @@ impl Region {
 
     /// Like [`Self::attach`], with the files of a directory that are open already, the heart file
     /// first.
+    ///
+    /// # Errors
+    /// As for [`Self::attach`].
     pub fn attach_files(
         directory: &Path,
         boot: [u8; 16],

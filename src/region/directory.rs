@@ -125,6 +125,9 @@ impl DirectoryEntry {
 
 impl Region {
     /// Revision of the directory, and how many services have instances.
+    ///
+    /// # Errors
+    /// [`Disturbed`]: the writer changed it during each try.
     #[inline]
     pub fn service_count(&self) -> Result<(u64, u32), Disturbed> {
         let header = &self.header[0];

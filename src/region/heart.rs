@@ -184,6 +184,9 @@ impl HeartLine {
     }
 
     /// Whether the lease is the one this line holds, and alive or revivable.
+    ///
+    /// # Errors
+    /// The status that refuses the lease: unknown, replaced or removed.
     #[inline]
     pub fn verify(&self, lease: &Lease) -> Result<(), Status> {
         self.check(lease, self.head.load(Acquire))

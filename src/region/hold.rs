@@ -26,6 +26,9 @@ impl Hold {
 
 impl Region {
     /// The hold that is on: since when, silent and live instances when it began.
+    ///
+    /// # Errors
+    /// [`Disturbed`]: the writer changed it during each try.
     pub fn hold(&self) -> Result<Option<Hold>, Disturbed> {
         let header = &self.header[0];
         let words = || (header.hold_since.load(Relaxed), header.hold_shares.load(Relaxed));

@@ -128,6 +128,10 @@ impl<V: IndexValue> HashIndex<V> {
             // until every reader has passed (the engine's loops, and the writer itself); that
             // nothing was found needs one that nothing moved.
             let seen = self.moves[0].enter();
+            #[expect(
+                clippy::redundant_closure,
+                reason = "a reference to a closure is not inlined without link-time optimisation"
+            )]
             if let Some((_, value)) = self.probe(hash, |value| look(value)) {
                 return Ok(Some(value));
             }

@@ -1,4 +1,21 @@
-//! Shared memory: everything the engine knows, in two files on tmpfs.
+//! The shared memory of heartline: everything the engine knows, in two files on tmpfs.
+//!
+//! ```
+//! use heartline_region::{Geometry, Place, Region, Run};
+//! use std::sync::atomic::AtomicBool;
+//!
+//! # fn main() -> Result<(), heartline_region::RegionError> {
+//! let run = Run { boot: [0; 16], epoch: 1, key: (2, 3) };
+//! let (region, _right) =
+//!     Region::create(&Place::Scratch, Geometry::new(1024, 128), run, &AtomicBool::new(false))?;
+//! assert_eq!(region.lines().len(), region.geometry().slots as usize);
+//! assert_eq!(region.feed().head(), 0);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The engine is the writer. The types of the tables are public for it and for readers on the same
+//! host; their layout is of one format version, which readers check.
 //!
 //! The *heart* file holds the heart lines, and with them the secrets of the leases; the *public*
 //! file holds everything that may be shown. Both are allocated and faulted in before anything is
@@ -18,6 +35,7 @@ mod feed;
 mod heart;
 mod heart_state;
 mod hold;
+mod identities;
 mod index;
 mod layout;
 pub mod limits;
@@ -57,13 +75,11 @@ pub use seqlock::Sequence;
 pub use service_number::ServiceNumber;
 
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64};
-use crate::wire::{Name, Slot};
+use crate::wire::Slot;
 use heartline_wire as wire;
 use index::HashIndex;
 use layout::{HeartHeader, PublicHeader};
 use mapping::Mapping;
-use siphasher::sip::SipHasher13;
-use std::hash::Hasher;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -92,6 +108,9 @@ pub struct Region {
 
 impl Region {
     /// Makes a new region: both files allocated, faulted in, empty, published, and in their places.
+    ///
+    /// # Errors
+    /// As for [`Self::prepare`] and [`Self::install`].
     pub fn create(
         place: &Place,
         geometry: Geometry,
@@ -108,6 +127,10 @@ impl Region {
     ///
     /// A large one takes seconds; setting `cancelled` ends that early. Whatever the error, no file
     /// stays.
+    ///
+    /// # Errors
+    /// [`RegionError`]: no room, no permission, a file in their place that is no memory file, or
+    /// cancelled.
     pub fn prepare(
         place: &Place,
         geometry: Geometry,
@@ -163,6 +186,9 @@ impl Region {
 
     /// Puts the files into their places. Whoever is killed in between leaves the second one beside
     /// its place, where [`Self::attach`] looks.
+    ///
+    /// # Errors
+    /// [`RegionError::Io`]: the files can't be moved to their places.
     #[inline]
     pub fn install(&self) -> Result<(), RegionError> {
         self.files.iter().try_for_each(Mapping::install)
@@ -305,124 +331,6 @@ impl Region {
     /// Ends writes to the header that a former engine did not live to end.
     pub fn mend_header(&self, right: &Right) {
         self.header[0].sequence.mend(right);
-    }
-
-    /// Finds a service by its id.
-    #[inline]
-    pub fn find_service(&self, id: u64) -> Result<Option<ServiceNumber>, Disturbed> {
-        self.directory_index.find(self.hash(id, &[]), |service| {
-            Some(self.directory.get(service.index()).is_some_and(|entry| entry.holds(id)))
-        })
-    }
-
-    /// Finds an instance by its service and name.
-    #[inline]
-    pub fn find_instance(
-        &self,
-        service: ServiceNumber,
-        id: u64,
-        name: &Name,
-    ) -> Result<Option<Slot>, Disturbed> {
-        self.find_slot(self.hash(id, name.bytes()), name, |own| own == service)
-    }
-
-    /// Finds an instance by the id of its service and its name.
-    #[inline]
-    pub fn find(&self, id: u64, name: &Name) -> Result<Option<Slot>, Disturbed> {
-        let is_of = |service: ServiceNumber| {
-            self.directory.get(service.index()).is_some_and(|entry| entry.holds(id))
-        };
-        self.find_slot(self.hash(id, name.bytes()), name, is_of)
-    }
-
-    #[inline]
-    fn find_slot(
-        &self,
-        hash: u64,
-        name: &Name,
-        is_service: impl Fn(ServiceNumber) -> bool,
-    ) -> Result<Option<Slot>, Disturbed> {
-        self.index.find(hash, |slot| self.records.is_of(slot, name, &is_service))
-    }
-
-    /// Where an instance belongs in the index, for whoever looks for many and asks for their cache
-    /// lines first.
-    #[inline]
-    pub fn identity(&self, id: u64, name: &Name) -> Identity {
-        let hash = self.hash(id, name.bytes());
-        self.index.prefetch(hash);
-        Identity::new(hash)
-    }
-
-    /// Finds an instance by its service and name, when its place is known.
-    #[inline]
-    pub fn find_identity(
-        &self,
-        identity: &Identity,
-        service: ServiceNumber,
-        name: &Name,
-    ) -> Result<Option<Slot>, Disturbed> {
-        self.find_slot(identity.hash(), name, |own| own == service)
-    }
-
-    /// Forgets both indexes, to be filled again from what they lead to.
-    pub fn clear_indexes(&self, right: &Right) {
-        self.directory_index.clear(right);
-        self.index.clear(right);
-    }
-
-    /// Adds a service to the directory's index.
-    pub fn index_service(
-        &self,
-        right: &Right,
-        id: u64,
-        service: ServiceNumber,
-    ) -> Result<(), IndexFull> {
-        self.directory_index.insert(right, self.hash(id, &[]), service)
-    }
-
-    /// Takes a service out of the directory's index.
-    pub fn unindex_service(&self, right: &Right, id: u64, service: ServiceNumber) {
-        self.directory_index.remove(right, self.hash(id, &[]), service);
-    }
-
-    /// Adds an instance to the index.
-    pub fn index_instance(
-        &self,
-        right: &Right,
-        id: u64,
-        name: &Name,
-        slot: Slot,
-    ) -> Result<(), IndexFull> {
-        self.index.insert(right, self.hash(id, name.bytes()), slot)
-    }
-
-    /// Adds an instance to the index, when its place is known.
-    pub fn index_identity(
-        &self,
-        right: &Right,
-        identity: &Identity,
-        slot: Slot,
-    ) -> Result<(), IndexFull> {
-        self.index.insert(right, identity.hash(), slot)
-    }
-
-    /// Points the identity of one slot to another.
-    pub fn reindex_instance(&self, right: &Right, id: u64, name: &Name, from: Slot, to: Slot) {
-        self.index.replace(right, self.hash(id, name.bytes()), from, to);
-    }
-
-    /// Takes an instance out of the index.
-    pub fn unindex_instance(&self, right: &Right, id: u64, name: &Name, slot: Slot) {
-        self.index.remove(right, self.hash(id, name.bytes()), slot);
-    }
-
-    #[inline]
-    fn hash(&self, id: u64, name: &[u8]) -> u64 {
-        let mut hasher = SipHasher13::new_with_keys(self.key.0, self.key.1);
-        hasher.write_u64(id);
-        hasher.write(name);
-        hasher.finish()
     }
 }
 

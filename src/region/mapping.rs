@@ -341,6 +341,9 @@ fn fresh_file(path: &Path, name: &str) -> io::Result<File> {
 }
 
 /// Whether a directory is on tmpfs.
+///
+/// # Errors
+/// When the directory can't be asked.
 pub fn is_tmpfs(directory: &Path) -> io::Result<bool> {
     Ok(statfs(directory)?.f_type as u64 == TMPFS_MAGIC)
 }

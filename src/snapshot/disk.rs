@@ -7,12 +7,24 @@ use std::os::unix::fs::FileExt;
 /// A file, as far as snapshots need one.
 pub trait Disk {
     /// Writes all bytes at an offset. Not durable before [`Self::sync`].
+    ///
+    /// # Errors
+    /// When the disk is full or fails; a part may be written.
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Makes durable what was written.
+    ///
+    /// # Errors
+    /// When the disk fails; nothing is known of what was written.
     fn sync(&mut self) -> io::Result<()>;
     /// Fills the buffer from an offset on; an error when the file is shorter.
+    ///
+    /// # Errors
+    /// When the file is shorter or the disk fails.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
     /// Bytes in the file.
+    ///
+    /// # Errors
+    /// When the file can't be asked.
     fn length(&self) -> io::Result<u64>;
 }
 

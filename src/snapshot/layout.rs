@@ -219,6 +219,9 @@ impl Sizes {
     }
 
     /// Writes the file header of a new file.
+    ///
+    /// # Errors
+    /// When the disk is full or fails.
     pub fn write_header(&self, disk: &mut impl Disk) -> io::Result<()> {
         let mut page = [0; PAGE];
         page[..size_of::<FileHeader>()].copy_from_slice(self.header().as_bytes());

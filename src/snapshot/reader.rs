@@ -48,6 +48,9 @@ pub struct Reader<'a, D> {
 
 impl<'a, D: Disk + Sync> Reader<'a, D> {
     /// Reads the headers.
+    ///
+    /// # Errors
+    /// [`SnapshotError`]: the file can't be read, or is no snapshot of this format.
     pub fn open(disk: &'a D) -> Result<Self, SnapshotError> {
         let sizes = Sizes::read(disk)?;
         let (mut halves, mut written) = (Vec::new(), false);
@@ -90,6 +93,9 @@ impl<'a, D: Disk + Sync> Reader<'a, D> {
 
     /// Puts the newest whole edition into an empty region; `None`: none was ever written. After
     /// an error the region is empty again.
+    ///
+    /// # Errors
+    /// [`SnapshotError`]: both halves are damaged, or the members do not fit the region.
     pub fn load(
         &self,
         region: &Region,

@@ -129,6 +129,9 @@ impl<D: Disk> Writer<D> {
     /// Writes the next edition, if members have changed since the last one or `complete`: then
     /// what beats have said is written, too, so that the edition equals memory. After an error
     /// the last edition is as it was, and the next attempt writes its half whole.
+    ///
+    /// # Errors
+    /// When the disk is full or fails.
     pub fn write(
         &mut self,
         region: &Region,

@@ -15,6 +15,9 @@ pub enum AttributesError {
 
 /// Puts entries together to the tail of a frame. What is in an entry is for [`check_attributes`] to
 /// judge.
+///
+/// # Errors
+/// [`AttributesError`]: an entry or all of them are too long.
 pub fn encode_attributes(
     entries: impl IntoIterator<Item = impl AsRef<[u8]>>,
 ) -> Result<Vec<u8>, AttributesError> {

@@ -15,7 +15,7 @@ pub struct Beat {
     pub sequence: U32,
     /// How busy the instance is, in its own unit; less is less busy.
     pub load: U16,
-    /// Bits 0 and 1: [`Declared`]; the others are zero.
+    /// Bits 0 and 1: [`Declared`](crate::Declared); the others are zero.
     pub flags: U16,
 }
 

@@ -92,7 +92,7 @@ impl Filter {
 
 /// Bits of [`Endpoint::flags`].
 pub mod endpoint_flags {
-    /// Bits 0 and 1: what the instance says of itself ([`Declared`]).
+    /// Bits 0 and 1: what the instance says of itself ([`Declared`](crate::Declared)).
     pub const DECLARED: u8 = 3;
     /// Its deadline has passed, and a hold keeps it from being declared down.
     pub const HELD: u8 = 4;

@@ -1,4 +1,16 @@
-//! The wire format, version 1: what a datagram may say, and the one gate through which it comes in.
+//! The wire format of heartline, version 1: what a datagram may say, and the one gate through which
+//! it comes in.
+//!
+//! ```
+//! use heartline_wire::{Header, Kind, Reject, Request};
+//! use zerocopy::IntoBytes;
+//!
+//! let mut hello = vec![0; 64];
+//! hello[..16].copy_from_slice(Header::request(Kind::Hello, 7).as_bytes());
+//! let Ok(Request::Hello(header)) = Request::decode(&hello) else { panic!("a good hello") };
+//! assert_eq!(header.tag.get(), 7);
+//! assert_eq!(Request::decode(&hello[..15]).unwrap_err(), Reject::Short);
+//! ```
 //!
 //! [`Request::decode`] and [`Reply::decode`] are the only ways from bytes to frames. They check
 //! everything that can be checked without state: length, magic, version, kind, direction, counts,

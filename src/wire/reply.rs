@@ -47,6 +47,9 @@ pub enum ReplyBody<'a> {
 impl<'a> Reply<'a> {
     /// Decodes a datagram. Never panics, whatever the bytes. Bytes behind what this code knows are
     /// those of a later engine, and left out.
+    ///
+    /// # Errors
+    /// [`Reject`]: the datagram is no reply of this format, and why.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Reject> {
         let (header, body) = gate(bytes)?;
         if header.kind & REPLY_BIT == 0 {

@@ -71,6 +71,9 @@ impl Reject {
 
 impl<'a> Request<'a> {
     /// Decodes a datagram. Never panics, whatever the bytes.
+    ///
+    /// # Errors
+    /// [`Reject`]: the datagram is no request of this format, and why.
     #[inline]
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Reject> {
         let (header, body) = gate(bytes)?;

@@ -34,6 +34,9 @@ impl<const N: usize> Text<N> {
     pub const EMPTY: Self = Self([0; N]);
 
     /// Makes a field from visible ASCII.
+    ///
+    /// # Errors
+    /// [`TextError`]: the text is too long, or not visible ASCII.
     pub fn new(text: &str) -> Result<Self, TextError> {
         if text.len() >= N {
             return Err(TextError::Long(N - 1));

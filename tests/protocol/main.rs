@@ -5,9 +5,9 @@ mod story;
 mod tables;
 mod vectors;
 
-use heartline::region::{Counter, Tally};
-use heartline::wire::*;
+use heartline_region::{Counter, Tally};
 use heartline_test_support::{Harness, peer, settings};
+use heartline_wire::*;
 use std::collections::BTreeMap;
 use story::{never_answered, replies, requests};
 

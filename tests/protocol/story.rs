@@ -1,6 +1,6 @@
 //! The story that section 11 of `docs/PROTOCOL.md` tells: each of its datagrams, made by the code.
 
-use heartline::wire::*;
+use heartline_wire::*;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 

@@ -1,10 +1,10 @@
 //! The tables of statuses and limits of the page: each row has the numbers of the code.
 
 use crate::PAGE;
-use heartline::clock::NANOS_PER_MS;
-use heartline::limits::*;
-use heartline::region::Geometry;
-use heartline::wire::*;
+use heartline::internals::clock::NANOS_PER_MS;
+use heartline::internals::limits::*;
+use heartline_region::Geometry;
+use heartline_wire::*;
 
 /// The rows of the first table of a section of the document, split into cells.
 fn table(section: &str) -> Vec<Vec<&'static str>> {

@@ -1,9 +1,9 @@
 //! `docs/vectors.json`, made anew from the code and compared with the file.
 
 use crate::story::{never_answered, replies, requests};
-use heartline::wire::balance::mix;
-use heartline::wire::*;
 use heartline_test_support::{Harness, peer, settings};
+use heartline_wire::balance::mix;
+use heartline_wire::*;
 use serde_json::Value;
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};

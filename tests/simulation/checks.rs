@@ -3,10 +3,10 @@
 use crate::engine::Packet;
 use crate::oracle::{From, Verdict, must};
 use crate::world::World;
-use heartline::clock::Nanos;
-use heartline::exchange::{Command, Peer, Replies};
-use heartline::region::{Counter, Tally};
-use heartline::wire::{Reply, ReplyBody, Status};
+use heartline::internals::clock::Nanos;
+use heartline::internals::exchange::{Command, Peer, Replies};
+use heartline_region::{Counter, Tally};
+use heartline_wire::{Reply, ReplyBody, Status};
 use zerocopy::IntoBytes;
 
 /// What a loop may take to receive a datagram while nothing disturbs it.

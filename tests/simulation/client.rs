@@ -3,11 +3,11 @@
 
 use crate::plan::ClientPlan;
 use crate::world::{Happening, World};
-use heartline::clock::{Nanos, from_ms};
-use heartline::exchange::Peer;
-use heartline::wire::*;
+use heartline::internals::clock::{Nanos, from_ms};
+use heartline::internals::exchange::Peer;
 use heartline_client::Registration;
 use heartline_client::proto::{Caller, Failure, Step, encode_registration};
+use heartline_wire::*;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use std::net::SocketAddr;

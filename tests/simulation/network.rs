@@ -3,8 +3,8 @@
 use crate::client::peer;
 use crate::plan::{Class, Fault};
 use crate::world::{Happening, World};
-use heartline::clock::{Nanos, from_ms};
-use heartline::exchange::Peer;
+use heartline::internals::clock::{Nanos, from_ms};
+use heartline::internals::exchange::Peer;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 

@@ -1,6 +1,6 @@
 //! What a seed stands for: the size of the engine, its clients, and the list of faults.
 
-use heartline::clock::{Nanos, from_ms};
+use heartline::internals::clock::{Nanos, from_ms};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 

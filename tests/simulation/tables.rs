@@ -1,10 +1,10 @@
 //! The tables of the region against one another and against the oracle.
 
 use crate::oracle::{Lease, Oracle, State, Verdict, must};
-use heartline::limits::ATTRIBUTES_BYTES_MAX;
-use heartline::region::{HeartState, Region, ServiceNumber};
-use heartline::registrar::Registrar;
-use heartline::wire::Slot;
+use heartline::internals::limits::ATTRIBUTES_BYTES_MAX;
+use heartline::internals::registrar::Registrar;
+use heartline_region::{HeartState, Region, ServiceNumber};
+use heartline_wire::Slot;
 use std::collections::BTreeMap;
 
 /// Everything at once. Nothing here is written while it is read.

@@ -5,15 +5,15 @@ use crate::checks::{are_distinct, replies_of};
 use crate::engine::{Packet, Phase};
 use crate::oracle::{Look, Verdict, must};
 use crate::world::{Happening, World};
-use heartline::clock::Nanos;
-use heartline::dataplane::Datagram;
-use heartline::engine::duty::{LoopStep, Received, RegistrarStep};
-use heartline::exchange::Replies;
-use heartline::limits::{
+use heartline::internals::clock::Nanos;
+use heartline::internals::dataplane::Datagram;
+use heartline::internals::duty::{LoopStep, Received, RegistrarStep};
+use heartline::internals::exchange::Replies;
+use heartline::internals::limits::{
     COMMANDS_PER_STEP, DOZE_NS, GROUP_BEATS, GROUP_FRAMES, RECEIVE_BATCH, STALL_NS_MIN,
     STOP_DRAIN_NS_MAX,
 };
-use heartline::region::Counter;
+use heartline_region::Counter;
 use rand::{Rng, RngExt};
 
 impl World {

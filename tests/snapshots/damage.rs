@@ -1,9 +1,9 @@
 //! Files that are damaged, foreign, newer or short.
 
 use crate::{empty, live_a_little, load, new_file, register, slots};
-use heartline::snapshot::{Reader, Sizes, SnapshotError, Writer};
-use heartline::wire::Generation;
+use heartline::internals::snapshot::{Reader, Sizes, SnapshotError, Writer};
 use heartline_test_support::{Harness, settings};
+use heartline_wire::Generation;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;

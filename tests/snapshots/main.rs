@@ -8,12 +8,12 @@
 mod damage;
 mod power;
 
-use heartline::clock::{Nanos, from_ms};
-use heartline::region::{Geometry, HeartState, Place, Region, Right, Run};
-use heartline::registrar::Registrar;
-use heartline::snapshot::{Disk, MemoryDisk, Reader, Sizes, SnapshotError, Writer};
-use heartline::wire::*;
+use heartline::internals::clock::{Nanos, from_ms};
+use heartline::internals::registrar::Registrar;
+use heartline::internals::snapshot::{Disk, MemoryDisk, Reader, Sizes, SnapshotError, Writer};
+use heartline_region::{Geometry, HeartState, Place, Region, Right, Run};
 use heartline_test_support::{Harness, peer, settings};
+use heartline_wire::*;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use std::collections::BTreeMap;
@@ -39,7 +39,7 @@ struct Kept {
 }
 
 fn slots(region: &Region) -> BTreeMap<Slot, Kept> {
-    let mut buffer = [0; heartline::limits::ATTRIBUTES_BYTES_MAX];
+    let mut buffer = [0; heartline::internals::limits::ATTRIBUTES_BYTES_MAX];
     let leased = (0..region.geometry().slots)
         .map(Slot::new)
         .filter(|&slot| region.lines()[slot.index()].head().1.is_leased());

@@ -1,7 +1,7 @@
 //! The power fails, or the disk does.
 
 use crate::{live_a_little, load, new_file, slots};
-use heartline::snapshot::{Disk, MemoryDisk, Reader, Sizes, Writer};
+use heartline::internals::snapshot::{Disk, MemoryDisk, Reader, Sizes, Writer};
 use heartline_test_support::{Harness, settings};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};

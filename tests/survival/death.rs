@@ -1,12 +1,12 @@
 //! Processes that are killed, stopped or refused, machines that reboot.
 
 use crate::{honoured, is_root, kill, next_edition, times};
-use heartline::limits::{ATTRIBUTES_BYTES_MAX, LOOPS_MAX};
-use heartline::region::{Counter, CountersFile, HeartLine, Region};
-use heartline::snapshot::Reader;
-use heartline::wire::{self, Header, Kind, Slot};
+use heartline::internals::limits::{ATTRIBUTES_BYTES_MAX, LOOPS_MAX};
+use heartline::internals::snapshot::Reader;
 use heartline_client::{Lease, Session, Stat};
+use heartline_region::{Counter, CountersFile, HeartLine, Region};
 use heartline_test_support::*;
+use heartline_wire::{self, Header, Kind, Slot};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::{Pid, Signal, kill_process};
@@ -58,7 +58,7 @@ fn keep_beating_through(address: SocketAddr, leases: &[Lease], stop: &AtomicBool
             return;
         }
         for chunk in leases.chunks(50) {
-            let of = |lease: &Lease| wire::Beat::from(beat(*lease, sequence));
+            let of = |lease: &Lease| heartline_wire::Beat::from(beat(*lease, sequence));
             let beats: Vec<_> = chunk.iter().map(of).collect();
             let header =
                 Header { count: U16::new(beats.len() as u16), ..Header::request(Kind::Beat, 0) };
@@ -324,20 +324,20 @@ fn stopped_in_order_the_snapshot_equals_memory() {
         took
     });
     assert!(took <= Duration::from_secs(2), "{took:?}");
-    let (memory, _) = Region::attach(&state.0, heartline::clock::boot_id()).unwrap();
+    let (memory, _) = Region::attach(&state.0, heartline::internals::clock::boot_id()).unwrap();
     let geometry = memory.geometry().clone();
-    let scratch = heartline::region::Place::Scratch;
+    let scratch = heartline_region::Place::Scratch;
     let (loaded, right) = Region::create(
         &scratch,
         geometry,
-        heartline::region::Run::default(),
+        heartline_region::Run::default(),
         &AtomicBool::new(false),
     )
     .unwrap();
     let file = std::fs::File::open(&snapshot).unwrap();
     let loaded_edition = Reader::open(&file)
         .unwrap()
-        .load(&loaded, &right, heartline::clock::now())
+        .load(&loaded, &right, heartline::internals::clock::now())
         .unwrap()
         .unwrap();
     let mut leases = 0;
@@ -425,7 +425,8 @@ fn counters_survive_a_kill() {
     let datagrams = stat(&mut session, Stat::Datagrams);
     kill(&mut daemon);
     let counters =
-        CountersFile::open(&state.0.join("public"), heartline::clock::boot_id()).unwrap();
+        CountersFile::open(&state.0.join("public"), heartline::internals::clock::boot_id())
+            .unwrap();
     assert_eq!((counters.sum(Counter::Registered), counters.sum(Counter::Up)), (1, 1));
     assert_eq!((counters.sum(Counter::FramesShort), counters.sums().rejected()), (1, 1));
     assert_eq!(counters.sum(Counter::Datagrams), datagrams);

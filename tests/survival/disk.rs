@@ -284,7 +284,8 @@ fn latencies(session: &mut Session, leases: &[Lease]) -> [Latencies; 2] {
     for _ in 0..6 {
         // Sequences are milliseconds: the one before is over.
         std::thread::sleep(Duration::from_millis(2));
-        let now = (heartline::clock::now() / heartline::clock::NANOS_PER_MS) as u32;
+        let now =
+            (heartline::internals::clock::now() / heartline::internals::clock::NANOS_PER_MS) as u32;
         assert_eq!(honoured(session, leases, now), leases.len());
         let start = Instant::now();
         while start.elapsed() < Duration::from_millis(250) {
@@ -344,7 +345,7 @@ fn a_sync_of_five_seconds_delays_nobody() {
     let during = latencies(&mut session, &leases);
     assert_eq!(stat(&mut session, Stat::Snapshot), stuck, "it still waits for the disk");
     eventually("the next snapshot", || {
-        honoured(&mut session, &leases, (heartline::clock::now() / 1_000_000) as u32);
+        honoured(&mut session, &leases, (heartline::internals::clock::now() / 1_000_000) as u32);
         stat(&mut session, Stat::Snapshot) > stuck
     });
     let after = latencies(&mut session, &leases);

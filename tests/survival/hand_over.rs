@@ -1,9 +1,9 @@
 //! One engine replaces another while clients beat.
 
 use crate::{honoured, kill, next_edition, times};
-use heartline::wire::{self, Header, Kind, Reply, StatsRequest, header_flags};
 use heartline_client::{Lease, Session, Stat, Status};
 use heartline_test_support::*;
+use heartline_wire::{self, Header, Kind, Reply, StatsRequest, header_flags};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use rustix::fs::inotify;
@@ -40,7 +40,7 @@ fn beat_and_listen(address: SocketAddr, leases: &[Lease], stop: &AtomicBool) -> 
             header.count = U16::new(1);
             header.flags = header_flags::ACK_WANTED;
             let lease = leases[seen.sent as usize % leases.len()];
-            let one = wire::Beat::from(beat(lease, seen.sent as u32 + 1));
+            let one = heartline_wire::Beat::from(beat(lease, seen.sent as u32 + 1));
             if socket.send(&[header.as_bytes(), one.as_bytes()].concat()).is_ok() {
                 seen.sent += 1;
             }

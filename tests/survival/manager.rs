@@ -1,7 +1,7 @@
 //! What a service manager and an operator ask of a daemon that runs.
 
 use crate::{is_root, next_edition};
-use heartline::net::Inherited;
+use heartline::internals::net::Inherited;
 use heartline::{Config, Engine};
 use heartline_client::{ClientError, Lease, Session, Stat, Status};
 use heartline_test_support::*;

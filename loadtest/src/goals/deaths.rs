@@ -9,7 +9,7 @@ use crate::report::{Chart, Goal, merged, micros, number};
 use crate::scenarios::live;
 use crate::scenarios::massacre;
 use hdrhistogram::Histogram;
-use heartline::wire::Stat;
+use heartline_wire::Stat;
 use rustix::process::{Pid, Signal, kill_process};
 use std::time::Duration;
 

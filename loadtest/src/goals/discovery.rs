@@ -10,7 +10,7 @@ use crate::report::{Chart, Goal, merged, micros, number};
 use crate::scenarios::flood;
 use crate::socket::Cookie;
 use hdrhistogram::Histogram;
-use heartline::limits::FRAME_BYTES_MAX;
+use heartline::internals::limits::FRAME_BYTES_MAX;
 use std::time::Duration;
 
 const RUN: Duration = Duration::from_secs(1);

@@ -8,7 +8,7 @@ use crate::population::{Beats, Wanted, register};
 use crate::report::{Goal, micros};
 use crate::scenarios::restart;
 use crate::socket::Cookie;
-use heartline::wire::Stat;
+use heartline_wire::Stat;
 use std::time::Duration;
 
 /// How long each run of a pair takes: two intervals between snapshots.

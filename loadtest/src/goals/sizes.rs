@@ -9,7 +9,7 @@ use crate::lab::Lab;
 use crate::machine;
 use crate::population::{Beats, Wanted, register};
 use crate::report::{Goal, median};
-use heartline::wire::Stat;
+use heartline_wire::Stat;
 use std::time::{Duration, Instant};
 
 const MILLION: u32 = 1_000_000;

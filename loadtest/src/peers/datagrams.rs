@@ -5,8 +5,8 @@
 use super::{INSTANCES, Process, Server, first_line, start, version};
 use crate::bed::spawn;
 use crate::socket::{DEPTH, open_socket, receive, send_all};
-use heartline::limits::FRAME_BYTES_MAX;
-use heartline::wire::{Beat, Header, Kind, Request};
+use heartline::internals::limits::FRAME_BYTES_MAX;
+use heartline_wire::{Beat, Header, Kind, Request};
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};

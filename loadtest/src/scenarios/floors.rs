@@ -7,8 +7,8 @@ use crate::population::Beats;
 use crate::report::{Chart, Outputs, Report, Row, median, micros, number};
 use crate::socket::Cookie;
 use clap::{Args, ValueEnum};
-use heartline::limits::FRAME_BYTES_MAX;
-use heartline::wire::Lease;
+use heartline::internals::limits::FRAME_BYTES_MAX;
+use heartline_wire::Lease;
 use std::time::Duration;
 use zerocopy::FromZeros;
 

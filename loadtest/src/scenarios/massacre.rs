@@ -7,7 +7,7 @@ use crate::population::{Beats, Wanted, register};
 use crate::report::{Outputs, Row};
 use crate::target::Target;
 use clap::Args;
-use heartline::wire::Stat;
+use heartline_wire::Stat;
 use std::time::{Duration, Instant};
 
 #[derive(Args, Clone, Debug)]

@@ -8,16 +8,16 @@ use ahash::RandomState;
 use clap::Args;
 use dashmap::DashMap;
 use hashbrown::HashMap;
-use heartline::clock::{Moment, Nanos, Span};
-use heartline::dataplane::{Datagram, Dataplane};
-use heartline::exchange::{Attributes, Command, Peer, Replies, Requester};
-use heartline::limits::FRAME_BYTES_MAX;
-use heartline::region::{Counter, Geometry, Record, Region, Right};
-use heartline::registrar::{Observed, Settings};
-use heartline::wire::{
+use heartline::internals::clock::{Moment, Nanos, Span};
+use heartline::internals::dataplane::{Datagram, Dataplane};
+use heartline::internals::exchange::{Attributes, Command, Peer, Replies, Requester};
+use heartline::internals::limits::FRAME_BYTES_MAX;
+use heartline::internals::registrar::{Observed, Settings};
+use heartline_region::{Counter, Geometry, Record, Region, Right};
+use heartline_test_support::{Harness, START, settings};
+use heartline_wire::{
     Beat, Header, Kind, Label, Lease, Name, Register, Reply, ReplyBody, Slot, service_id,
 };
-use heartline_test_support::{Harness, START, settings};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use std::hint::black_box;

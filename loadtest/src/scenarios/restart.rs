@@ -6,10 +6,10 @@ use crate::machine;
 use crate::population::{Wanted, register};
 use crate::report::{Outputs, Row, median};
 use clap::Args;
-use heartline::clock;
-use heartline::region::{Geometry, Place, Region, Run};
-use heartline::snapshot::{Disk, Reader, Sizes};
-use heartline::wire::{Beat, Header, Kind, Lease, header_flags};
+use heartline::internals::clock;
+use heartline::internals::snapshot::{Disk, Reader, Sizes};
+use heartline_region::{Geometry, Place, Region, Run};
+use heartline_wire::{Beat, Header, Kind, Lease, header_flags};
 use rustix::process::{Pid, Signal, kill_process};
 use std::error::Error;
 use std::fs::File;
@@ -270,7 +270,7 @@ impl<'a> Restart<'a> {
         let file = File::open(&self.snapshot)?;
         let geometry = Geometry::new(
             self.options.instances.max(1024),
-            heartline::limits::ATTRIBUTES_BYTES_DEFAULT,
+            heartline::internals::limits::ATTRIBUTES_BYTES_DEFAULT,
         );
         let half = Sizes::new(&geometry).file_bytes() / 2;
         for _ in 0..self.options.rounds {

@@ -11,7 +11,7 @@ use crate::socket::Cookie;
 use crate::target::Target;
 use clap::Args;
 use hdrhistogram::Histogram;
-use heartline::wire::Stat;
+use heartline_wire::Stat;
 use std::path::Path;
 use std::time::{Duration, Instant};
 

@@ -7,10 +7,12 @@
     unreachable_pub,
     unused_imports,
     clippy::new_without_default,
+    clippy::missing_errors_doc,
     reason = "the tests use a part of what the files of the engine offer"
 )]
 
-pub use heartline::{clock, exchange, limits, wire};
+pub use heartline::internals::{clock, exchange, limits};
+pub use heartline_wire as wire;
 
 #[path = "../../../src/region/lib.rs"]
 pub mod region;

@@ -8,9 +8,9 @@
 
 mod world;
 
-use heartline::clock::NANOS_PER_MS;
-use heartline::wire::{Declared, update_fields};
+use heartline::internals::clock::NANOS_PER_MS;
 use heartline_killpoints::sync::kill_at;
+use heartline_wire::{Declared, update_fields};
 use std::collections::BTreeMap;
 use world::{Member, NOT_READY, View, World};
 

@@ -12,7 +12,8 @@
     reason = "the models use a part of what the files of the engine offer"
 )]
 
-pub use heartline::{clock, wire};
+pub use heartline::internals::clock;
+pub use heartline_wire as wire;
 
 /// Stands in for `src/sync.rs`.
 pub mod sync {
@@ -26,7 +27,7 @@ pub mod sync {
 /// The limits of the engine, but with few retries: every one of them multiplies the orders to be
 /// tried.
 pub mod limits {
-    pub use heartline::limits::*;
+    pub use heartline::internals::limits::*;
 
     /// Enough to be disturbed once and to be whole then.
     pub const READ_RETRIES: u32 = 2;

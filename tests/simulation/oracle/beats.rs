@@ -2,7 +2,7 @@
 
 use super::{Key, Oracle, Verdict, Waiting, is_newer, must};
 use crate::frames::{u16_at, u32_at, u64_at};
-use heartline::clock::Nanos;
+use heartline::internals::clock::Nanos;
 
 /// Slot, generation, secret and sequence of the beats of a frame.
 fn beats(frame: &[u8]) -> impl Iterator<Item = (u32, u32, u64, u32)> {

@@ -2,7 +2,7 @@
 
 use super::{Lease, Oracle, State, Verdict, must};
 use crate::frames::{attributes, service_id, text_at, u16_at, u32_at, u64_at};
-use heartline::clock::Nanos;
+use heartline::internals::clock::Nanos;
 use std::collections::BTreeSet;
 
 impl Oracle {

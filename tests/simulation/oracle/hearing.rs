@@ -2,7 +2,7 @@
 
 use super::life::tick_from;
 use super::{Lease, Look, Oracle, Spell, State, Verdict, must};
-use heartline::clock::{Nanos, from_ms};
+use heartline::internals::clock::{Nanos, from_ms};
 
 /// A stall of this length and longer is deafness.
 const STALL_MIN: Nanos = from_ms(20);

@@ -3,7 +3,7 @@
 
 use super::{Ended, Key, Lease, Oracle, Seen, Spell, State, Verdict, Violation, must};
 use crate::frames::service_id;
-use heartline::clock::{NANOS_PER_MS, Nanos};
+use heartline::internals::clock::{NANOS_PER_MS, Nanos};
 
 /// What threads may take to wake one another in the simulation, on top of the tick.
 const PROMPT: Nanos = 500_000;

@@ -16,7 +16,7 @@ pub(crate) use life::{Doing, Look};
 pub(crate) use requests::{ATTRIBUTES_MAX, DENIED, From};
 
 use crate::plan::Plan;
-use heartline::clock::Nanos;
+use heartline::internals::clock::Nanos;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What the oracle has come by.

@@ -4,8 +4,8 @@
 use super::requests::ATTRIBUTES_MAX;
 use super::{Lease, Oracle, State, Verdict, must};
 use crate::frames::{ip_at, request_kind, service_id, text_at, u16_at, u32_at, u64_at};
-use heartline::clock::Nanos;
-use heartline::wire::STATS;
+use heartline::internals::clock::Nanos;
+use heartline_wire::STATS;
 use std::collections::BTreeSet;
 
 impl Oracle {

@@ -4,7 +4,7 @@
 use super::life::Doing;
 use super::{Lease, Oracle, State, Verdict, Violation, must};
 use crate::frames::{attributes, ip_at, is_visible, text_at, u16_at, u32_at, u64_at};
-use heartline::clock::{Nanos, from_ms};
+use heartline::internals::clock::{Nanos, from_ms};
 
 /// The attribute bytes that the simulated engines keep.
 pub(crate) const ATTRIBUTES_MAX: usize = 64;

@@ -1,12 +1,12 @@
 //! A region full of leases, and the beats for them.
 
 use crate::{Harness, settings};
-use heartline::clock::from_ms;
-use heartline::exchange::{Attributes, Command, Peer, Replies, Requester};
-use heartline::limits::FRAME_BYTES_MAX;
-use heartline::region::{Geometry, Region};
-use heartline::registrar::{Registrar, Settings};
-use heartline::wire::{Beat, Lease, Name, Register, Reply, ReplyBody};
+use heartline::internals::clock::from_ms;
+use heartline::internals::exchange::{Attributes, Command, Peer, Replies, Requester};
+use heartline::internals::limits::FRAME_BYTES_MAX;
+use heartline::internals::registrar::{Registrar, Settings};
+use heartline_region::{Geometry, Region};
+use heartline_wire::{Beat, Lease, Name, Register, Reply, ReplyBody};
 use std::sync::Arc;
 use zerocopy::FromZeros;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};

@@ -1,13 +1,13 @@
 //! The real region, registrar and data plane in one thread, with simulated time and no sockets.
 
 use crossbeam::queue::ArrayQueue;
-use heartline::clock::{Nanos, from_ms};
-use heartline::dataplane::{Cookies, Datagram, Dataplane};
-use heartline::exchange::{Command, Peer, Replies};
-use heartline::limits::COMMAND_QUEUE;
-use heartline::region::{Counter, Geometry, OwnCounters, Place, Region, Run, Tally};
-use heartline::registrar::{DenyList, Next, Observed, Registrar, Settings};
-use heartline::wire::{Header, Kind};
+use heartline::internals::clock::{Nanos, from_ms};
+use heartline::internals::dataplane::{Cookies, Datagram, Dataplane};
+use heartline::internals::exchange::{Command, Peer, Replies};
+use heartline::internals::limits::COMMAND_QUEUE;
+use heartline::internals::registrar::{DenyList, Next, Observed, Registrar, Settings};
+use heartline_region::{Counter, Geometry, OwnCounters, Place, Region, Run, Tally};
+use heartline_wire::{Header, Kind};
 use rand::rngs::{SmallRng, StdRng};
 use rand::{Rng, SeedableRng};
 use std::sync::Arc;

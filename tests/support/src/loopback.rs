@@ -1,8 +1,8 @@
 //! A real engine on loopback, in scratch memory.
 
-use heartline::region::Place;
 use heartline::{Config, Engine};
 use heartline_client::{Beat, Lease, Registration, Session, Stat};
+use heartline_region::Place;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;

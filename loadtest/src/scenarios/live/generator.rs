@@ -6,8 +6,8 @@ use crate::bed::{Bed, Counters};
 use crate::population::{Beats, Enrolment, Wanted};
 use crate::report;
 use crate::socket::Cookie;
-use heartline::clock::{self, NANOS_PER_SECOND, Nanos};
-use heartline::wire::Stat;
+use heartline::internals::clock::{self, NANOS_PER_SECOND, Nanos};
+use heartline_wire::Stat;
 use std::time::Duration;
 
 /// Longest sleep between two turns, and the time before the next thing in which it does not sleep.

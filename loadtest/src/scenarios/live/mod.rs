@@ -10,7 +10,7 @@ use crate::target::Target;
 use clap::Args;
 use generator::{Generator, Window};
 use hdrhistogram::Histogram;
-use heartline::wire::Stat;
+use heartline_wire::Stat;
 use std::time::Duration;
 use watch::Watch;
 

@@ -5,9 +5,9 @@ use crate::population::Wanted;
 use crate::report::histogram;
 use crate::socket::{Cookie, open_socket, post, receive};
 use hdrhistogram::Histogram;
-use heartline::clock::{self, Nanos};
-use heartline::limits::FRAME_BYTES_MAX;
-use heartline::wire::{
+use heartline::internals::clock::{self, Nanos};
+use heartline::internals::limits::FRAME_BYTES_MAX;
+use heartline_wire::{
     Describe, Discover, Kind, Lease, Reply, ReplyBody, State, Status, service_id,
 };
 use std::net::{SocketAddr, UdpSocket};

@@ -1,18 +1,18 @@
 //! A registrar over memory that outlives it, and what can be read from that memory.
 
-use heartline::clock::{Moment, NANOS_PER_MS, Nanos, from_ms};
-use heartline::exchange::{Attributes, Command, Peer, Replies, Requester};
-use heartline::limits::ATTRIBUTES_BYTES_MAX;
-use heartline::wire::{
-    Beat, Declared, Generation, Label, Lease, Name, Register, Slot, State, Update, Version,
-    service_id, update_fields,
-};
+use heartline::internals::clock::{Moment, NANOS_PER_MS, Nanos, from_ms};
+use heartline::internals::exchange::{Attributes, Command, Peer, Replies, Requester};
+use heartline::internals::limits::ATTRIBUTES_BYTES_MAX;
 use heartline_killpoints::region::{
     Applied, EventKind, Geometry, HeartState, Place, Region, Right, Run, ServiceNumber,
 };
 use heartline_killpoints::registrar::{DenyList, Observed, Registrar, Settings};
 use heartline_killpoints::sync::kill_at;
 use heartline_test_support::Scratch;
+use heartline_wire::{
+    Beat, Declared, Generation, Label, Lease, Name, Register, Slot, State, Update, Version,
+    service_id, update_fields,
+};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;

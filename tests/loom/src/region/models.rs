@@ -10,8 +10,8 @@ use super::right::Right;
 use super::seqlock::Sequence;
 use super::service_number::ServiceNumber;
 use crate::sync::AtomicU64;
-use heartline::clock::{Moment, Span};
-use heartline::wire::{Beat, Endpoint, Generation, Lease, Slot, Status};
+use heartline::internals::clock::{Moment, Span};
+use heartline_wire::{Beat, Endpoint, Generation, Lease, Slot, Status};
 use loom::thread;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -53,7 +53,7 @@ pub fn endpoint() {
     let shared = Arc::new((Sequence::default(), EndpointLine::default()));
     let entry = |number: u16| Endpoint {
         port: number.into(),
-        version: heartline::wire::Version::new(number, 0, 0, 0),
+        version: heartline_wire::Version::new(number, 0, 0, 0),
         ..Endpoint::new_zeroed()
     };
     let writer = {
