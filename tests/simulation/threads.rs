@@ -233,6 +233,9 @@ impl World {
         let observed = engine.thread.duty.observe(now, &engine.signals);
         let longest = std::mem::take(&mut engine.stood_still);
         must!("hearing", observed.stall >= longest, "{observed:?} and a stall of {longest} ns");
+        let queued = engine.loops.iter().flat_map(|one| &one.sockets).flat_map(|one| &one.queue);
+        let oldest = queued.map(|packet| packet.arrived).min().unwrap_or(Nanos::MAX);
+        must!("hearing", observed.drained <= oldest, "{observed:?}, and {oldest} still waits");
         let missed = engine.dropped.iter().filter(|&&at| at < observed.drained).count() as u64;
         must!(
             "hearing",

@@ -80,7 +80,7 @@ pub(crate) const INVARIANTS: [(&str, &str); 16] = [
     ),
     (
         "hearing",
-        "the registrar knows of each stall of a loop, and before a verdict of each drop before the drain",
+        "nothing that came before a drain waits; the registrar knows of each stall of a loop, and before a verdict of each drop before the drain",
     ),
     ("heard", "no datagram and no command waits while nothing keeps its thread from taking it"),
     (
