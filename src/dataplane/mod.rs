@@ -133,10 +133,10 @@ impl Dataplane {
         let now = Moment::from_nanos(now);
         let lines = self.region.lines();
         let mut group: SmallVec<[(Peer, Request<'a>, u16); GROUP_FRAMES]> = SmallVec::new();
-        let (mut taken, mut beats_taken) = (0, 0);
+        let (mut taken, mut beats_taken, mut bytes_taken) = (0, 0, 0);
         for datagram in datagrams {
             taken += 1;
-            self.tally.add(Counter::BytesReceived, datagram.bytes.len() as u64);
+            bytes_taken += datagram.bytes.len() as u64;
             match Request::decode(datagram.bytes) {
                 Ok(request) => {
                     if let Request::Beat(_, beats) = request {
@@ -163,6 +163,7 @@ impl Dataplane {
             }
         }
         self.tally.add(Counter::Datagrams, taken as u64);
+        self.tally.add(Counter::BytesReceived, bytes_taken);
         for (peer, request, length) in &group {
             match request {
                 Request::Beat(header, beats) => self.beats(now, peer, header, beats, replies),
