@@ -5,6 +5,7 @@
 //! engine does something else.
 
 use heartline::internals::clock::Moment;
+use heartline::internals::dataplane::Datagram;
 use heartline::internals::exchange::Replies;
 use heartline::internals::registrar::Registrar;
 use heartline_region::Applied;
@@ -117,6 +118,24 @@ fn an_instance_may_register_before_it_is_ready() {
         let body = Register { declared, ..registration("a") };
         assert_eq!(register(&mut engine, &body, b""), Err((Status::Invalid, 66)));
         assert_eq!(engine.registrar.counts().registered, 0);
+    }
+}
+
+/// What a beat says is acknowledged before the registrar acts on it. The next engine does so when
+/// this one dies in between.
+#[test]
+fn what_a_beat_said_before_a_death_is_done_after_it() {
+    let draining = Some((State::Up, Declared::Draining));
+    for (declared, after) in [(Declared::Draining, draining), (Declared::Leaving, None)] {
+        let mut engine = engine();
+        let lease = register(&mut engine, &registration("a"), b"").unwrap();
+        let bytes = frame(&beat(lease, 1, declared));
+        let datagram = Datagram { peer: peer(1), bytes: &bytes };
+        engine.dataplane.receive(engine.now, [datagram].into_iter(), &mut Replies::default());
+        assert!(engine.commands.pop().is_some(), "it dies with the engine");
+        let (region, writer) = engine.registrar.release();
+        engine.registrar = Registrar::resume(region, writer, settings(64), engine.now);
+        assert_eq!(state(&mut engine, "a"), after);
     }
 }
 

@@ -22,6 +22,11 @@ use std::sync::atomic::AtomicBool;
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
+/// Bytes of an event in the feed.
+const EVENT_BYTES: usize = 64;
+/// Pages from the one before the directory to the last one before the feed.
+const TABLE_PAGES: usize = 11;
+
 /// Files with a service and an instance, in which bytes are changed, or which are cut short:
 /// attaching refuses them, or whoever reads what they hold now gets an answer, whatever it says.
 ///
@@ -45,11 +50,12 @@ pub fn attach(data: &[u8]) {
             file.set_len(place >> 2).expect("tmpfs cuts files");
         } else if length > 2 {
             // Where something is: in the headers, or at the start of a page, for every table begins
-            // with one. The feed comes last, and is long.
+            // with one.
+            let first = if place & 1 == 0 { tables_begin() } else { 0 };
             let at = if place & 4 == 0 {
                 (place >> 3) % 256
             } else {
-                (place >> 3 & 0xF) % 12 * 4096 + (place >> 8) % 512
+                (first + (place >> 3 & 0xF) % 12) * 4096 + (place >> 8) % 512
             };
             file.write_all_at(&value.to_le_bytes(), at % (length - 1)).expect("tmpfs writes");
         }
@@ -63,6 +69,18 @@ pub fn attach(data: &[u8]) {
     std::fs::remove_dir_all(&directory).expect("it was made above");
 }
 
+/// The page of the public file before the tables of services and members. Counters come before
+/// them and the feed comes after them; both are long.
+fn tables_begin() -> u64 {
+    let geometry = geometry();
+    let feed = geometry.public_bytes() - geometry.events * EVENT_BYTES;
+    (feed / 4096 - TABLE_PAGES) as u64
+}
+
+fn geometry() -> Geometry {
+    Geometry::new(16, 8)
+}
+
 fn prepare(directory: &Path) {
     for name in ["heart", "public"] {
         let _ = std::fs::remove_file(directory.join(name));
@@ -70,8 +88,7 @@ fn prepare(directory: &Path) {
     let place = Place::Directory(directory.to_owned());
     let run = Run { key: (1, 2), epoch: 3, ..Run::default() };
     let (region, writer) =
-        Region::create(&place, Geometry::new(16, 8), run, &AtomicBool::new(false))
-            .expect("room on /dev/shm");
+        Region::create(&place, geometry(), run, &AtomicBool::new(false)).expect("room on /dev/shm");
     let (id, name) = (service_id("s"), Name::new("s").expect("a short name"));
     let entry = &region.directory()[0];
     entry.sequence().write(&writer, || {
