@@ -233,7 +233,7 @@ const REACHED: [(Seen, u64); 60] = {
         (Answer, 0x1008),
         (Answer, 0x1108),
         (Answer, 0x109),
-        (Answer, 0x909),
+        (Answer, 0x009),
         (Doze, 0),
         (Stop, 0),
         (Stop, 1),
