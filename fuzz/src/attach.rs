@@ -28,7 +28,7 @@ const EVENT_BYTES: usize = 64;
 const TABLE_PAGES: usize = 11;
 
 /// Files with a service and an instance, in which bytes are changed, or which are cut short:
-/// attaching refuses them, or whoever reads what they hold now gets an answer, whatever it says.
+/// attaching refuses them, or a reader of what they hold now gets an answer, right or wrong.
 ///
 /// Each piece of the input is 6 bytes: which file and where (32 bits), and what is written there
 /// (16 bits). The last odd piece cuts.

@@ -2,7 +2,7 @@
 //! target so long; without it a fixed number of inputs, always the same.
 //!
 //! What could go wrong: a panic in the gate takes a loop down, a damaged file takes the next engine
-//! down, and whoever can send a datagram can do it again.
+//! down, and any sender of datagrams can do it again.
 
 use heartline_fuzz::{TARGETS, Target};
 use rand::rngs::StdRng;

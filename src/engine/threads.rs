@@ -34,7 +34,7 @@ use std::thread::JoinHandle;
 pub(super) enum Begin {
     /// There is nobody.
     Empty,
-    /// Derived tables are made before a loop runs: whoever wrote the region did perhaps not end in
+    /// Derived tables are made before a loop runs: its last writer did perhaps not end in
     /// order.
     Resume,
     /// The one before has just ended in order: loops run at once, and the registrar finds its way

@@ -2,7 +2,7 @@
 //! refusal, before anything is mapped.
 //!
 //! What is checked is the frame: who made the files, when, and how they are laid out. What is in
-//! the tables is distrusted by whoever reads it, as in any shared memory: numbers are bounds, not
+//! the tables is distrusted by each reader, as in any shared memory: numbers are bounds, not
 //! promises.
 
 use super::Region;

@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-/// How long whoever connects may take to say what it wants: nobody else is heard meanwhile.
+/// How long a program that connects may take to say its wish: no other is heard meanwhile.
 const WISH: Duration = Duration::from_millis(500);
 
 /// Somebody who wants to replace the engine and prepares for it.
