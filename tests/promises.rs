@@ -162,7 +162,7 @@ fn a_revived_instance_may_be_down_until_the_registrar_has_looked() {
     assert_eq!(state(&mut engine, "a"), Some((State::Down, Declared::Serving)));
     let mut replies = Replies::default();
     let bytes = frame(&beat(lease, 1, Declared::Draining));
-    let datagram = heartline::internals::dataplane::Datagram { peer: peer(1), bytes: &bytes };
+    let datagram = Datagram { peer: peer(1), bytes: &bytes };
     engine.dataplane.receive(engine.now, [datagram].into_iter(), &mut replies);
     let acked = replies.iter().next().map(|(_, reply)| Reply::decode(reply).unwrap().status);
     assert_eq!(acked, Some(Status::Ok));
@@ -171,7 +171,7 @@ fn a_revived_instance_may_be_down_until_the_registrar_has_looked() {
     (body.slot, body.generation) = (lease.slot, lease.generation);
     let mut query = [Header::request(Kind::Describe, 9).as_bytes(), body.as_bytes()].concat();
     query.resize(1232, 0);
-    let datagram = heartline::internals::dataplane::Datagram { peer: peer(1), bytes: &query };
+    let datagram = Datagram { peer: peer(1), bytes: &query };
     replies.clear();
     engine.dataplane.receive(engine.now, [datagram].into_iter(), &mut replies);
     let reply = replies.iter().next().expect("a description").1;
