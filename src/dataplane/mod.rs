@@ -164,9 +164,9 @@ impl Dataplane {
         }
         self.tally.add(Counter::Datagrams, taken as u64);
         self.tally.add(Counter::BytesReceived, bytes_taken);
-        for (peer, request, length) in &group {
+        for (peer, request, length) in group.iter() {
             match request {
-                Request::Beat(header, beats) => self.beats(now, peer, header, beats, replies),
+                &Request::Beat(header, beats) => self.beats(now, peer, header, beats, replies),
                 request => self.other_request(now, peer, request, *length, replies),
             }
         }
@@ -182,7 +182,7 @@ impl Dataplane {
         beats: &[Beat],
         replies: &mut Replies,
     ) {
-        let mut not_accepted = NotAccepted::default();
+        let mut others = None;
         let lines = self.region.lines();
         for beat in beats {
             let slot = beat.lease.slot();
@@ -192,15 +192,34 @@ impl Dataplane {
             };
             if applied != Applied::Accepted {
                 self.commanded |= applied == Applied::Attention;
-                not_accepted.add(applied, beat, &self.region, &self.commands);
+                NotAccepted::add(&mut others, applied, beat, &self.region, &self.commands);
             }
         }
-        let NotAccepted { old, again, ref refused } = not_accepted;
+        if let Some(others) = others {
+            return self.not_all_accepted(now, peer, header, beats, others, replies);
+        }
+        self.tally.add(Counter::BeatsAccepted, beats.len() as u64);
+        if header.flags & header_flags::ACK_WANTED != 0 {
+            self.ack(now, peer, header, &beats[0], beats.len() as u16, 0, replies);
+        }
+    }
+
+    #[cold]
+    fn not_all_accepted(
+        &mut self,
+        now: Moment,
+        peer: &Peer,
+        header: &Header,
+        beats: &[Beat],
+        others: NotAccepted,
+        replies: &mut Replies,
+    ) {
+        let NotAccepted { old, again, refused } = others;
         let accepted = beats.len() as u16 - old - again - refused.len() as u16;
         self.tally.add(Counter::BeatsAccepted, u64::from(accepted));
         self.tally.add(Counter::BeatsOld, u64::from(old));
         if !refused.is_empty() {
-            self.nak(now, peer, header, refused, replies);
+            self.nak(now, peer, header, &refused, replies);
         } else if header.flags & header_flags::ACK_WANTED != 0 {
             self.ack(now, peer, header, &beats[0], accepted, old, replies);
         }
@@ -396,20 +415,24 @@ impl NotAccepted {
     #[cold]
     #[inline(never)]
     fn add(
-        &mut self,
+        others: &mut Option<Self>,
         applied: Applied,
         beat: &Beat,
         region: &Region,
         commands: &ArrayQueue<Command>,
     ) {
         let Lease { slot, generation, .. } = beat.lease;
+        let others = others.get_or_insert_default();
         match applied {
             Applied::Accepted => {}
-            Applied::Old => self.old += 1,
-            Applied::Attention => self.again += u16::from(!ask_attention(region, commands, beat)),
-            Applied::Refused(status) => {
-                self.refused.push(Nak { slot, generation, reason: status as u8, reserved: [0; 7] })
-            }
+            Applied::Old => others.old += 1,
+            Applied::Attention => others.again += u16::from(!ask_attention(region, commands, beat)),
+            Applied::Refused(status) => others.refused.push(Nak {
+                slot,
+                generation,
+                reason: status as u8,
+                reserved: [0; 7],
+            }),
         }
     }
 }
