@@ -17,7 +17,7 @@ pub enum ClientError {
     Timeout(SocketAddr),
     /// The engine refused. `field` is the offset of the wrong field in the request when the status
     /// is [`Status::Invalid`], else 0.
-    #[error("refused: {status:?}{}", place(*.status, *.field))]
+    #[error("refused: {status}{}", place(*.status, *.field))]
     Refused {
         /// The reason.
         status: Status,
@@ -62,7 +62,13 @@ mod tests {
     #[test]
     fn a_refusal_names_the_field_only_if_there_is_one() {
         let refused = |status, field| ClientError::Refused { status, field }.to_string();
-        assert_eq!(refused(Status::Invalid, 52), "refused: Invalid (field at byte 52)");
-        assert_eq!(refused(Status::Quota, 0), "refused: Quota");
+        assert_eq!(
+            refused(Status::Invalid, 52),
+            "refused: a field has a value that is not accepted (field at byte 52)"
+        );
+        assert_eq!(
+            refused(Status::Quota, 0),
+            "refused: the source address holds as many as one may"
+        );
     }
 }

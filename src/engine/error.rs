@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 /// Why an engine did not take over a configuration. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ReloadError {
     /// A setting is not accepted.
     #[error(transparent)]
@@ -19,6 +20,7 @@ pub enum ReloadError {
 
 /// Why an engine did not start. Nothing is left running, bound or written.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StartError {
     /// A setting is not accepted.
     #[error(transparent)]

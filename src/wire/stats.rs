@@ -32,6 +32,7 @@ macro_rules! stats {
         /// `u64`. New ones are added at the end.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u8)]
+        #[non_exhaustive]
         pub enum Stat {
             $(#[doc = concat!($help, ".")] $name,)*
         }

@@ -1,10 +1,12 @@
 //! What a reply says of its request.
 
+use std::fmt;
 use zerocopy::TryFromBytes;
 
-/// The status byte of a reply.
+/// The status byte of a reply. A later engine may have further ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, TryFromBytes)]
 #[repr(u8)]
+#[non_exhaustive]
 pub enum Status {
     /// The request was carried out.
     Ok = 0,
@@ -76,6 +78,37 @@ impl Status {
     /// The status with this number.
     pub fn from_u8(number: u8) -> Option<Self> {
         Self::try_read_from_bytes(&[number]).ok()
+    }
+
+    /// The status in words.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Ok => "done",
+            Self::Cookie => "the source address is not proved",
+            Self::Invalid => "a field has a value that is not accepted",
+            Self::Full => "the engine has no room",
+            Self::Quota => "the source address holds as many as one may",
+            Self::Conflict => "the identity lives and was registered from another address",
+            Self::Denied => "the deny list names the service",
+            Self::Collision => "another service name with the same id has instances",
+            Self::TooLarge => "the attributes are longer than this engine keeps",
+            Self::Busy => "the engine can't take the request at this moment",
+            Self::Unknown => "no such lease was ever given",
+            Self::Replaced => "the identity was registered anew under another lease",
+            Self::Removed => "the lease has ended",
+            Self::Nak => "at least one beat was refused",
+            Self::NoService => "no such service",
+            Self::NoneRegistered => "the service has no instance",
+            Self::NoneHealthy => "no instance of the service may be answered",
+            Self::AllFiltered => "the filters leave no instance",
+            Self::NoInstance => "no such instance",
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.words())
     }
 }
 

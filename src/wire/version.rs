@@ -7,17 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// `major.minor.patch.revision`, 16 bits each, major in the highest bits; 0 when not stated.
 #[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    FromBytes,
-    IntoBytes,
-    Immutable,
-    KnownLayout,
-    Unaligned,
+    Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
 )]
 #[repr(transparent)]
 pub struct Version(U64);
@@ -47,6 +37,12 @@ impl Version {
     #[inline]
     pub const fn is_compatible_with(self, wanted: Self) -> bool {
         self.as_u64() >> 48 == wanted.as_u64() >> 48 && self.as_u64() >= wanted.as_u64()
+    }
+}
+
+impl fmt::Debug for Version {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Version({self})")
     }
 }
 
