@@ -32,9 +32,7 @@ pub enum StartError {
     #[error(transparent)]
     Region(#[from] RegionError),
     /// Another engine has the state directory.
-    #[error(
-        "{0} belongs to a running engine; replace it, stop it, or choose another `state` directory"
-    )]
+    #[error("{0} belongs to a running engine; stop it or choose another `state` directory")]
     StateInUse(PathBuf),
     /// The engine that runs did not hand over. It goes on.
     #[error("the engine of {path} did not hand over and goes on: {source}")]
@@ -91,7 +89,7 @@ pub enum StartError {
     /// Others can write to the state directory.
     #[error(
         "state directory {path} belongs to user {owner} with mode {mode:o}; it must be user \
-         {own}'s and writable for no one else"
+         {own}'s and writable for no one else: chown {own} {path}, chmod go-w {path}"
     )]
     StateNotOurs {
         /// Which.

@@ -57,7 +57,7 @@ impl From<StartError> for Failure {
         match error {
             StartError::Bind(error) => error.into(),
             StartError::StateInUse(_) => {
-                Self::Failed(in_flags(&format!("{error} (--replace takes over from it)")))
+                Self::Failed(in_flags(&format!("{error}, or let --replace take over from it")))
             }
             _ => Self::Failed(in_flags(&error.to_string())),
         }
@@ -145,10 +145,10 @@ fn ready(config: &Config, engine: &Engine) -> String {
         engine.memory_bytes() as f64 / f64::from(1 << 20),
         engine.receive_queue_bytes() as f64 / f64::from(2 << 20),
         if engine.coalesces() { ", GRO" } else { "" },
-        if engine.resumed() > 0 {
-            format!(", {} leases go on", engine.resumed())
-        } else {
-            String::new()
+        match engine.resumed() {
+            0 => String::new(),
+            1 => ", 1 lease goes on".into(),
+            leases => format!(", {leases} leases go on"),
         },
     )
 }

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 
 /// The variable that names the configuration file.
 const CONFIG_VARIABLE: &str = "HEARTLINE_CONFIG";
+/// The variable that tells clients on this machine where their engines are.
+const CLIENT_VARIABLE: &str = "HEARTLINE_ENGINE";
 
 /// The command line.
 pub(crate) struct Options {
@@ -36,8 +38,12 @@ impl Options {
     /// The configuration. Flags win over variables, these over the file, the file over defaults.
     pub(crate) fn config(&self) -> Result<Config, String> {
         let path: Option<&PathBuf> = self.matches.get_one("config");
+        let origin = match self.matches.value_source("config") {
+            Some(ValueSource::EnvVariable) => format!(" ({CONFIG_VARIABLE})"),
+            _ => String::new(),
+        };
         let in_file = |reason: String| match path {
-            Some(path) => format!("{}: {reason}", path.display()),
+            Some(path) => format!("configuration file {}{origin}: {reason}", path.display()),
             None => reason,
         };
         let file = match path {
@@ -116,9 +122,10 @@ fn variable(name: &str) -> String {
     format!("HEARTLINE_{}", name.to_uppercase())
 }
 
-/// Whether an environment variable gives a value.
+/// Whether an environment variable is one of heartline's.
 pub(crate) fn is_variable(name: &str) -> bool {
-    name == CONFIG_VARIABLE || SETTINGS.iter().any(|setting| variable(setting.name) == name)
+    [CONFIG_VARIABLE, CLIENT_VARIABLE].contains(&name)
+        || SETTINGS.iter().any(|setting| variable(setting.name) == name)
 }
 
 /// A sentence of the engine in the words of the command line: it has the names of settings between
@@ -142,7 +149,7 @@ mod tests {
     fn the_command_line_is_sound() {
         command().debug_assert();
         assert!(is_variable("HEARTLINE_RECEIVE_BUFFER") && is_variable("HEARTLINE_CONFIG"));
-        assert!(!is_variable("HEARTLINE_RECEIVE"));
+        assert!(is_variable("HEARTLINE_ENGINE") && !is_variable("HEARTLINE_RECEIVE"));
         assert_eq!(
             in_flags("lower `capacity`, raise `receive_buffer`"),
             "lower --capacity, raise --receive-buffer"

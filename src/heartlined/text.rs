@@ -94,7 +94,7 @@ pub(crate) fn parse(file: &str) -> Result<Texts, String> {
             ));
         };
         let value = values(setting, value.get_ref())
-            .ok_or_else(|| format!("line {line}: {}", setting.refusal(type_of(value.get_ref()))))?;
+            .map_err(|wrong| format!("line {line}: {}", setting.refusal(&wrong)))?;
         if texts.insert(setting.name, value).is_some() {
             return Err(format!("line {line}: {} is there twice; leave one away", setting.name));
         }
@@ -104,15 +104,20 @@ pub(crate) fn parse(file: &str) -> Result<Texts, String> {
 
 /// A value of the file as texts. Paths, addresses and names must be texts there; other values may
 /// be numbers, booleans or lists as well.
-fn values(setting: &Setting, value: &DeValue<'_>) -> Option<Vec<OsString>> {
-    let string = |value: &DeValue<'_>| value.as_str().map(OsString::from);
+///
+/// # Errors
+/// The first value that is of another type, or that type.
+fn values(setting: &Setting, value: &DeValue<'_>) -> Result<Vec<OsString>, String> {
+    let wrong = |value: &DeValue<'_>| scalar(value).unwrap_or_else(|| value.type_str().into());
+    let string =
+        |value: &DeValue<'_>| value.as_str().map(OsString::from).ok_or_else(|| wrong(value));
     match &setting.kind {
-        Kind::Path { .. } => Some(vec![string(value)?]),
+        Kind::Path { .. } => Ok(vec![string(value)?]),
         Kind::Addresses { .. } | Kind::Texts { .. } => match value.as_array() {
             Some(list) => list.iter().map(|one| string(one.get_ref())).collect(),
-            None => Some(vec![string(value)?]),
+            None => Ok(vec![string(value)?]),
         },
-        _ => Some(vec![scalar(value)?.into()]),
+        _ => scalar(value).map(|text| vec![text.into()]).ok_or_else(|| value.type_str().into()),
     }
 }
 
@@ -130,13 +135,6 @@ fn scalar(value: &DeValue<'_>) -> Option<String> {
             Some(parts?.join(","))
         }
         DeValue::Datetime(_) | DeValue::Table(_) => None,
-    }
-}
-
-fn type_of(value: &DeValue<'_>) -> &'static str {
-    match value {
-        DeValue::Array(_) => "a list with something else",
-        other => other.type_str(),
     }
 }
 
@@ -217,7 +215,8 @@ mod tests {
         assert!(refused("listen = [\"localhost\"]").contains("127.0.0.1:19528"));
         assert!(refused("cores = \"3-1\"").contains("such as 0,2-3"));
         assert!(refused("state = \"\"").contains("name of a directory"));
-        assert!(refused("\n\ndeny = 7").contains("line 3: deny: \"integer\" is not a text"));
+        assert!(refused("\n\ndeny = 7").contains("line 3: deny: \"7\" is not a text"));
+        assert!(refused("listen = [5]").contains("line 1: listen: \"5\" is not an IP address"));
         assert!(refused("capacity = 1979-05-27").contains("\"datetime\" is not a whole number"));
         assert!(refused("\ncapcity = 1").contains("line 2: capcity is not a setting"));
         assert!(refused("receive-buffer = 4096\nreceive_buffer = 4096").contains("there twice"));

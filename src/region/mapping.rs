@@ -53,7 +53,7 @@ pub enum RegionError {
     #[error("cancelled")]
     Cancelled,
     /// A file that was left behind is not one to go on with. Nothing in it was changed.
-    #[error("{file}: {mismatch}")]
+    #[error("{file} {mismatch}")]
     Refused {
         /// The file, as a path or a name.
         file: String,
