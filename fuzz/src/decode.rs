@@ -43,7 +43,9 @@ pub fn decode(data: &[u8]) {
             Request::Hello(_)
             | Request::Deregister(..)
             | Request::Services(..)
-            | Request::Stats(..) => {}
+            | Request::Stats(..)
+            | Request::Watch(..)
+            | Request::Received(..) => {}
         }
     }
     if let Ok(reply) = Reply::decode(data) {

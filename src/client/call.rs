@@ -74,7 +74,16 @@ pub struct Caller {
 }
 
 fn takes_cookie(kind: Kind) -> bool {
-    matches!(kind, Kind::Register | Kind::Describe | Kind::Services | Kind::Discover | Kind::Stats)
+    matches!(
+        kind,
+        Kind::Register
+            | Kind::Describe
+            | Kind::Services
+            | Kind::Discover
+            | Kind::Stats
+            | Kind::Watch
+            | Kind::Push
+    )
 }
 
 /// Writes a request without tag into a frame and returns its length.

@@ -342,6 +342,11 @@ impl Dataplane {
                 }
                 self.stats(now, &from, replies);
             }
+            Request::Watch(header, body) => {
+                let (_, from) = check(header, body.cookie.get());
+                replies.put_status(&from, Kind::Watch, Status::Busy);
+            }
+            Request::Received(..) => {}
         }
     }
 

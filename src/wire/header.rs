@@ -15,8 +15,10 @@ pub const REPLY_BIT: u8 = 0x80;
 pub mod header_flags {
     /// Beat requests: answer with an ack.
     pub const ACK_WANTED: u8 = 1;
-    /// Replies to discover and describe: a hold is on somewhere in the engine.
+    /// Replies to discover, describe and watch, and pushes: a hold is on somewhere in the engine.
     pub const HOLD: u8 = 1;
+    /// Pushes: say that it was received.
+    pub const RECEIPT_WANTED: u8 = 2;
 }
 
 /// What a frame asks, without the direction bit.
@@ -41,6 +43,10 @@ pub enum Kind {
     Discover = 8,
     /// Counters of the engine.
     Stats = 9,
+    /// Changes of one service, or of the list of services, from now on.
+    Watch = 10,
+    /// From the engine: changes. From a watcher: the push was received.
+    Push = 11,
 }
 
 impl Kind {

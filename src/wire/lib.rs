@@ -41,6 +41,7 @@ mod status;
 mod text;
 pub mod time;
 mod version;
+mod watch;
 
 pub use address::{map_ip, unmap_ip};
 pub use attributes::{
@@ -63,3 +64,4 @@ pub use stats::{About, STATS, Stat, StatsRequest};
 pub use status::Status;
 pub use text::{Label, Name, Text, TextError, fnv1a, service_id};
 pub use version::Version;
+pub use watch::{PushHead, Received, Watch, Watching};

@@ -25,6 +25,14 @@ pub const SERVICE_BYTES: usize = 88;
 pub const SERVICES_REPLY_BYTES: usize = 16;
 /// Most services in one services reply.
 pub const SERVICES_PER_FRAME_MAX: usize = 13;
+/// The fixed part of a push after the header.
+pub const PUSH_BYTES: usize = 32;
+/// Most endpoints in one push.
+pub const ENDPOINTS_PER_PUSH_MAX: usize = 24;
+/// Shortest time that a watch can be asked to stand.
+pub const WATCH_MS_MIN: u32 = 100;
+/// Longest time that a watch stands after the last proof.
+pub const WATCH_MS_MAX: u32 = 60_000;
 /// Longest service or instance name.
 pub const NAME_BYTES_MAX: usize = 63;
 /// Longest zone, and longest tag that discovery can filter by.

@@ -42,6 +42,10 @@ pub enum ReplyBody<'a> {
     Endpoints(&'a DiscoverHead, &'a [Endpoint]),
     /// To stats: the numbers, in the order of [`Stat`].
     Stats(&'a [U64]),
+    /// To watch: how the watch stands.
+    Watching(&'a Watching),
+    /// Pushed: what changed.
+    Push(&'a PushHead, &'a [Endpoint]),
 }
 
 impl<'a> Reply<'a> {
@@ -94,6 +98,11 @@ fn decode_body<'a>(
             ReplyBody::Endpoints(head, entries)
         }
         Kind::Stats => ReplyBody::Stats(counted(body, count)?),
+        Kind::Watch => ReplyBody::Watching(whole(body)?),
+        Kind::Push => {
+            let (head, entries) = entries(body, count)?;
+            ReplyBody::Push(head, entries)
+        }
     })
 }
 

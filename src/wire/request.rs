@@ -26,6 +26,10 @@ pub enum Request<'a> {
     Discover(&'a Header, &'a Discover),
     /// Counters of the engine.
     Stats(&'a Header, &'a StatsRequest),
+    /// Begin, renew or end a watch.
+    Watch(&'a Header, &'a Watch),
+    /// A push was received.
+    Received(&'a Header, &'a Received),
 }
 
 /// Why a datagram is not a frame. Such datagrams are counted and never answered.
@@ -171,6 +175,17 @@ fn decode_rest<'a>(header: &'a Header, body: &'a [u8]) -> Result<Request<'a>, Re
             let request: &StatsRequest = padded(body)?;
             zeros(&request.reserved)?;
             Ok(Request::Stats(header, request))
+        }
+        Kind::Watch => {
+            let (request, tail) = split(body)?;
+            exact(tail, 0)?;
+            Ok(Request::Watch(header, request))
+        }
+        Kind::Push => {
+            let (request, tail): (&Received, _) = split(body)?;
+            exact(tail, 0)?;
+            zeros(&request.reserved)?;
+            Ok(Request::Received(header, request))
         }
     }
 }
