@@ -56,6 +56,36 @@ pub const DISCOVER_RETRIES: u32 = 8;
 pub const NAKS_PER_SECOND: u64 = 10_000;
 /// Naks a loop sends at once.
 pub const NAKS_BURST: u64 = 1_000;
+/// Watches that stand at once.
+pub const WATCHES_MAX: usize = 16_384;
+/// Watches of one source address.
+pub const WATCHES_PER_ADDRESS_MAX: u32 = 4096;
+/// Watch requests and receipts waiting for the watch thread; a full queue answers `busy`.
+pub const WATCH_QUEUE: usize = 8192;
+/// A watch whose address is not proved stands for this long at most.
+pub const WATCH_UNPROVED_MS: u32 = 1000;
+/// Bytes of pushes that are sent until the next proof; one frame until the first.
+pub const WATCH_CREDIT_BYTES: u32 = 256 << 10;
+/// Rounds of pushes begin at least this far apart.
+pub const ROUND_NS_MIN: u64 = 1_000_000;
+/// Events that one round of pushes takes from the feed: as many as the smallest feed holds.
+pub const ROUND_EVENTS: usize = 4096;
+/// Pushes that tell what changed in one list in one round; beyond, watchers are asked to pull.
+pub const ROUND_BODIES: usize = 16;
+/// The first push after this time without one that wants a receipt wants one.
+pub const RECEIPT_NS: u64 = 20_000_000;
+/// A push that no receipt came for is followed by a beacon after this time.
+pub const BEACON_NS: u64 = 5_000_000;
+/// So many more beacons follow in the same pace; then the time doubles with each.
+pub const BEACONS_IN_PACE: u32 = 8;
+/// Longest time between two beacons.
+pub const BEACON_NS_MAX: u64 = 1_000_000_000;
+/// Pushes sent in one system call.
+pub const PUSH_BATCH: usize = 256;
+/// Lists of changed endpoints that the pushes of one batch share.
+pub const PUSH_BODIES: usize = 64;
+/// How long the watch thread waits until a full send buffer takes more.
+pub const PUSH_PATIENCE_NS: i64 = 5_000_000;
 /// Addresses an engine listens on.
 pub const LISTEN_MAX: usize = 16;
 /// Entries of the deny list.
@@ -100,6 +130,12 @@ const _: () = {
     // together fit.
     assert!((TTL_MS_MAX as u64) * (2 + 2 * GRACE_TTLS_MAX) + TOMBSTONE_MS_MAX < 1 << 48);
     assert!(GROUP_BEATS >= BEATS_PER_FRAME_MAX);
+    // The pushes of one list in one round fit a batch, and the credit of an address that goes on
+    // proving itself.
+    assert!(ROUND_BODIES <= PUSH_BODIES && PUSH_BATCH <= u16::MAX as usize);
+    assert!((ROUND_BODIES * FRAME_BYTES_MAX) as u32 <= WATCH_CREDIT_BYTES / 2);
+    assert!(WATCHES_PER_ADDRESS_MAX as usize <= WATCHES_MAX);
+    assert!(WATCH_MS_MIN < WATCH_UNPROVED_MS && WATCH_UNPROVED_MS < WATCH_MS_MAX);
     assert!(RECEIVE_BATCH <= GROUP_FRAMES);
     assert!(COMMANDS_PER_STEP <= GROUP_FRAMES);
     // The nanoseconds of a `timespec`; and what is expected of a doze is counted over a longer

@@ -6,12 +6,14 @@
 mod address;
 mod bind;
 mod inherited;
+mod push;
 mod receive;
 mod send;
 mod socket;
 
 pub use bind::{BindError, bind_group, close_strays, loops_possible};
 pub use inherited::{Inherited, take_passed};
+pub use push::PushBatch;
 pub use receive::{Message, ReceiveBatch};
 pub use send::SendBatch;
 pub use socket::Socket;

@@ -11,15 +11,15 @@ use std::os::fd::AsRawFd;
 
 /// A `cmsghdr` and a `struct in6_pktinfo` (20 bytes), padded; a `cmsghdr` and the length of a
 /// segment (2 bytes), padded.
-const CONTROL_BYTES: usize = 40 + 24;
+pub(super) const CONTROL_BYTES: usize = 40 + 24;
 /// From this many equal replies on the kernel is given one message to cut: below, what it saves is
 /// not measurable.
-const SEGMENTS_MIN: usize = 16;
+pub(super) const SEGMENTS_MIN: usize = 16;
 /// Segments of one message: half of the smallest `UDP_MAX_SEGMENTS` (64, `linux/udp.h`), as some
 /// kernels counted headers among what is cut.
-const SEGMENTS_MAX: usize = 32;
+pub(super) const SEGMENTS_MAX: usize = 32;
 /// Bytes of one message: 65,535 less the headers of IPv4 and UDP (RFC 791, RFC 768).
-const MESSAGE_BYTES_MAX: usize = 65_507;
+pub(super) const MESSAGE_BYTES_MAX: usize = 65_507;
 
 /// Headers for one `sendmmsg`, reused for ever.
 pub struct SendBatch {
@@ -199,7 +199,7 @@ fn frames_of(headers: &[libc::mmsghdr]) -> u64 {
 }
 
 /// Writes the control message that sets the source address of a reply; returns its length.
-fn write_source(control: &mut [u8], local: &[u8; 16], ipv6: bool) -> usize {
+pub(super) fn write_source(control: &mut [u8], local: &[u8; 16], ipv6: bool) -> usize {
     if ipv6 {
         // struct in6_pktinfo: source address, interface.
         let mut info = [0; 20];
@@ -215,7 +215,7 @@ fn write_source(control: &mut [u8], local: &[u8; 16], ipv6: bool) -> usize {
 
 /// Writes a control message: length, level, type, data, padded to eight bytes. Returns how many
 /// bytes that takes.
-fn write_control(
+pub(super) fn write_control(
     control: &mut [u8],
     (level, kind): (libc::c_int, libc::c_int),
     data: &[u8],

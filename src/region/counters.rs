@@ -1,7 +1,8 @@
 //! What the threads of an engine count, in the public file: a block of words for each thread, which
 //! only this thread writes. Readers add the blocks up, also after the engine has died.
 //!
-//! The registrar has the first block, the snapshot thread the second, loop `n` has number `2 + n`.
+//! The registrar has the first block, the snapshot thread the second, the watch thread the third,
+//! loop `n` has number `3 + n`.
 //! The word at position `n` of each block is the [`Counter`] with that number.
 
 use super::attach::public_file;
@@ -23,8 +24,10 @@ const WORDS: usize = 64;
 const REGISTRAR: usize = 0;
 /// Block of the snapshot thread.
 const SNAPSHOTS: usize = 1;
+/// Block of the watch thread.
+const WATCHES: usize = 2;
 /// Block of the first loop.
-const FIRST_LOOP: usize = 2;
+const FIRST_LOOP: usize = 3;
 /// Blocks there are, for whatever number of loops.
 pub(super) const BLOCKS: usize = FIRST_LOOP + LOOPS_MAX;
 
@@ -89,7 +92,8 @@ counters! {
     stats {
         Datagrams BytesReceived BeatsAccepted BeatsOld BeatsRefused Replies BytesSent RepliesDropped
         NaksSuppressed CpuNs Epoch MemoryBytes Up Suspect Held Down Registered Downs Revived Ended
-        Holds Deafness Snapshot SnapshotFailures
+        Holds Deafness Snapshot SnapshotFailures Watches Pushes PushesDropped Beacons Pulls Receipts
+        ReceiptsDropped WatchesExpired FeedMissed
     }
     rejects {
         FramesShort = Short, "frames_short";
@@ -246,6 +250,8 @@ pub struct AllCounters {
     pub registrar: OwnCounters,
     /// Of the snapshot thread.
     pub snapshots: OwnCounters,
+    /// Of the watch thread.
+    pub watches: OwnCounters,
     /// Of each loop.
     pub loops: Vec<OwnCounters>,
 }
@@ -267,6 +273,7 @@ impl Region {
         AllCounters {
             registrar: own(REGISTRAR),
             snapshots: own(SNAPSHOTS),
+            watches: own(WATCHES),
             loops: (FIRST_LOOP..FIRST_LOOP + loops).map(own).collect(),
         }
     }

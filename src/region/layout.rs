@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering::Relaxed;
 /// `HLREGION` as a little-endian number.
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"HLREGION");
 /// Version of the region format.
-pub(super) const FORMAT: u32 = 4;
+pub(super) const FORMAT: u32 = 5;
 /// Sections start on page boundaries.
 const PAGE: usize = 4096;
 

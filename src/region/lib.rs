@@ -56,7 +56,7 @@ mod sync;
 
 pub use counters::{AllCounters, Counter, Counters, CountersFile, OwnCounters, Tally};
 pub use directory::{DirectoryEntry, ServiceMeta};
-pub use endpoint::EndpointLine;
+pub use endpoint::{EndpointLine, fill_in};
 pub use feed::{Cause, Event, EventKind, Feed};
 pub use heart::{Applied, HeartLine, LastBeat};
 pub use heart_state::HeartState;
@@ -360,7 +360,7 @@ mod tests {
             |file: &[u8], at: usize| u64::from_ne_bytes(file[at..at + 8].try_into().unwrap());
         for file in [&public, &heart] {
             assert_eq!(&file[..8], b"HLREGION");
-            assert_eq!(word(file, 8), 1 << 32 | 4, "format 4, ready");
+            assert_eq!(word(file, 8), 1 << 32 | 5, "format 5, ready");
             assert_eq!(word(file, 24) as u32, 1024);
             assert_eq!(file[40..56], [14; 16]);
             assert_eq!(word(file, 56), 13);

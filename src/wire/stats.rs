@@ -93,7 +93,18 @@ stats! {
     SnapshotAgeMs, "snapshot_age_ms", "milliseconds",
         "milliseconds since it was written, or since the engine started; 0 without snapshots";
     SnapshotFailures, "snapshot_failures", "snapshots", "snapshots that could not be written";
+    Watches, "watches", "watches", "watches that stand";
+    Pushes, "pushes", "pushes", "pushes sent";
+    PushesDropped, "pushes_dropped", "pushes", "pushes that the kernel did not take";
+    Beacons, "beacons", "pushes", "pushes made only to ask for a receipt";
+    Pulls, "pulls", "pushes", "pushes made that ask to pull the list";
+    Receipts, "receipts", "receipts", "receipts that counted";
+    ReceiptsDropped, "receipts_dropped", "receipts",
+        "receipts dropped because their cookie was not good or too many waited";
+    WatchesExpired, "watches_expired", "watches", "watches that ended without being renewed";
+    FeedMissed, "feed_missed", "times",
+        "times that events were overwritten before watchers were told";
 }
 
 /// How many numbers a stats reply has.
-pub const STATS: usize = Stat::SnapshotFailures as usize + 1;
+pub const STATS: usize = Stat::FeedMissed as usize + 1;
