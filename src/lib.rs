@@ -43,6 +43,7 @@ mod net;
 mod registrar;
 mod snapshot;
 mod sync;
+mod watchers;
 
 use heartline_region as region;
 use heartline_wire as wire;
@@ -82,6 +83,9 @@ pub mod internals {
     }
     pub mod snapshot {
         pub use crate::snapshot::*;
+    }
+    pub mod watchers {
+        pub use crate::watchers::*;
     }
 }
 

@@ -41,6 +41,8 @@ fn samples() -> Vec<Vec<u8>> {
         [header(Kind::Services), vec![0; 16]].concat(),
         [header(Kind::Discover), discover.as_bytes().to_vec()].concat(),
         [header(Kind::Stats), vec![0; 16]].concat(),
+        [header(Kind::Watch), vec![0; 40]].concat(),
+        [header(Kind::Push), vec![0; 24]].concat(),
     ]
 }
 
@@ -154,7 +156,8 @@ fn frames_of_every_length_and_a_million_at_random() {
         stranger.sent.last() == Some(&0)
     });
     assert!(stranger.replies[Kind::Hello as usize] > hellos);
-    for sample in &samples {
+    // All but receipts, which are never answered.
+    for sample in samples.iter().filter(|sample| sample[3] != Kind::Push as u8) {
         assert!(stranger.replies[usize::from(sample[3])] > 0, "none to kind {}", sample[3]);
     }
 
@@ -195,5 +198,5 @@ fn replies_are_never_answered() {
         socket.send_to(&frame, engine.addresses()[0]).unwrap();
         assert!(socket.recv(&mut [0; 2048]).is_err(), "kind {} was answered", frame[3]);
     }
-    assert_eq!(stat(&mut session, Stat::FramesBad), 9);
+    assert_eq!(stat(&mut session, Stat::FramesBad), samples().len() as u64);
 }

@@ -126,11 +126,12 @@ fn go_on(region: &Arc<Region>, writer: heartline_region::Right) {
 }
 
 fn ask(region: &Arc<Region>) {
-    let commands = Arc::new(ArrayQueue::new(8));
+    let (commands, watch_commands) = (Arc::new(ArrayQueue::new(8)), Arc::new(ArrayQueue::new(8)));
     let cookies = Cookies::new((1, 2));
     let cookie = cookies.make(&peer(1).ip, 1000);
+    let random = SmallRng::seed_from_u64(1);
     let mut dataplane =
-        Dataplane::new(Arc::clone(region), commands, cookies, 3, SmallRng::seed_from_u64(1));
+        Dataplane::new(Arc::clone(region), commands, watch_commands, cookies, 3, random);
     let mut discover = Discover {
         cookie: U64::new(cookie),
         service: U64::new(service_id("s")),

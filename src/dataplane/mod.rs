@@ -10,11 +10,12 @@ mod cookie;
 mod discovery;
 mod queries;
 mod stats;
+mod watching;
 
 pub use cookie::Cookies;
 
 use crate::clock::{Moment, Nanos};
-use crate::exchange::{Attributes, Command, Peer, Replies, Requester};
+use crate::exchange::{Attributes, Command, Peer, Replies, Requester, WatchCommand};
 use crate::limits::{
     BEATS_PER_FRAME_MAX, FRAME_BYTES_MAX, GROUP_BEATS, GROUP_FRAMES, NAKS_BURST, NAKS_PER_SECOND,
     TTL_MS_MAX, TTL_MS_MIN,
@@ -48,6 +49,7 @@ pub struct Datagram<'a> {
 pub struct Dataplane {
     region: Arc<Region>,
     commands: Arc<ArrayQueue<Command>>,
+    watch_commands: Arc<ArrayQueue<WatchCommand>>,
     cookies: Cookies,
     epoch: u64,
     naks: Bucket,
@@ -58,6 +60,7 @@ pub struct Dataplane {
     /// Where others can see the tally.
     counters: Option<OwnCounters>,
     commanded: bool,
+    watch_commanded: bool,
 }
 
 impl Dataplane {
@@ -65,6 +68,7 @@ impl Dataplane {
     pub fn new(
         region: Arc<Region>,
         commands: Arc<ArrayQueue<Command>>,
+        watch_commands: Arc<ArrayQueue<WatchCommand>>,
         cookies: Cookies,
         epoch: u64,
         random: SmallRng,
@@ -73,6 +77,7 @@ impl Dataplane {
         Self {
             region,
             commands,
+            watch_commands,
             cookies,
             epoch,
             naks: Bucket::new(NAKS_PER_SECOND, NAKS_BURST),
@@ -81,6 +86,7 @@ impl Dataplane {
             tally: Tally::default(),
             counters: None,
             commanded: false,
+            watch_commanded: false,
         }
     }
 
@@ -343,10 +349,13 @@ impl Dataplane {
                 self.stats(now, &from, replies);
             }
             Request::Watch(header, body) => {
-                let (_, from) = check(header, body.cookie.get());
-                replies.put_status(&from, Kind::Watch, Status::Busy);
+                let (proved, from) = check(header, body.cookie.get());
+                self.watch(&from, proved, body, replies);
             }
-            Request::Received(..) => {}
+            Request::Received(header, body) => {
+                let (proved, from) = check(header, body.cookie.get());
+                self.received(&from, proved, body);
+            }
         }
     }
 

@@ -123,6 +123,9 @@ impl EventLoop {
             }
         }
         drop(datagrams);
+        if dataplane.take_watch_commanded() {
+            shared.wake_watcher();
+        }
         dataplane.count_truncated(too_long);
         drops
     }

@@ -19,6 +19,7 @@ mod snapshot_file;
 mod snapshot_thread;
 mod state_directory;
 mod threads;
+mod watch_thread;
 
 use crate::config::Config;
 use crate::net::Socket;

@@ -27,6 +27,8 @@ pub(super) struct RegistrarThread {
     pub(super) duty: RegistrarDuty,
     pub(super) tally: Tally,
     pub(super) cpu: CpuTime,
+    /// Number of the newest event that the watch thread was woken for.
+    pub(super) told: u64,
 }
 
 impl RegistrarThread {
@@ -44,6 +46,7 @@ impl RegistrarThread {
                     if let Some((quota, deny)) = shared.take_settings() {
                         registrar.reconfigure(quota, deny);
                     }
+                    self.tell_watcher(&registrar);
                 }
                 RegistrarStep::ReadDrops => self.read_drops(),
                 RegistrarStep::Look => {
@@ -54,6 +57,7 @@ impl RegistrarThread {
                     }
                     self.publish(registrar.counts(), counters);
                     shared.registrar_lives();
+                    self.tell_watcher(&registrar);
                 }
                 RegistrarStep::WantDrain(time) => shared.want_drain(time),
                 RegistrarStep::Sleep(wake_at) => {
@@ -88,6 +92,14 @@ impl RegistrarThread {
         counts.tell(&mut self.tally);
         self.tally.set(Counter::DropsRead, self.duty.drops());
         counters.publish(&self.tally);
+    }
+
+    /// Wakes the watch thread if there are new events. What belongs to them is in the tables.
+    fn tell_watcher(&mut self, registrar: &Registrar) {
+        let newest = registrar.newest_event();
+        if std::mem::replace(&mut self.told, newest) != newest {
+            self.shared.tell_watcher();
+        }
     }
 
     fn read_drops(&mut self) {

@@ -31,6 +31,9 @@ pub struct Rendezvous {
     /// When it counted what waits at their sockets, after the time of the drain.
     counted: AtomicU64,
     registrar_sleeping: CachePadded<AtomicBool>,
+    /// Whether the watch thread sleeps, and for what: [`AWAKE`], [`FOR_REQUESTS`] or
+    /// [`FOR_EVENTS`].
+    watcher: CachePadded<AtomicU64>,
     /// Whether the engine stops, and how: [`RUN`], [`EMPTY`] or [`LEAVE`].
     stop: AtomicU64,
     /// Loops that have ended.
@@ -158,6 +161,35 @@ impl Rendezvous {
         self.registrar_sleeping.store(false, Relaxed);
     }
 
+    /// Whether the watch thread sleeps, and the caller is the one to wake it for a request. To be
+    /// asked after the request was passed on.
+    pub fn must_wake_watcher(&self) -> bool {
+        // The request above, the sleeper below; pairs with the fence in `watcher_sleeps`.
+        fence(SeqCst);
+        self.watcher.load(Relaxed) != AWAKE && self.watcher.swap(AWAKE, Relaxed) != AWAKE
+    }
+
+    /// The same for events. While nobody watches anything, the thread sleeps on.
+    pub fn must_tell_watcher(&self) -> bool {
+        // The events above, the sleeper below; pairs with the fence in `watcher_sleeps`.
+        fence(SeqCst);
+        self.watcher.load(Relaxed) == FOR_EVENTS && self.watcher.swap(AWAKE, Relaxed) != AWAKE
+    }
+
+    /// The watch thread is about to sleep until there is a request or, with `events`, an event; it
+    /// must look for both once more after this.
+    pub fn watcher_sleeps(&self, events: bool) {
+        self.watcher.store(if events { FOR_EVENTS } else { FOR_REQUESTS }, Relaxed);
+        // The announcement above, the work below. Pairs with the fences in `must_wake_watcher` and
+        // `must_tell_watcher`.
+        fence(SeqCst);
+    }
+
+    /// The watch thread does not sleep any more.
+    pub fn watcher_wakes(&self) {
+        self.watcher.store(AWAKE, Relaxed);
+    }
+
     /// Tells every thread to end; `wake` wakes a loop, and is called for each. `leave`: loops leave
     /// what waits at their sockets to a successor.
     pub fn stop(&self, leave: bool, wake: impl FnMut(usize)) {
@@ -188,6 +220,11 @@ impl Rendezvous {
         self.ended.load(Acquire) == self.loops.len() as u64
     }
 }
+
+/// Values of the word `watcher`.
+const AWAKE: u64 = 0;
+const FOR_REQUESTS: u64 = 1;
+const FOR_EVENTS: u64 = 2;
 
 /// Values of the word `stop`.
 const RUN: u64 = 0;

@@ -1,9 +1,9 @@
-//! What the threads of one engine share beside the region: signals, sockets and the command queue.
+//! What the threads of one engine share beside the region: signals, sockets and queues.
 
 use super::SocketTable;
 use super::duty::Signals;
 use crate::clock::{self, Nanos};
-use crate::exchange::Command;
+use crate::exchange::{Command, WatchCommand};
 use crate::net::Socket;
 use crate::registrar::DenyList;
 use crossbeam::queue::ArrayQueue;
@@ -13,7 +13,10 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Shared by the loops, the registrar thread and the engine's owner.
+/// What loops ask of the registrar, and of the watch thread.
+pub(super) type Queues = (Arc<ArrayQueue<Command>>, Arc<ArrayQueue<WatchCommand>>);
+
+/// Shared by the loops, the registrar thread, the watch thread and the engine's owner.
 #[derive(Debug)]
 pub(super) struct Shared {
     /// Kernel thread id of each loop.
@@ -21,9 +24,13 @@ pub(super) struct Shared {
     /// For each loop, a socket for each listening address.
     pub(super) sockets: Arc<SocketTable>,
     pub(super) commands: Arc<ArrayQueue<Command>>,
+    pub(super) watch_commands: Arc<ArrayQueue<WatchCommand>>,
     pub(super) wakers: Box<[mio::Waker]>,
     pub(super) signals: Signals,
     registrar_wake: UnixDatagram,
+    watcher_wake: UnixDatagram,
+    /// Nothing happens any more: the watch thread tells the rest and ends.
+    watching_ends: AtomicBool,
     /// Settings that the registrar takes over at its next look.
     settings: Mutex<Option<(u32, DenyList)>>,
     settings_changed: AtomicBool,
@@ -34,17 +41,20 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(
         sockets: Arc<SocketTable>,
-        commands: Arc<ArrayQueue<Command>>,
+        (commands, watch_commands): Queues,
         wakers: Box<[mio::Waker]>,
-        registrar_wake: UnixDatagram,
+        [registrar_wake, watcher_wake]: [UnixDatagram; 2],
     ) -> Self {
         Self {
             signals: Signals::new(sockets.len()),
             loop_tids: sockets.iter().map(|_| AtomicU32::new(0)).collect(),
             sockets,
             commands,
+            watch_commands,
             wakers,
             registrar_wake,
+            watcher_wake,
+            watching_ends: AtomicBool::new(false),
             settings: Mutex::new(None),
             settings_changed: AtomicBool::new(false),
             alive: AtomicBool::new(true),
@@ -84,6 +94,38 @@ impl Shared {
     /// send and poll calls happen.
     pub(super) fn signal_registrar(&self) {
         let _ = send(&self.registrar_wake, &[0], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+    }
+
+    /// Wakes the watch thread, if it sleeps, for a request that a loop has passed on. One `send` on
+    /// a local socket, as for the registrar.
+    pub(super) fn wake_watcher(&self) {
+        if self.signals.rendezvous.must_wake_watcher() {
+            self.signal_watcher();
+        }
+    }
+
+    /// Wakes the watch thread, if it sleeps and anything is watched, for events.
+    pub(super) fn tell_watcher(&self) {
+        if self.signals.rendezvous.must_tell_watcher() {
+            self.signal_watcher();
+        }
+    }
+
+    fn signal_watcher(&self) {
+        let _ = send(&self.watcher_wake, &[0], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+    }
+
+    /// Lets the watch thread end, once all others have.
+    pub(super) fn end_watching(&self) {
+        // Release: pairs with the acquire load in `watching_ends`; all events are in the feed.
+        self.watching_ends.store(true, Release);
+        self.signal_watcher();
+    }
+
+    /// Whether the watch thread is to end.
+    pub(super) fn watching_ends(&self) -> bool {
+        // Acquire: pairs with the release store in `end_watching`.
+        self.watching_ends.load(Acquire)
     }
 
     /// Lets the registrar take other settings over.

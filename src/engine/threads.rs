@@ -6,15 +6,18 @@ use super::duty::RegistrarDuty;
 use super::event_loop::EventLoop;
 use super::registrar_thread::RegistrarThread;
 use super::shared::Shared;
+use super::watch_thread::WatchThread;
 use super::{Settings, SocketTable, StartError, WAKER, tid};
 use crate::clock::{self, Nanos};
 use crate::config::Config;
 use crate::dataplane::{Cookies, Dataplane};
-use crate::exchange::{Command, Replies};
-use crate::limits::COMMAND_QUEUE;
+use crate::exchange::{Command, Replies, WatchCommand};
+use crate::limits::{COMMAND_QUEUE, WATCH_QUEUE};
 use crate::net::{ReceiveBatch, SendBatch, Socket};
 use crate::region::{Counter, OwnCounters, Region, Right, Tally};
 use crate::registrar::Registrar;
+use crate::watchers::Watchers;
+use crossbeam::channel::{Receiver, Sender, bounded};
 use crossbeam::queue::ArrayQueue;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
@@ -60,6 +63,7 @@ pub(super) struct Prepared {
     cores: Vec<usize>,
     loops: Vec<EventLoop>,
     registrar: RegistrarThread,
+    watcher: WatchThread,
 }
 
 /// Threads that run.
@@ -68,12 +72,13 @@ pub(super) struct Threads {
     pub(super) shared: Arc<Shared>,
     loops: Vec<JoinHandle<()>>,
     registrar: JoinHandle<Registrar>,
+    watcher: JoinHandle<()>,
     /// Of the snapshot thread, until there is one.
     pub(super) snapshot_counters: Option<OwnCounters>,
     /// Where they said that they serve. Kept, for the last to leave a channel frees it, and a loop
     /// must not.
     #[expect(dead_code, reason = "only its end matters")]
-    started: crossbeam::channel::Receiver<u32>,
+    started: Receiver<u32>,
 }
 
 impl Prepared {
@@ -84,15 +89,16 @@ impl Prepared {
                 what: "getting random numbers from the kernel",
                 source: std::io::Error::other(error),
             })?;
-        let (registrar_wake, wake) =
-            UnixDatagram::pair().map_err(StartError::system("making a socket pair"))?;
+        let (registrar_wake, wake) = bell()?;
+        let (watcher_wake, watch_wake) = bell()?;
         let (polls, wakers) = make_polls(sockets)?;
         let commands = Arc::new(ArrayQueue::new(COMMAND_QUEUE));
+        let watch_commands = Arc::new(ArrayQueue::new(WATCH_QUEUE));
         let shared = Arc::new(Shared::new(
             Arc::clone(sockets),
-            Arc::clone(&commands),
+            (Arc::clone(&commands), Arc::clone(&watch_commands)),
             wakers,
-            registrar_wake,
+            [registrar_wake, watcher_wake],
         ));
         let cookies = Cookies::new(cookie_key);
         let make = |(number, poll)| EventLoop {
@@ -102,6 +108,7 @@ impl Prepared {
             dataplane: Dataplane::new(
                 Arc::clone(region),
                 Arc::clone(&commands),
+                Arc::clone(&watch_commands),
                 cookies.clone(),
                 settings.epoch,
                 SmallRng::seed_from_u64(random.next_u64()),
@@ -118,8 +125,13 @@ impl Prepared {
             + region.changed_bytes();
         let buffers: usize =
             loops.iter().map(|one| one.receive.memory_bytes() + one.dataplane.memory_bytes()).sum();
+        let key = (random.next_u64(), random.next_u64());
+        let watchers = Watchers::new(Arc::clone(region), key, settings.epoch);
+        let secrets = StdRng::from_rng(&mut random);
+        let watcher = WatchThread::new(Arc::clone(&shared), watchers, watch_wake, secrets);
         let mut registrar = registrar_thread(&shared, wake, random)?;
-        let memory = tables + COMMAND_QUEUE * size_of::<Command>() + buffers;
+        let queues = COMMAND_QUEUE * size_of::<Command>() + WATCH_QUEUE * size_of::<WatchCommand>();
+        let memory = tables + queues + buffers + watcher.memory_bytes();
         registrar.tally.set(Counter::MemoryBytes, memory as u64);
         registrar.tally.set(Counter::Epoch, settings.epoch);
         registrar.tally.set(Counter::Loops, loops.len() as u64);
@@ -131,17 +143,18 @@ impl Prepared {
             cores: cores.to_vec(),
             loops,
             registrar,
+            watcher,
         })
     }
 
     /// Starts the threads and returns when they serve; with the number of leases there are.
     pub(super) fn start(self, writer: Right, begin: Begin) -> Result<(Threads, u32), StartError> {
-        let Self { shared, region, settings, cores, loops, registrar } = self;
+        let Self { shared, region, settings, cores, loops, registrar, watcher } = self;
         // No loop takes a datagram before all threads are there: if one can't be, what waits at the
         // sockets is the old engine's.
-        let (open, gate) = crossbeam::channel::bounded::<()>(0);
-        let count = loops.len() + 1;
-        let (ready, started) = crossbeam::channel::bounded(count);
+        let (open, gate) = bounded::<()>(0);
+        let count = loops.len() + 2;
+        let (ready, started) = bounded(count);
         let now = clock::now();
         let all = region.begin_counters(&writer, loops.len());
         let early = match begin {
@@ -175,6 +188,7 @@ impl Prepared {
                     .map_err(StartError::system("starting a loop"))?,
             );
         }
+        let watcher = start_watcher(watcher, all.watches, ready.clone(), gate.clone())?;
         let run = move || {
             let mut registrar = registrar;
             let state = early.unwrap_or_else(|(region, writer, settings)| {
@@ -189,12 +203,15 @@ impl Prepared {
         };
         let builder = std::thread::Builder::new().name("heartline-reg".into());
         let registrar = builder.spawn(run).map_err(StartError::system("starting the registrar"))?;
-        for _ in &threads {
+        for _ in 1..count {
             let _ = open.send(());
         }
         let leases = started.iter().take(count).sum();
         let snapshot_counters = Some(all.snapshots);
-        Ok((Threads { shared, loops: threads, registrar, snapshot_counters, started }, leases))
+        Ok((
+            Threads { shared, loops: threads, registrar, watcher, snapshot_counters, started },
+            leases,
+        ))
     }
 }
 
@@ -207,9 +224,40 @@ impl Threads {
             .into_iter()
             .map(JoinHandle::join)
             .fold(true, |whole, ended| whole & ended.is_ok());
-        let registrar = self.registrar.join().ok()?;
+        let registrar = self.registrar.join();
+        self.shared.end_watching();
+        let whole = self.watcher.join().is_ok() && whole;
+        let registrar = registrar.ok()?;
         whole.then(|| registrar.release().1)
     }
+}
+
+/// The ends of a local socket: one wakes the thread that has the other, which does not block.
+fn bell() -> Result<(UnixDatagram, UnixDatagram), StartError> {
+    let fail = "making a socket pair";
+    let (ringing, heard) = UnixDatagram::pair().map_err(StartError::system(fail))?;
+    heard.set_nonblocking(true).map_err(StartError::system(fail))?;
+    Ok((ringing, heard))
+}
+
+/// Starts the watch thread, which waits at the gate as loops do.
+fn start_watcher(
+    thread: WatchThread,
+    counters: OwnCounters,
+    ready: Sender<u32>,
+    gate: Receiver<()>,
+) -> Result<JoinHandle<()>, StartError> {
+    let run = move || {
+        let _ = set_current_timer_slack(NonZeroU64::new(1));
+        if gate.recv().is_ok() {
+            drop(gate);
+            let _ = ready.send(0);
+            drop(ready);
+            thread.run(&counters);
+        }
+    };
+    let builder = std::thread::Builder::new().name("heartline-watch".into());
+    builder.spawn(run).map_err(StartError::system("starting the watch thread"))
 }
 
 fn make_polls(sockets: &SocketTable) -> Result<(Vec<Poll>, Box<[mio::Waker]>), StartError> {
@@ -239,7 +287,6 @@ fn registrar_thread(
         timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)
             .map_err(|error| StartError::system(fail)(error.into()))?;
     let poll = Poll::new().map_err(StartError::system(fail))?;
-    wake.set_nonblocking(true).map_err(StartError::system(fail))?;
     for (token, fd) in [timer.as_raw_fd(), wake.as_raw_fd()].into_iter().enumerate() {
         poll.registry()
             .register(&mut SourceFd(&fd), Token(token), Interest::READABLE)
@@ -256,5 +303,6 @@ fn registrar_thread(
         duty: RegistrarDuty::new(shared.sockets.iter().flatten().map(Socket::drops_at_start)),
         tally: Tally::default(),
         cpu: CpuTime::default(),
+        told: 0,
     })
 }

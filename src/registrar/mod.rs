@@ -143,6 +143,11 @@ impl Registrar {
         self.wheel.limbo().is_some()
     }
 
+    /// Number of the newest event; 0 before the first.
+    pub fn newest_event(&self) -> u64 {
+        self.tables.region.feed().head()
+    }
+
     /// Bytes that the registrar's private tables take.
     pub fn memory_bytes(&self) -> usize {
         self.wheel.memory_bytes() + self.tables.memory_bytes()

@@ -193,7 +193,10 @@ impl Engine {
         let mut dataplane = |counters| {
             let random = SmallRng::seed_from_u64(random.next_u64());
             let (region, commands) = (Arc::clone(&region), Arc::clone(&commands));
-            let mut dataplane = Dataplane::new(region, commands, cookies.clone(), epoch, random);
+            // Nobody takes these: the world has no watchers.
+            let watches = Arc::new(ArrayQueue::new(8));
+            let cookies = cookies.clone();
+            let mut dataplane = Dataplane::new(region, commands, watches, cookies, epoch, random);
             dataplane.publish_in(counters);
             dataplane
         };

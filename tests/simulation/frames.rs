@@ -37,7 +37,7 @@ pub(crate) fn request_kind(b: &[u8]) -> Option<u8> {
         || b.len() > 1232
         || &b[..2] != b"HL"
         || b[2] != 1
-        || !(1..=9).contains(&b[3])
+        || !(1..=11).contains(&b[3])
         || b[7] != 0
     {
         return None;
@@ -66,7 +66,9 @@ pub(crate) fn request_kind(b: &[u8]) -> Option<u8> {
         6 => b.len() >= 160 && is_text(&b[32..96]) && is_text(&b[96..160]) && is_zero(&b[160..]),
         7 => b.len() >= 32 && is_zero(&b[30..]),
         8 => b.len() >= 120 && is_text(&b[56..88]) && is_text(&b[88..120]) && is_zero(&b[120..]),
-        _ => b.len() >= 32 && is_zero(&b[24..]),
+        9 => b.len() >= 32 && is_zero(&b[24..]),
+        10 => b.len() == 56,
+        _ => b.len() == 40 && is_zero(&b[36..]),
     };
     right.then_some(kind)
 }

@@ -35,7 +35,7 @@ impl Oracle {
                 reply[3] == 0x80 | kind && reply[8..16] == frame[8..16],
                 "another request was answered"
             );
-            let cookie = if matches!(kind, 2 | 6..=9) { u64_at(frame, 16) } else { 0 };
+            let cookie = if matches!(kind, 2 | 6..=11) { u64_at(frame, 16) } else { 0 };
             let (_, longest) = self.budget(&source, cookie, frame.len(), now);
             must!(
                 "no-amplification",
@@ -48,12 +48,39 @@ impl Oracle {
         match (kind, reply) {
             (3, _) => self.beats(now, frame, queue_full, reply),
             (2 | 4 | 5, _) => self.handed(now, source, frame, queue_full, reply),
+            (10 | 11, _) => self.watched(now, source, frame, reply),
             (_, Some(reply)) => self.query(now, source, frame, reply),
             (_, None) => {
                 must!("answers", false, "kind {kind} was not answered");
                 Ok(())
             }
         }
+    }
+
+    /// Watch requests with a good cookie and a right TTL are handed on, receipts are never answered.
+    fn watched(
+        &mut self,
+        now: Nanos,
+        source: [u8; 16],
+        frame: &[u8],
+        reply: Option<&[u8]>,
+    ) -> Verdict {
+        let (least, most) = self.budget(&source, u64_at(frame, 16), frame.len(), now);
+        let ttl_ms = u32_at(frame, 48);
+        let (kind, right) = (frame[3], ttl_ms == 0 || (100..=60_000).contains(&ttl_ms));
+        let Some(reply) = reply else {
+            must!("answers", kind == 11 || most == 1232 && right, "a bad watch was not refused");
+            return Ok(());
+        };
+        let refused = (reply[7], u16_at(reply, 4));
+        let is_meant = match refused {
+            (1, 0) => least < 1232,
+            (2, 48) => most == 1232 && !right,
+            (9, 0) => most == 1232 && right,
+            _ => false,
+        };
+        must!("answers", kind == 10 && is_meant && reply.len() == 16, "a watch got {refused:?}");
+        Ok(())
     }
 
     /// The registrar has answered a request.

@@ -1,11 +1,13 @@
-//! The real region, registrar and data plane in one thread, with simulated time and no sockets.
+//! The real region, registrar, data plane and watchers in one thread, with simulated time and no
+//! sockets.
 
 use crossbeam::queue::ArrayQueue;
 use heartline::internals::clock::{Nanos, from_ms};
 use heartline::internals::dataplane::{Cookies, Datagram, Dataplane};
-use heartline::internals::exchange::{Command, Peer, Replies};
-use heartline::internals::limits::COMMAND_QUEUE;
+use heartline::internals::exchange::{Command, Peer, Pushes, Replies, WatchCommand};
+use heartline::internals::limits::{COMMAND_QUEUE, WATCH_QUEUE};
 use heartline::internals::registrar::{DenyList, Next, Observed, Registrar, Settings};
+use heartline::internals::watchers::Watchers;
 use heartline_region::{Counter, Geometry, OwnCounters, Place, Region, Run, Tally};
 use heartline_wire::{Header, Kind};
 use rand::rngs::{SmallRng, StdRng};
@@ -25,6 +27,12 @@ pub struct Harness {
     pub dataplane: Dataplane,
     /// What loops ask of the registrar.
     pub commands: Arc<ArrayQueue<Command>>,
+    /// Its watches.
+    pub watchers: Watchers,
+    /// What loops ask of the watch thread.
+    pub watch_commands: Arc<ArrayQueue<WatchCommand>>,
+    /// Pushes that were sent, oldest first, with whom they went to; to be taken away.
+    pub pushed: Vec<(Peer, Vec<u8>)>,
     /// The cookies that it takes.
     pub cookies: Cookies,
     /// Where its random numbers come from.
@@ -83,6 +91,7 @@ impl Harness {
         let (region, writer) = Region::create(&Place::Scratch, geometry, run, &never).unwrap();
         let region = Arc::new(region);
         let commands = Arc::new(ArrayQueue::new(COMMAND_QUEUE));
+        let watch_commands = Arc::new(ArrayQueue::new(WATCH_QUEUE));
         let cookies = Cookies::new((random.next_u64(), random.next_u64()));
         let epoch = settings.epoch;
         let mut counters = region.begin_counters(&writer, 1);
@@ -91,10 +100,18 @@ impl Harness {
             dataplane: Dataplane::new(
                 Arc::clone(&region),
                 Arc::clone(&commands),
+                Arc::clone(&watch_commands),
                 cookies.clone(),
                 epoch,
                 SmallRng::seed_from_u64(random.next_u64()),
             ),
+            watchers: Watchers::new(
+                Arc::clone(&region),
+                (random.next_u64(), random.next_u64()),
+                epoch,
+            ),
+            watch_commands,
+            pushed: Vec::new(),
             region,
             commands,
             cookies,
@@ -126,6 +143,7 @@ impl Harness {
         Dataplane::new(
             Arc::clone(&self.region),
             Arc::clone(&self.commands),
+            Arc::clone(&self.watch_commands),
             self.cookies.clone(),
             self.epoch,
             SmallRng::seed_from_u64(self.random.next_u64()),
@@ -142,6 +160,10 @@ impl Harness {
         );
         while let Some(command) = self.commands.pop() {
             self.handle(&command, &mut replies);
+        }
+        while let Some(command) = self.watch_commands.pop() {
+            let random = &mut self.random;
+            self.watchers.handle(self.now, &command, &mut || random.next_u64(), &mut replies);
         }
         self.publish();
         let mut frames = replies.iter().map(|(_, frame)| frame.to_vec());
@@ -162,7 +184,13 @@ impl Harness {
         parts.iter().for_each(|part| frame.extend_from_slice(part));
         if matches!(
             kind,
-            Kind::Register | Kind::Describe | Kind::Services | Kind::Discover | Kind::Stats
+            Kind::Register
+                | Kind::Describe
+                | Kind::Services
+                | Kind::Discover
+                | Kind::Stats
+                | Kind::Watch
+                | Kind::Push
         ) {
             let cookie = self.cookies.make(&from.ip, self.now);
             frame[16..24].copy_from_slice(&cookie.to_le_bytes());
@@ -186,13 +214,29 @@ impl Harness {
         next
     }
 
-    /// Lets time pass, a millisecond at a time, with the registrar looking at each.
+    /// Lets time pass, a millisecond at a time, with the registrar and the watch thread looking at
+    /// each.
     pub fn pass(&mut self, ms: u64) {
         for _ in 0..ms {
             self.now += from_ms(1);
             self.tick();
             // Whoever waited for the drain is judged in the second look.
             self.tick();
+            self.push();
+        }
+    }
+
+    /// Makes the pushes that are due at the present time. When the next are.
+    pub fn push(&mut self) -> Option<Nanos> {
+        let mut pushes = Pushes::default();
+        loop {
+            let next = self.watchers.advance(self.now, &mut pushes);
+            let frames = pushes.iter().map(|(peer, head, body)| (*peer, [head, body].concat()));
+            self.pushed.extend(frames);
+            pushes.clear();
+            if next.is_none_or(|at| at > self.now) {
+                return next;
+            }
         }
     }
 
