@@ -4,14 +4,18 @@
 //!   fills one with leases.
 //! - [`start`]: an engine of this process on loopback, and a session with it.
 //! - [`Daemon`]: the program `heartlined` as a process of its own.
+//!
+//! [`Watcher`] is the other side of a watch.
 
 mod daemon;
 pub mod fleet;
 mod harness;
 mod loopback;
 mod wait;
+mod watcher;
 
 pub use daemon::{Daemon, Scratch, command, lasting_address, program};
 pub use harness::{Harness, START, peer, settings};
 pub use loopback::{beat, config, instance, keep_beating, register_all, start, stat};
 pub use wait::{StopOnDrop, beside, eventually};
+pub use watcher::{Push, Watcher};
