@@ -118,7 +118,7 @@ fn nothing_is_told_before_the_members_are_counted() {
 fn counters_outlive_their_engine() {
     let place = PathBuf::from(format!("/dev/shm/heartline-stats-{}", std::process::id()));
     let mut config = config();
-    config.state = Place::Directory(place.clone());
+    (config.state, config.snapshot) = (Place::Directory(place.clone()), None);
     let (engine, mut session) = start(&config);
     session.register(&instance("payments", "a", 60_000)).unwrap();
     let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();

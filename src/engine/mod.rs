@@ -220,6 +220,12 @@ impl Engine {
         self.shared().loop_tids.iter().map(|tid| tid.load(Relaxed)).collect()
     }
 
+    /// How often events have woken the watch thread.
+    #[doc(hidden)]
+    pub fn watch_wake_ups(&self) -> u64 {
+        self.shared().watcher_told()
+    }
+
     /// The receive buffer that the kernel granted each socket, as the kernel counts it (twice what
     /// was asked for).
     pub fn receive_queue_bytes(&self) -> usize {

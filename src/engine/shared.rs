@@ -10,7 +10,7 @@ use crossbeam::queue::ArrayQueue;
 use rustix::net::{SendFlags, send};
 use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What loops ask of the registrar, and of the watch thread.
@@ -29,6 +29,8 @@ pub(super) struct Shared {
     pub(super) signals: Signals,
     registrar_wake: UnixDatagram,
     watcher_wake: UnixDatagram,
+    /// Times that the registrar woke the watch thread.
+    watcher_told: AtomicU64,
     /// Nothing happens any more: the watch thread tells the rest and ends.
     watching_ends: AtomicBool,
     /// Settings that the registrar takes over at its next look.
@@ -54,6 +56,7 @@ impl Shared {
             wakers,
             registrar_wake,
             watcher_wake,
+            watcher_told: AtomicU64::new(0),
             watching_ends: AtomicBool::new(false),
             settings: Mutex::new(None),
             settings_changed: AtomicBool::new(false),
@@ -107,8 +110,14 @@ impl Shared {
     /// Wakes the watch thread, if it sleeps and anything is watched, for events.
     pub(super) fn tell_watcher(&self) {
         if self.signals.rendezvous.must_tell_watcher() {
+            self.watcher_told.fetch_add(1, Relaxed);
             self.signal_watcher();
         }
+    }
+
+    /// How often that was done.
+    pub(super) fn watcher_told(&self) -> u64 {
+        self.watcher_told.load(Relaxed)
     }
 
     fn signal_watcher(&self) {
