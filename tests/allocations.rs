@@ -5,8 +5,12 @@ use heartline_client::{
     Beat, Change, Lease, Query, Registration, Stat, Strategy, Target, ZoneFilter,
 };
 use heartline_test_support::*;
+use heartline_wire::{Header, Kind};
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::net::UdpSocket;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+use zerocopy::IntoBytes;
 
 /// Counts allocations of the threads in [`WATCHED`].
 struct Counting;
@@ -44,6 +48,30 @@ unsafe impl GlobalAlloc for Counting {
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
+
+/// Watch requests and receipts with a good cookie, and with none.
+fn watch(engine: &heartline::Engine) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(engine.addresses()[0]).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut buffer = [0; 2048];
+    let mut ask = |frame: &[u8]| {
+        socket.send(frame).unwrap();
+        let length = socket.recv(&mut buffer).unwrap();
+        buffer[..length].to_vec()
+    };
+    let welcome = ask(&[Header::request(Kind::Hello, 1).as_bytes(), &[0; 48]].concat());
+    let cookie = u64::from_le_bytes(welcome[16..24].try_into().unwrap());
+    let watcher = Watcher::new(1, "s");
+    for cookie in [0, cookie] {
+        for ttl_ms in [1, 1000] {
+            assert!(matches!(ask(&watcher.request(cookie, ttl_ms)).len(), 16 | 56));
+        }
+        for _ in 0..100 {
+            socket.send(&watcher.receipt(cookie)).unwrap();
+        }
+    }
+}
 
 #[test]
 fn loops_allocate_nothing_after_start() {
@@ -94,6 +122,7 @@ fn loops_allocate_nothing_after_start() {
     session.beat(&vec![beat(unknown, 1); 50]).unwrap();
     session.socket().send(&[1; 900]).unwrap();
     session.deregister(&leases[1]).unwrap();
+    watch(&engine);
     // The others fall silent: the loops drain for every verdict, and are asked again.
     eventually("all are down", || stat(&mut session, Stat::Up) == 0);
     assert_eq!(ALLOCATIONS.load(Relaxed), 0);

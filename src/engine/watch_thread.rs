@@ -1,5 +1,6 @@
-//! The thread that answers watchers and pushes changes to them. It sleeps while nothing happens that
-//! is watched, and reads feed and tables as any reader does: loops and registrar do not wait for it.
+//! The thread that answers watchers and pushes changes to them. It sleeps while nothing happens
+//! that is watched, and reads feed and tables as any reader does: loops and registrar do not wait
+//! for it.
 
 use super::cpu_time::CpuTime;
 use super::shared::Shared;

@@ -1,5 +1,5 @@
-//! The time of watches: beacons ask for receipts that did not come, and watches that are not renewed
-//! end.
+//! The time of watches: beacons ask for receipts that did not come, and watches that are not
+//! renewed end.
 
 use super::Watchers;
 use super::rounds::{Link, PULL_BEFORE};

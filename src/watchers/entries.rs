@@ -19,8 +19,8 @@ pub(super) struct Change {
 
 pub(super) type Entries = SmallVec<[Endpoint; ENDPOINTS_PER_PUSH_MAX]>;
 
-/// Reads the instances of these changes, which are of one service, under its sequence lock. `false`:
-/// the writer disturbed each try.
+/// Reads the instances of these changes, which are of one service, under its sequence lock.
+/// `false`: the writer disturbed each try.
 pub(super) fn read(
     region: &Region,
     now: Moment,

@@ -142,6 +142,16 @@ fn the_document_states_every_length() {
             fixed(size_of::<StatsRequest>()).to_string(),
             format!("{header} + 8 × numbers, now {}", fixed(8 * STATS)),
         ),
+        ("watch", fixed(size_of::<Watch>()).to_string(), fixed(size_of::<Watching>()).to_string()),
+        (
+            "push",
+            fixed(size_of::<Received>()).to_string(),
+            format!(
+                "none; a push is {} + {} × endpoints",
+                fixed(size_of::<PushHead>()),
+                size_of::<Endpoint>()
+            ),
+        ),
     ];
     for (number, (name, request, reply)) in (1..).zip(rows) {
         let row = text.lines().find(|line| line.starts_with(&format!("| {number} | {name} |")));
@@ -166,7 +176,7 @@ fn the_document_states_paddings_and_numbers() {
     );
     assert!(text.replace('\n', " ").contains(&padded), "{padded}");
     assert!(text.contains(&format!("Now count is {STATS};")));
-    let table = text.split("### 5.9 ").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+    let table = text.split("### 5.9 ").nth(1).and_then(|rest| rest.split("\n### ").next()).unwrap();
     for stat in Stat::ALL {
         let About { label, help, .. } = stat.about();
         let row = format!("| {} | {label} | {help}", stat as u8);

@@ -6,6 +6,8 @@ use zerocopy::{FromZeros, IntoBytes};
 
 const COOKIE: u64 = 0x1122_3344_5566_7788;
 const EPOCH: u64 = 0xA1A2_A3A4_A5A6_A7A8;
+const FIRST_PROOF: u64 = 0x0F1E_2D3C_4B5A_6978;
+const SECOND_PROOF: u64 = 0x1928_3746_5564_7382;
 
 fn lease() -> Lease {
     Lease { slot: U32::new(5), generation: U32::new(1), secret: U64::new(0x5EC2_E75E_C2E7_5EC2) }
@@ -17,6 +19,26 @@ fn address() -> [u8; 16] {
 
 fn frame(header: Header, parts: &[&[u8]]) -> Vec<u8> {
     [&[header.as_bytes()], parts].concat().concat()
+}
+
+fn watch() -> Watch {
+    Watch {
+        cookie: U64::new(COOKIE),
+        service: U64::new(service_id("payments")),
+        proof: U64::new(FIRST_PROOF),
+        version: U64::new(12),
+        ttl_ms: U32::new(10_000),
+        number: U32::ZERO,
+    }
+}
+
+fn receipt() -> Received {
+    Received {
+        cookie: U64::new(COOKIE),
+        proof: U64::new(SECOND_PROOF),
+        number: U32::new(1),
+        reserved: [0; 4],
+    }
 }
 
 /// The requests by name.
@@ -79,6 +101,8 @@ pub(crate) fn requests() -> Vec<(&'static str, Vec<u8>)> {
         ("services-request", request(Kind::Services, 7, &[services.as_bytes()])),
         ("discover-request", request(Kind::Discover, 8, &[discover.as_bytes()])),
         ("stats-request", request(Kind::Stats, 9, &[&COOKIE.to_le_bytes(), &[0; 8]])),
+        ("watch-request", request(Kind::Watch, 10, &[watch().as_bytes()])),
+        ("receipt", request(Kind::Push, 10, &[receipt().as_bytes()])),
     ]
 }
 
@@ -88,7 +112,44 @@ fn reply(kind: Kind, status: Status, count: usize, tag: u64, parts: &[&[u8]]) ->
 
 /// The replies by name.
 pub(crate) fn replies() -> Vec<(&'static str, Vec<u8>)> {
-    [replies_to_leases(), replies_to_queries()].concat()
+    [replies_to_leases(), replies_to_queries(), replies_to_watches()].concat()
+}
+
+/// An endpoint of the story.
+fn endpoint() -> Endpoint {
+    Endpoint {
+        address: address(),
+        port: U16::new(8080),
+        weight: U16::new(100),
+        load: U16::new(250),
+        state: State::Up as u8,
+        flags: 0,
+        slot: U32::new(5),
+        generation: U32::new(1),
+        version: Version::new(1, 2, 3, 0),
+        zone: U32::new(Label::new("eu-1a").unwrap().hash32()),
+        age_ms: U32::new(120),
+    }
+}
+
+fn replies_to_watches() -> Vec<(&'static str, Vec<u8>)> {
+    let mut watching = Watching::new_zeroed();
+    (watching.proof, watching.version) = (U64::new(FIRST_PROOF), U64::new(12));
+    (watching.epoch, watching.ttl_ms) = (U64::new(EPOCH), U32::new(10_000));
+    watching.credit = U32::new(262_144);
+    let mut head = PushHead::new_zeroed();
+    (head.proof, head.number) = (U64::new(SECOND_PROOF), U32::new(1));
+    (head.before, head.after) = (U64::new(12), U64::new(13));
+    let changed = Endpoint { weight: U16::new(50), load: U16::new(10), ..endpoint() };
+    let mut push = Header::reply(Kind::Push, Status::Ok, 1, U64::new(10));
+    push.flags = header_flags::RECEIPT_WANTED;
+    let beacon = PushHead { before: head.after, ..head };
+    let asks = Header { count: U16::ZERO, ..push };
+    vec![
+        ("watch-reply", reply(Kind::Watch, Status::Ok, 0, 10, &[watching.as_bytes()])),
+        ("push", frame(push, &[head.as_bytes(), changed.as_bytes()])),
+        ("beacon", frame(asks, &[beacon.as_bytes()])),
+    ]
 }
 
 fn replies_to_leases() -> Vec<(&'static str, Vec<u8>)> {
@@ -122,19 +183,7 @@ fn replies_to_leases() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 fn replies_to_queries() -> Vec<(&'static str, Vec<u8>)> {
-    let endpoint = Endpoint {
-        address: address(),
-        port: U16::new(8080),
-        weight: U16::new(100),
-        load: U16::new(250),
-        state: State::Up as u8,
-        flags: 0,
-        slot: U32::new(5),
-        generation: U32::new(1),
-        version: Version::new(1, 2, 3, 0),
-        zone: U32::new(Label::new("eu-1a").unwrap().hash32()),
-        age_ms: U32::new(120),
-    };
+    let endpoint = endpoint();
     let tail = b"\x06canary\x08rack=b12";
     let mut facts = Description::new_zeroed();
     (facts.endpoint, facts.service_version) = (endpoint, U64::new(12));
@@ -194,7 +243,7 @@ pub(crate) fn never_answered() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("format-version-2", "another format version", changed("hello-request", &[(2, 2)])),
         ("reply-bit", "a reply", changed("hello-request", &[(3, 0x81)])),
         ("kind-0", "no such kind", changed("hello-request", &[(3, 0)])),
-        ("kind-10", "no such kind", changed("hello-request", &[(3, 10)])),
+        ("kind-12", "no such kind", changed("hello-request", &[(3, 12)])),
         ("flags", "flags other than 0", changed("discover-request", &[(6, 1)])),
         (
             "beat-flags",
@@ -220,6 +269,9 @@ pub(crate) fn never_answered() -> Vec<(&'static str, &'static str, Vec<u8>)> {
             "longer, where padding is not allowed",
             resized("deregister-request", 40),
         ),
+        ("watch-padded", "longer, where padding is not allowed", resized("watch-request", 57)),
+        ("receipt-cut-short", "body shorter than its kind needs", resized("receipt", 39)),
+        ("reserved-receipt", "a reserved byte", changed("receipt", &[(39, 1)])),
         ("reserved-hello", "a reserved byte", changed("hello-request", &[(63, 1)])),
         ("reserved-register", "a reserved byte", changed("register-request", &[(71, 1)])),
         ("reserved-services", "a reserved byte", changed("services-request", &[(31, 1)])),

@@ -57,6 +57,7 @@ fn limits() -> Vec<(&'static str, Vec<u64>)> {
     let interval_hours = INTERVAL_US_MAX / 3_600_000_000;
     let beats = BEATS_PER_FRAME_MAX as u64;
     let (endpoints, services) = (ENDPOINTS_PER_FRAME_MAX, SERVICES_PER_FRAME_MAX);
+    let (pushed, beacon) = (ENDPOINTS_PER_PUSH_MAX, BEACON_NS / NANOS_PER_MS);
     let ttl_max = u64::from(TTL_MS_MAX);
     let cookie_s = COOKIE_PERIOD_NS / 1_000_000_000;
     let capacities = [CAPACITY_DEFAULT, CAPACITY_MIN, CAPACITY_MAX].map(u64::from);
@@ -100,6 +101,19 @@ fn limits() -> Vec<(&'static str, Vec<u64>)> {
         ("places of a list that one pass of discover looks at", vec![u64::from(SCAN_MEMBERS_MAX)]),
         ("naks of one receiving thread", vec![NAKS_PER_SECOND, NAKS_BURST]),
         ("requests that wait for the thread that changes membership", vec![COMMAND_QUEUE as u64]),
+        ("endpoints in a push", vec![pushed as u64, 16 + bytes(pushed, size_of::<Endpoint>())]),
+        (
+            "time of a watch",
+            [WATCH_MS_MIN, WATCH_MS_MAX, WATCH_UNPROVED_MS].map(u64::from).to_vec(),
+        ),
+        ("credit of a watch", vec![u64::from(WATCH_CREDIT_BYTES), FRAME_BYTES_MAX as u64]),
+        ("watches of one source address", vec![u64::from(WATCHES_PER_ADDRESS_MAX)]),
+        ("watches of an engine", vec![WATCHES_MAX as u64]),
+        ("pushes of one list in one round", vec![ROUND_BODIES as u64]),
+        ("time between two rounds of pushes", vec![ROUND_NS_MIN / NANOS_PER_MS]),
+        ("receipts wanted", vec![RECEIPT_NS / NANOS_PER_MS]),
+        ("beacons", vec![beacon, u64::from(BEACONS_IN_PACE), beacon, BEACON_NS_MAX / NANOS_PER_MS]),
+        ("watch requests and receipts that wait for their thread", vec![WATCH_QUEUE as u64]),
         (
             "reads of what changes meanwhile",
             vec![u64::from(READ_RETRIES), u64::from(DISCOVER_RETRIES)],

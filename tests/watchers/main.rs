@@ -1,5 +1,5 @@
-//! Watches without threads and sockets, in simulated time: what is pushed to whom, when, and what is
-//! not.
+//! Watches without threads and sockets, in simulated time: what is pushed to whom, when, and what
+//! is not.
 
 mod following;
 
@@ -160,8 +160,8 @@ fn a_push_without_receipt_is_followed_by_beacons() {
     assert_eq!(counted(&engine, Counter::Beacons), 16);
 }
 
-/// Somebody else may have the port by now, and an old proof may be known: bytes end with the credit,
-/// and come again only for the proof of something newer.
+/// Somebody else may have the port by now, and an old proof may be known: bytes end with the
+/// credit, and come again only for the proof of something newer.
 #[test]
 fn the_credit_ends_without_a_newer_proof() {
     let mut engine = engine();

@@ -38,4 +38,6 @@ models! {
     a_drain_shows_every_beat: engine::models::drained_means_applied, 3;
     a_wish_comes_with_its_queue: engine::models::a_wish_comes_with_its_queue, 3;
     a_stop_reaches_sleepers: engine::models::stop, 3;
+    the_watch_thread_hears_of_both: engine::models::watcher_hears_of_both, 2;
+    the_watch_thread_sleeps_over_events: engine::models::watcher_sleeps_over_events, 3;
 }

@@ -57,7 +57,7 @@ impl Oracle {
         }
     }
 
-    /// Watch requests with a good cookie and a right TTL are handed on, receipts are never answered.
+    /// Watch requests with a good cookie and a right TTL are handed on. Receipts get no answer.
     fn watched(
         &mut self,
         now: Nanos,

@@ -1,4 +1,5 @@
-//! The side of a watcher, as section 8 of `docs/PROTOCOL.md` asks for: frames out, what is known in.
+//! The side of a watcher, as section 8 of `docs/PROTOCOL.md` asks for: frames out, what is known
+//! in.
 
 use heartline_wire::{
     Discover, Endpoint, Header, Kind, PushHead, Received, Reply, ReplyBody, State, Watch, Watching,
@@ -159,7 +160,8 @@ impl Watcher {
         self.version = push.after;
     }
 
-    /// Pulls the list: `ask` sends a request and gives the reply. Pages of two versions are dropped.
+    /// Pulls the list: `ask` sends a request and gives the reply. Pages of two versions are not
+    /// kept.
     pub fn pull(&mut self, mut ask: impl FnMut(&Self, u32) -> Option<Vec<u8>>) {
         self.pulls += 1;
         'whole: for _ in 0..100 {

@@ -208,3 +208,48 @@ pub fn stop() {
     engine.rendezvous.stop(false, |number| engine.bells[number].ring());
     of_loop.join().unwrap();
 }
+
+/// A loop passes a request on and the registrar tells of an event while the watch thread goes to
+/// sleep: it sees both.
+pub fn watcher_hears_of_both() {
+    let engine = Engine::new(1);
+    let of_loop = {
+        let engine = Arc::clone(&engine);
+        thread::spawn(move || {
+            engine.commands.store(7, Relaxed);
+            if engine.rendezvous.must_wake_watcher() {
+                engine.registrar.ring();
+            }
+        })
+    };
+    let of_registrar = {
+        let engine = Arc::clone(&engine);
+        thread::spawn(move || {
+            engine.beat.store(3, Relaxed);
+            if engine.rendezvous.must_tell_watcher() {
+                engine.registrar.ring();
+            }
+        })
+    };
+    let (mut request, mut event) = (false, false);
+    while !(request && event) {
+        request |= engine.commands.swap(0, Relaxed) != 0;
+        event |= engine.beat.swap(0, Relaxed) != 0;
+        engine.rendezvous.watcher_sleeps(true);
+        let work = engine.commands.load(Relaxed) != 0 || engine.beat.load(Relaxed) != 0;
+        if !(work || request && event) {
+            engine.registrar.sleep();
+        }
+        engine.rendezvous.watcher_wakes();
+    }
+    of_loop.join().unwrap();
+    of_registrar.join().unwrap();
+}
+
+/// While nobody watches, an event wakes nobody, and a request does.
+pub fn watcher_sleeps_over_events() {
+    let engine = Engine::new(1);
+    engine.rendezvous.watcher_sleeps(false);
+    assert!(!engine.rendezvous.must_tell_watcher());
+    assert!(engine.rendezvous.must_wake_watcher() && !engine.rendezvous.must_wake_watcher());
+}
