@@ -32,6 +32,7 @@ pub fn dataplane(data: &[u8]) {
             engine.now += from_ms(1 + (control & 0x7F));
             engine.tick();
             engine.tick();
+            engine.push();
         }
         let Some(reply) = engine.send(from, &frame) else { continue };
         assert!(
@@ -45,6 +46,10 @@ pub fn dataplane(data: &[u8]) {
         if let ReplyBody::Granted(granted) = decoded.body {
             lease = Some(granted.lease);
         }
+    }
+    for (_, frame) in &engine.pushed {
+        let push = Reply::decode(frame).expect("the engine speaks its own language");
+        assert!(matches!(push.body, ReplyBody::Push(..)), "{push:?}");
     }
     check(&engine);
 }
