@@ -233,10 +233,11 @@ pub fn watcher_hears_of_both() {
     };
     let (mut request, mut event) = (false, false);
     while !(request && event) {
-        request |= engine.commands.swap(0, Relaxed) != 0;
-        event |= engine.beat.swap(0, Relaxed) != 0;
+        request |= engine.commands.load(Relaxed) != 0;
+        event |= engine.beat.load(Relaxed) != 0;
         engine.rendezvous.watcher_sleeps(true);
-        let work = engine.commands.load(Relaxed) != 0 || engine.beat.load(Relaxed) != 0;
+        let work = !request && engine.commands.load(Relaxed) != 0
+            || !event && engine.beat.load(Relaxed) != 0;
         if !(work || request && event) {
             engine.registrar.sleep();
         }
