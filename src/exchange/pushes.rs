@@ -65,7 +65,7 @@ impl Pushes {
         self.bodies_count + bodies <= PUSH_BODIES
     }
 
-    /// Keeps endpoints, at most [`ENDPOINTS_PER_PUSH_MAX`], for pushes to come. There is room.
+    /// Keeps endpoints, at most [`ENDPOINTS_PER_PUSH_MAX`], for pushes to come. The buffer has room.
     pub fn add_body(&mut self, endpoints: &[Endpoint]) -> Body {
         let bytes = endpoints.as_bytes();
         self.bodies[self.bodies_count][..bytes.len()].copy_from_slice(bytes);
@@ -73,7 +73,7 @@ impl Pushes {
         Body { number: self.bodies_count as u16, endpoints: endpoints.len() as u16 }
     }
 
-    /// Adds a push. There is room.
+    /// Adds a push. The buffer has room.
     pub fn put(&mut self, to: &Peer, header: &Header, head: &PushHead, body: Body) {
         debug_assert!(!self.is_full());
         let (first, rest) = self.heads[self.count].split_at_mut(HEADER_BYTES);

@@ -1,10 +1,10 @@
-//! What loops ask of the watch thread.
+//! Commands of loops to the watch thread.
 
 use super::{Peer, Requester};
 use crate::wire::{Received, Watch};
 use zerocopy::byteorder::little_endian::U64;
 
-/// What loops ask of the watch thread. The cookie of each was good.
+/// A command of a loop to the watch thread. Its cookie was good.
 #[derive(Clone, Copy, Debug)]
 pub enum WatchCommand {
     /// Begin, renew or end a watch. The request has been checked.

@@ -63,7 +63,7 @@ impl Watchers {
         self.put(watch, &link, true, pushes);
     }
 
-    /// Pushes to a watcher, if he has the credit. There is room.
+    /// Makes a push to a watcher, if the credit allows it. The batch has room.
     pub(super) fn push(&mut self, now: Moment, watch: u32, link: &Link, pushes: &mut Pushes) {
         let bytes = link.body.push_bytes();
         let told = &mut self.table[watch];

@@ -73,7 +73,7 @@ fn shown(
     (is_listed || is_down).then_some(entry)
 }
 
-/// What stands for an instance that is not there any more: slot and generation, and state 0.
+/// The entry of an instance that is gone: slot and generation, and state 0.
 fn gone(change: &Change) -> Endpoint {
     let mut entry = Endpoint::new_zeroed();
     entry.slot = change.slot.get().into();

@@ -1,11 +1,11 @@
-//! Who follows which list, and what was said last: watches begin and end here, and pushes are made.
+//! Watches: each follows one list. They begin and end here, and pushes are made here.
 //!
 //! A state machine without I/O: time, requests and randomness come in as arguments, replies and
 //! pushes go out. It reads the feed and the tables as any reader does. `requests.rs` does what
 //! watchers ask, `rounds.rs` tells them what has changed, `beacons.rs` asks for receipts.
 //!
-//! Nobody gets more bytes of pushes than his credit, which only the proof of a newer reply or push
-//! fills up again. So an address where nobody receives any more is soon left alone.
+//! A watch gets no more bytes of pushes than its credit. Only the proof of a newer reply or push
+//! fills the credit up again. So an address where nobody receives any more is soon left alone.
 
 mod beacons;
 mod entries;
@@ -81,13 +81,13 @@ impl Watchers {
             && (self.region.feed().head() >= self.round.next_event() || self.services_changed())
     }
 
-    /// Whether an event must be told that comes now. What the last [`Self::advance`] knew of is
-    /// told when it said, and events until then with it.
+    /// Whether an event that comes now needs another call of [`Self::advance`]. It needs none while
+    /// a round is planned: the round tells that event, too.
     pub fn wants_events(&self) -> bool {
         !self.table.is_empty() && !self.planned
     }
 
-    /// What was counted so far.
+    /// The counts so far.
     pub fn tally(&self) -> &Tally {
         &self.tally
     }

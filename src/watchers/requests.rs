@@ -1,4 +1,4 @@
-//! What watchers ask: watches begin, are renewed and end, and receipts count.
+//! Requests of watchers: watches begin, are renewed and end, and receipts count.
 
 use super::Watchers;
 use super::ms_up;

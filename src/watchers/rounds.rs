@@ -16,8 +16,8 @@ use smallvec::SmallVec;
 /// The version before a push that says nothing but that there is more.
 pub(super) const PULL_BEFORE: u64 = u64::MAX;
 
-/// What one push says: versions before and after, and the endpoints in between. None with another
-/// version: pull.
+/// The content of one push: versions before and after, and the endpoints in between. No endpoints
+/// with another version mean pull.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Link {
     pub(super) before: u64,
@@ -25,10 +25,10 @@ pub(super) struct Link {
     pub(super) body: Body,
 }
 
-/// What a round does next, once every watch has the present chain.
+/// The next step of a round, once every watch has the present chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// There is no round.
+    /// No round is on.
     Rest,
     /// The changes from this one on.
     Changes(usize),
@@ -223,7 +223,7 @@ impl Watchers {
             self.push(now, watch, &link, pushes);
             self.round.link += 1;
         }
-        // Who has no credit left for one link is told to pull later, and needs no others.
+        // A watcher without credit for one link is told to pull later, and needs no others.
         if self.round.link >= self.round.chain.len() || self.table[watch].behind {
             let next = self.table.after(watch);
             self.round.tell(next);
@@ -237,7 +237,7 @@ impl Watchers {
         let count = self.round.changes[at..].partition_point(|change| change.service == service);
         let (next, list) = (at + count, self.table.find_list(service));
         let Some(list) = list.and_then(|list| self.table.list_mut(list)) else { return next };
-        // Whoever began to watch lately has read a version that these changes led to.
+        // A watch that began lately has read a version that these changes led to.
         let of_service = &self.round.changes[at..next];
         let known = of_service.partition_point(|change| change.revision <= list.told);
         let new = &of_service[known..];

@@ -16,7 +16,7 @@ pub(super) const NONE: u32 = u32::MAX;
 /// grow.
 const KEYS: usize = 2 * WATCHES_MAX;
 
-/// What names a watch: address, port and tag of its requests.
+/// The name of a watch: address, port and tag of its requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Name {
     ip: [u8; 16],
@@ -36,7 +36,7 @@ impl Name {
 pub(super) struct Watch {
     pub(super) peer: Peer,
     pub(super) tag: u64,
-    /// What its proofs are made with.
+    /// Its proofs are made with this.
     pub(super) secret: u64,
     /// Number of its newest push.
     pub(super) number: u32,

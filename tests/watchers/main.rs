@@ -43,7 +43,7 @@ fn a_change_is_pushed_once_with_the_versions_around_it() {
     assert_eq!(counted(&engine, Counter::Watches), 1);
 }
 
-/// What happens within a millisecond goes out together, and each slot once.
+/// Changes within a millisecond go out together, and each slot once.
 #[test]
 fn changes_are_gathered_for_a_millisecond() {
     let mut engine = engine();
@@ -64,7 +64,7 @@ fn changes_are_gathered_for_a_millisecond() {
     assert_eq!(pushes[0].endpoints[0].weight.get(), 11);
 }
 
-/// The cookie proves the IP address. Until somebody has shown that he receives at the port, it gets
+/// The cookie proves the IP address. Until a proof comes from the port, it gets
 /// one frame for each request, and for a second.
 #[test]
 fn nothing_but_one_frame_goes_to_a_port_that_is_not_proved() {
