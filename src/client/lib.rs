@@ -40,6 +40,15 @@ pub use query::{Discovered, Endpoint, Page, Query, VersionFilter, ZoneFilter};
 pub use registration::{Change, Registration};
 pub use session::Session;
 
+/// What an engine of this machine knows, read from its memory without a system call.
+#[cfg(feature = "view")]
+pub mod view {
+    pub use heartline_region::{
+        Cause, Choice, Disturbed, Event, EventKind, Events, Hold, Lost, Member, RegionError,
+        Service, View, Waited,
+    };
+}
+
 /// Requests without I/O: frames and times in, frames and times out.
 ///
 /// A driver hands a request to [`Caller`](proto::Caller), sends what it says, hands in what

@@ -56,7 +56,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], PORT))],
-            state: Place::Directory(default_state()),
+            state: Place::Directory(Place::default_directory()),
             capacity: CAPACITY_DEFAULT,
             cores: None,
             attributes_bytes: ATTRIBUTES_BYTES_DEFAULT,
@@ -66,20 +66,9 @@ impl Default for Config {
             hold: true,
             tombstone: Duration::from_millis(TOMBSTONE_MS_DEFAULT),
             receive_buffer: RECEIVE_QUEUE_BYTES_DEFAULT,
-            snapshot: default_snapshot(&default_state()),
+            snapshot: default_snapshot(&Place::default_directory()),
             snapshot_interval: Duration::from_millis(SNAPSHOT_INTERVAL_MS_DEFAULT),
         }
-    }
-}
-
-/// `/dev/shm/heartline` for root, `/dev/shm/heartline-UID` for others: tmpfs on every Linux with
-/// POSIX shared memory.
-fn default_state() -> PathBuf {
-    let uid = rustix::process::geteuid();
-    if uid.is_root() {
-        PathBuf::from("/dev/shm/heartline")
-    } else {
-        PathBuf::from(format!("/dev/shm/heartline-{}", uid.as_raw()))
     }
 }
 

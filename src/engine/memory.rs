@@ -61,10 +61,12 @@ impl Memory {
         let run = Run { boot: clock::boot_id(), epoch: start.settings.epoch, key: start.key };
         let left = left_behind(&config.state, run.boot, &geometry, &mut notices)?;
         let create = || Region::prepare(&config.state, geometry.clone(), run, start.cancelled);
+        let mut before = None;
         let ((region, writer), peopled, made, loaded) = match left {
             Left::Whole(left) => (*left, true, false, None),
             Left::Other(other) => {
-                let disk = carry(*other, start, &geometry)?;
+                let (disk, other) = carry(*other, start, &geometry)?;
+                before = Some(other);
                 let (region, writer) = create()?;
                 let loaded =
                     Reader::open(&disk).and_then(|reader| reader.load(&region, &writer, start.now));
@@ -104,6 +106,9 @@ impl Memory {
         if made {
             // Last: until here memory and snapshot of the engine before are as they were.
             region.install().inspect_err(|_| region.remove_files())?;
+            if let Some((before, right)) = before {
+                before.leave(&right);
+            }
         }
         Ok(Self { region, writer, peopled, made, snapshot, notices })
     }
@@ -168,13 +173,16 @@ fn left_behind(
     Ok(left)
 }
 
+/// A region and the right to change it.
+type Owned = (Arc<Region>, region::Right);
+
 /// Members of a region with another layout, on their way into a new one. What an interrupted step
-/// left is repaired first.
+/// left is repaired first. The region comes back, to be left once the new one is in its place.
 fn carry(
     (region, writer): (Region, region::Right),
     start: &Start<'_>,
     to: &Geometry,
-) -> Result<MemoryDisk, StartError> {
+) -> Result<(MemoryDisk, Owned), StartError> {
     let leased = region
         .lines()
         .iter()
@@ -190,10 +198,10 @@ fn carry(
     }
     let sizes = Sizes::new(region.geometry());
     let registrar = Registrar::resume(Arc::new(region), writer, start.settings.clone(), start.now);
-    let (region, _) = registrar.release();
+    let (region, right) = registrar.release();
     let mut disk = MemoryDisk(vec![0; sizes.file_bytes() as usize]);
     sizes.write_header(&mut disk).expect("memory takes what is written to it");
     let mut writer = Writer::new(disk, sizes, None, &region, start.now);
     writer.write(&region, start.now, true).expect("nobody changes members meanwhile");
-    Ok(writer.into_disk())
+    Ok((writer.into_disk(), (region, right)))
 }

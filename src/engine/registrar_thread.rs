@@ -7,7 +7,7 @@ use crate::clock::{self, Nanos};
 use crate::exchange::Replies;
 use crate::limits::COMMANDS_PER_STEP;
 use crate::net::SendBatch;
-use crate::region::{Counter, OwnCounters, Tally};
+use crate::region::{Counter, OwnCounters, Region, Tally};
 use crate::registrar::{Counts, Registrar};
 use rand::{Rng, rngs::StdRng};
 use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};
@@ -27,6 +27,9 @@ pub(super) struct RegistrarThread {
     pub(super) duty: RegistrarDuty,
     pub(super) tally: Tally,
     pub(super) cpu: CpuTime,
+    pub(super) region: Arc<Region>,
+    /// Number of the newest event when processes that wait for events were woken.
+    pub(super) woken_for: u64,
     /// Number of the newest event that the watch thread was woken for.
     pub(super) told: u64,
 }
@@ -43,6 +46,7 @@ impl RegistrarThread {
                 RegistrarStep::Commands => {
                     let commands = self.commands(&mut registrar, counters);
                     self.duty.commanded(commands);
+                    self.wake_waiting();
                     if let Some((quota, deny)) = shared.take_settings() {
                         registrar.reconfigure(quota, deny);
                     }
@@ -52,6 +56,7 @@ impl RegistrarThread {
                 RegistrarStep::Look => {
                     let observed = self.duty.observe(clock::now(), signals);
                     self.duty.looked(registrar.tick(&observed));
+                    self.wake_waiting();
                     if let Some(spent) = self.cpu.read(observed.now) {
                         self.tally.set(Counter::CpuNs, spent);
                     }
@@ -85,6 +90,14 @@ impl RegistrarThread {
             self.send.send(&mut self.replies, &self.shared.sockets[0], &mut self.tally);
         }
         count
+    }
+
+    /// Wakes the processes that wait for events, if there are new ones: one system call.
+    fn wake_waiting(&mut self) {
+        let head = self.region.feed().head();
+        if std::mem::replace(&mut self.woken_for, head) != head {
+            self.region.wake_waiting();
+        }
     }
 
     /// Shows others what the registrar has counted.

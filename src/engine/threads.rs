@@ -129,7 +129,7 @@ impl Prepared {
         let watchers = Watchers::new(Arc::clone(region), key, settings.epoch);
         let secrets = StdRng::from_rng(&mut random);
         let watcher = WatchThread::new(Arc::clone(&shared), watchers, watch_wake, secrets);
-        let mut registrar = registrar_thread(&shared, wake, random)?;
+        let mut registrar = registrar_thread(&shared, region, wake, random)?;
         let queues = COMMAND_QUEUE * size_of::<Command>() + WATCH_QUEUE * size_of::<WatchCommand>();
         let memory = tables + queues + buffers + watcher.memory_bytes();
         registrar.tally.set(Counter::MemoryBytes, memory as u64);
@@ -279,6 +279,7 @@ fn make_polls(sockets: &SocketTable) -> Result<(Vec<Poll>, Box<[mio::Waker]>), S
 
 fn registrar_thread(
     shared: &Arc<Shared>,
+    region: &Arc<Region>,
     wake: UnixDatagram,
     random: StdRng,
 ) -> Result<RegistrarThread, StartError> {
@@ -303,6 +304,8 @@ fn registrar_thread(
         duty: RegistrarDuty::new(shared.sockets.iter().flatten().map(Socket::drops_at_start)),
         tally: Tally::default(),
         cpu: CpuTime::default(),
+        region: Arc::clone(region),
+        woken_for: 0,
         told: 0,
     })
 }

@@ -19,11 +19,11 @@ use std::path::{Path, PathBuf};
 const HEADER: usize = 64;
 
 /// A file that passed the checks that concern it alone.
-struct Candidate {
-    file: File,
+pub(super) struct Candidate {
+    pub(super) file: File,
     path: PathBuf,
-    geometry: Geometry,
-    epoch: u64,
+    pub(super) geometry: Geometry,
+    pub(super) epoch: u64,
 }
 
 impl Region {
@@ -97,12 +97,23 @@ impl Region {
     }
 }
 
-/// The public file in a place, after the same checks, and where its counters begin.
-pub(super) fn public_file(path: &Path, boot: [u8; 16]) -> Result<(File, usize), RegionError> {
-    let file = File::open(path)
-        .map_err(|source| RegionError::Io { file: path.display().to_string(), source })?;
-    let whole = candidate(file, path.to_owned(), boot, Geometry::public_bytes)?;
-    Ok((whole.file, whole.geometry.counters))
+/// The public file in a place, open for reading, after the same checks.
+pub(super) fn public_file(path: &Path, boot: [u8; 16]) -> Result<Candidate, RegionError> {
+    candidate(open_to_read(path)?, path.to_owned(), boot, Geometry::public_bytes)
+}
+
+/// The heart file in a place, likewise.
+pub(super) fn heart_file(path: &Path, boot: [u8; 16]) -> Result<Candidate, RegionError> {
+    candidate(open_to_read(path)?, path.to_owned(), boot, Geometry::heart_bytes)
+}
+
+/// Nothing that is no regular file keeps the caller waiting.
+fn open_to_read(path: &Path) -> Result<File, RegionError> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|source| RegionError::Io { file: path.display().to_string(), source })
 }
 
 fn candidate(

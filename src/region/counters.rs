@@ -6,15 +6,14 @@
 //! The word at position `n` of each block is the [`Counter`] with that number.
 
 use super::attach::public_file;
+use super::mapping::{ReadOnly, Source};
 use super::part::{Part, Shared};
 use super::{Region, RegionError, Right};
 use crate::limits::LOOPS_MAX;
 use crate::sync::AtomicU64;
 use crate::wire::{About, Reject, Stat};
-use memmap2::{MmapOptions, MmapRaw};
 use std::ops::Deref;
 use std::path::Path;
-use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -257,11 +256,6 @@ pub struct AllCounters {
 }
 
 impl Region {
-    /// What the threads of the engine have counted.
-    pub fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
     /// Lets all counters begin at 0, for the threads of an engine that starts. Those of an engine
     /// before have ended.
     pub fn begin_counters(self: &Arc<Self>, _: &Right, loops: usize) -> AllCounters {
@@ -283,7 +277,7 @@ impl Region {
 #[derive(Debug)]
 pub struct CountersFile {
     counters: Counters,
-    _mapping: MmapRaw,
+    _mapping: ReadOnly,
 }
 
 impl CountersFile {
@@ -292,18 +286,12 @@ impl CountersFile {
     /// # Errors
     /// When the file can't be read, or is none of an engine like this one.
     pub fn open(path: &Path, boot: [u8; 16]) -> Result<Self, RegionError> {
-        let (file, offset) = public_file(path, boot)?;
-        let fail = |source| RegionError::Io { file: path.display().to_string(), source };
-        let mapping = MmapOptions::new()
-            .offset(offset as u64)
-            .len(BLOCKS * size_of::<Block>())
-            .map_raw_read_only(&file)
-            .map_err(fail)?;
-        let start = NonNull::new(mapping.as_mut_ptr()).expect("a mapping does not start at zero");
-        // SAFETY: mapped at a multiple of 4096, for as long as the part is used. No store goes
-        // through it: `OwnCounters` are of a `Region` only.
-        let blocks = unsafe { Part::new(start.cast(), BLOCKS) };
-        Ok(Self { counters: Counters(blocks), _mapping: mapping })
+        let whole = public_file(path, boot)?;
+        let (offset, length) = (whole.geometry.counters, BLOCKS * size_of::<Block>());
+        let mapping = ReadOnly::map(&whole.file, offset, length)
+            .map_err(|source| RegionError::Io { file: path.display().to_string(), source })?;
+        // No store goes through it: `OwnCounters` are of a `Region` only.
+        Ok(Self { counters: Counters(mapping.part(0, BLOCKS)), _mapping: mapping })
     }
 }
 

@@ -1,12 +1,12 @@
 //! The services: name, revision, and where the list of their slots is.
 
-use super::Region;
 use super::index::Disturbed;
 use super::lists::ListRef;
 use super::part::Shared;
 use super::record::{load_name, store_bytes};
 use super::right::Right;
 use super::seqlock::Sequence;
+use super::{PublicTables, Region};
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::wire::Name;
 use std::sync::atomic::Ordering::{Relaxed, Release};
@@ -123,7 +123,7 @@ impl DirectoryEntry {
     }
 }
 
-impl Region {
+impl PublicTables {
     /// Revision of the directory, and how many services have instances.
     ///
     /// # Errors
@@ -136,7 +136,9 @@ impl Region {
             .read(|| (header.directory_revision.load(Relaxed), header.services.load(Relaxed)))
             .ok_or(Disturbed)
     }
+}
 
+impl Region {
     /// A service came or went.
     pub fn set_service_count(&self, right: &Right, services: u32) {
         let header = &self.header[0];

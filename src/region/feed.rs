@@ -6,9 +6,10 @@ use crate::sync::{AtomicU64, IS_MEMORY, fence};
 use crate::wire::time::Moment;
 use crate::wire::{Generation, Slot};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use zerocopy::TryFromBytes;
 
 /// What an event tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TryFromBytes)]
 #[repr(u8)]
 pub enum EventKind {
     /// An instance was registered.
@@ -38,7 +39,7 @@ pub enum EventKind {
 }
 
 /// Why it happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TryFromBytes)]
 #[repr(u8)]
 pub enum Cause {
     /// Somebody asked for it.
@@ -90,6 +91,22 @@ impl Event {
     /// Words that an event takes beside its number.
     pub const WORDS: usize = 6;
 
+    /// From the words that [`Feed::raw`] gives; `None`: of a kind or with a cause that is none.
+    pub fn from_raw(words: &[u64; 8]) -> Option<Self> {
+        let [_, at, what, service, revision, member, shares, _] = *words;
+        Some(Self {
+            at: Moment::from_nanos(at),
+            kind: EventKind::try_read_from_bytes(&[what as u8]).ok()?,
+            cause: Cause::try_read_from_bytes(&[(what >> 8) as u8]).ok()?,
+            service,
+            revision,
+            slot: Slot::new(member as u32),
+            generation: Generation::new((member >> 32) as u32),
+            silent: shares as u32,
+            live: (shares >> 32) as u32,
+        })
+    }
+
     /// As it lies in memory: time; kind and cause; service; revision; generation and slot; live and
     /// silent.
     pub(super) fn words(&self) -> [u64; Self::WORDS] {
@@ -128,6 +145,11 @@ impl Feed {
     pub(super) fn new(lines: Part<EventLine>, head: Part<AtomicU64>) -> Self {
         assert!(lines.len().is_power_of_two());
         Self { lines, head }
+    }
+
+    /// How many events it keeps.
+    pub fn capacity(&self) -> u64 {
+        self.lines.len() as u64
     }
 
     /// Number of the newest event; 0 before the first.

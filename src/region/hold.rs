@@ -1,8 +1,8 @@
 //! The hold: instances that fell silent together, and that are kept from being declared down.
 
-use super::Region;
 use super::index::Disturbed;
 use super::right::Right;
+use super::{PublicTables, Region};
 use crate::wire::time::Moment;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -24,7 +24,7 @@ impl Hold {
     }
 }
 
-impl Region {
+impl PublicTables {
     /// The hold that is on: since when, silent and live instances when it began.
     ///
     /// # Errors
@@ -39,7 +39,9 @@ impl Region {
             live: (shares >> 32) as u32,
         }))
     }
+}
 
+impl Region {
     /// Begins or ends the hold.
     pub fn set_hold(&self, right: &Right, hold: Option<Hold>) {
         let header = &self.header[0];

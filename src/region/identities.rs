@@ -1,11 +1,11 @@
 //! Where services and instances stand in the indexes: hashes under the key of the region.
 
-use super::{Disturbed, Identity, IndexFull, Region, Right, ServiceNumber};
+use super::{Disturbed, Identity, IndexFull, PublicTables, Region, Right, ServiceNumber};
 use crate::wire::{Name, Slot};
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
 
-impl Region {
+impl PublicTables {
     /// Finds a service by its id.
     ///
     /// # Errors
@@ -76,6 +76,16 @@ impl Region {
         self.find_slot(identity.hash(), name, |own| own == service)
     }
 
+    #[inline]
+    pub(super) fn hash(&self, id: u64, name: &[u8]) -> u64 {
+        let mut hasher = SipHasher13::new_with_keys(self.key.0, self.key.1);
+        hasher.write_u64(id);
+        hasher.write(name);
+        hasher.finish()
+    }
+}
+
+impl Region {
     /// Forgets both indexes, to be filled again from what they lead to.
     pub fn clear_indexes(&self, right: &Right) {
         self.directory_index.clear(right);
@@ -135,13 +145,5 @@ impl Region {
     /// Takes an instance out of the index.
     pub fn unindex_instance(&self, right: &Right, id: u64, name: &Name, slot: Slot) {
         self.index.remove(right, self.hash(id, name.bytes()), slot);
-    }
-
-    #[inline]
-    pub(super) fn hash(&self, id: u64, name: &[u8]) -> u64 {
-        let mut hasher = SipHasher13::new_with_keys(self.key.0, self.key.1);
-        hasher.write_u64(id);
-        hasher.write(name);
-        hasher.finish()
     }
 }

@@ -71,7 +71,11 @@ pub(super) struct HeartHeader {
 #[repr(C)]
 pub(super) struct PublicHeader {
     pub(super) common: CommonHeader,
-    reserved_64: [AtomicU64; 7],
+    /// 1 once the engine has left the file for another in its place.
+    pub(super) left: AtomicU32,
+    /// Around the time in which the tables are made anew.
+    pub(super) rebuilt: Sequence,
+    reserved_72: [AtomicU64; 6],
     /// Key of the index hashes.
     pub(super) key: [AtomicU64; 2],
     pub(super) directory_revision: AtomicU64,
@@ -85,7 +89,7 @@ pub(super) struct PublicHeader {
     pub(super) sequence: Sequence,
     reserved_172: AtomicU32,
     reserved_176: [AtomicU64; 2],
-    feed_head: AtomicU64,
+    pub(super) feed_head: AtomicU64,
     reserved_200: [AtomicU64; 7],
     index_moves: AtomicU32,
     directory_moves: AtomicU32,
@@ -117,6 +121,8 @@ const _: () = {
     assert!(size_of::<HeartHeader>() == 704 && size_of::<HeartHeader>() <= PAGE);
     assert!(offset_of!(HeartHeader, redo) == 64);
     assert!(size_of::<PublicHeader>() <= PAGE);
+    assert!(offset_of!(PublicHeader, left) == 64);
+    assert!(offset_of!(PublicHeader, rebuilt) == 68);
     assert!(offset_of!(PublicHeader, key) == 120);
     assert!(offset_of!(PublicHeader, directory_revision) == 136);
     assert!(offset_of!(PublicHeader, services) == 144);

@@ -32,6 +32,7 @@ mod counters;
 mod directory;
 mod endpoint;
 mod feed;
+mod futex;
 mod heart;
 mod heart_state;
 mod hold;
@@ -45,6 +46,7 @@ mod mapping;
 mod models;
 mod part;
 mod prefetch;
+mod public;
 mod record;
 mod redo;
 mod restored_line;
@@ -53,6 +55,7 @@ mod run;
 mod seqlock;
 mod service_number;
 mod sync;
+mod view;
 
 pub use counters::{AllCounters, Counter, Counters, CountersFile, OwnCounters, Tally};
 pub use directory::{DirectoryEntry, ServiceMeta};
@@ -66,44 +69,44 @@ pub use layout::Geometry;
 pub use lists::{ListAllocator, ListRef};
 pub use mapping::{Mismatch, Place, RegionError, is_tmpfs};
 pub use prefetch::prefetch;
+pub use public::PublicTables;
 pub use record::{Record, Records};
 pub use redo::{MemberAfter, PendingStep};
 pub use restored_line::RestoredLine;
 pub use right::Right;
-pub use run::Run;
+pub use run::{Run, boot_id};
 pub use seqlock::Sequence;
 pub use service_number::ServiceNumber;
+pub use view::{Choice, Events, Lost, Member, Service, View, Waited};
 
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64};
+use crate::sync::{AtomicBool, AtomicU64};
 use crate::wire::Slot;
 use heartline_wire as wire;
-use index::HashIndex;
-use layout::{HeartHeader, PublicHeader};
-use mapping::Mapping;
+use layout::HeartHeader;
+use mapping::{Mapping, Source};
+use part::Part;
+use std::ops::Deref;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-
-use part::Part;
 
 /// The two files, mapped, and the tables in them.
 #[derive(Debug)]
 pub struct Region {
-    geometry: Geometry,
     heart_header: Part<HeartHeader>,
     lines: Part<HeartLine>,
-    header: Part<PublicHeader>,
-    counters: Counters,
-    directory: Part<DirectoryEntry>,
-    directory_index: HashIndex<ServiceNumber>,
-    endpoints: Part<EndpointLine>,
-    records: Records,
-    index: HashIndex<Slot>,
-    lists: Part<AtomicU32>,
-    feed: Feed,
-    key: (u64, u64),
+    public: PublicTables,
     /// A bit for each slot that changed since it was last asked for; of this process only.
     changed: Box<[AtomicU64]>,
     files: [Mapping; 2],
+}
+
+impl Deref for Region {
+    type Target = PublicTables;
+
+    #[inline]
+    fn deref(&self) -> &PublicTables {
+        &self.public
+    }
 }
 
 impl Region {
@@ -148,38 +151,11 @@ impl Region {
     /// Finds the tables in the files. Without a key the one that is stored there is used.
     fn assemble(files: [Mapping; 2], geometry: Geometry, key: Option<(u64, u64)>) -> Self {
         let [heart, public] = &files;
-        let header: Part<PublicHeader> = public.part(0, 1);
-        let key =
-            key.unwrap_or_else(|| (header[0].key[0].load(Relaxed), header[0].key[1].load(Relaxed)));
-        let slots = geometry.slots as usize;
         Self {
             heart_header: heart.part(0, 1),
-            lines: heart.part(geometry.lines, slots),
-            header,
-            counters: Counters::new(public.part(geometry.counters, counters::BLOCKS)),
-            directory: public.part(geometry.directory, geometry.services_max as usize),
-            directory_index: HashIndex::new(
-                public.part(geometry.directory_index, geometry.directory_buckets),
-                public.part(PublicHeader::DIRECTORY_MOVES, 1),
-            ),
-            endpoints: public.part(geometry.endpoints, slots),
-            records: Records::new(
-                public.part(geometry.records, slots),
-                public.part(geometry.tails, slots * geometry.tail_words()),
-                geometry.tail_words(),
-            ),
-            index: HashIndex::new(
-                public.part(geometry.index, geometry.buckets),
-                public.part(PublicHeader::INDEX_MOVES, 1),
-            ),
-            lists: public.part(geometry.lists, geometry.list_entries),
-            feed: Feed::new(
-                public.part(geometry.feed, geometry.events),
-                public.part(PublicHeader::FEED_HEAD, 1),
-            ),
-            key,
+            lines: heart.part(geometry.lines, geometry.slots as usize),
             changed: (0..geometry.slots.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
-            geometry,
+            public: PublicTables::over(public, geometry, key),
             files,
         }
     }
@@ -216,19 +192,13 @@ impl Region {
     /// Fills in both headers; the word that says "ready" comes last, with release ordering, so that
     /// who reads it sees the rest.
     fn publish(&self, run: &Run) {
-        let header = &self.header[0];
-        header.common.fill(&self.geometry, run);
+        let (header, geometry) = (&self.header[0], self.geometry());
+        header.common.fill(geometry, run);
         header.key[0].store(run.key.0, Relaxed);
         header.key[1].store(run.key.1, Relaxed);
-        self.heart_header[0].common.fill(&self.geometry, run);
+        self.heart_header[0].common.fill(geometry, run);
         self.heart_header[0].common.ready.store(1, Release);
         header.common.ready.store(1, Release);
-    }
-
-    /// Sizes and offsets.
-    #[inline]
-    pub fn geometry(&self) -> &Geometry {
-        &self.geometry
     }
 
     /// The heart line of each slot.
@@ -237,41 +207,9 @@ impl Region {
         &self.lines
     }
 
-    /// The directory entry of each service.
-    #[inline]
-    pub fn directory(&self) -> &[DirectoryEntry] {
-        &self.directory
-    }
-
-    /// The endpoint of each slot.
-    #[inline]
-    pub fn endpoints(&self) -> &[EndpointLine] {
-        &self.endpoints
-    }
-
-    /// The record of each slot.
-    #[inline]
-    pub fn records(&self) -> &Records {
-        &self.records
-    }
-
-    /// The slot at a position of a list; `None`: the list is being changed and leads out of the
-    /// arena.
-    #[inline]
-    pub fn listed(&self, list: ListRef, position: u32) -> Option<Slot> {
-        let entry = self.lists.get(list.offset as usize + position as usize)?;
-        Some(Slot::new(entry.load(Relaxed)))
-    }
-
     /// Puts a slot at a position of a list. To be called inside the sequence of its service.
     pub fn set_listed(&self, _: &Right, list: ListRef, position: u32, slot: Slot) {
         self.lists[(list.offset + position) as usize].store(slot.get(), Relaxed);
-    }
-
-    /// The membership events.
-    #[inline]
-    pub fn feed(&self) -> &Feed {
-        &self.feed
     }
 
     /// Notes that a member has changed; after the change.
@@ -302,12 +240,12 @@ impl Region {
 
     /// Writes a step down before it is done. [`Self::end_step`] belongs to it.
     pub fn begin_step(&self, right: &Right, event: &Event, member: Option<&MemberAfter<'_>>) {
-        self.heart_header[0].redo.begin(right, &self.feed, event, member);
+        self.heart_header[0].redo.begin(right, self.feed(), event, member);
     }
 
     /// Tells of the step in the feed; it is done.
     pub fn end_step(&self, right: &Right, event: &Event) {
-        self.feed.push(right, event);
+        self.feed().push(right, event);
         self.heart_header[0].redo.end(right);
     }
 
@@ -319,7 +257,7 @@ impl Region {
 
     /// Tells of a pending step in the feed, once it is done.
     pub fn end_pending_step(&self, right: &Right, step: &PendingStep) {
-        self.feed.put(right, step.number, step.event);
+        self.feed().put(right, step.number, step.event);
         self.heart_header[0].redo.end(right);
     }
 
@@ -331,6 +269,27 @@ impl Region {
     /// Ends writes to the header that a former engine did not live to end.
     pub fn mend_header(&self, right: &Right) {
         self.header[0].sequence.mend(right);
+    }
+
+    /// Tells readers that tables are being made anew: until [`Self::end_rebuild`] what they find
+    /// there means nothing.
+    pub fn begin_rebuild(&self, right: &Right) {
+        // Whoever began before did perhaps not live to end it.
+        self.header[0].rebuilt.mend(right);
+        self.header[0].rebuilt.begin(right);
+    }
+
+    /// The tables are whole again.
+    pub fn end_rebuild(&self, right: &Right) {
+        self.header[0].rebuilt.end(right);
+    }
+
+    /// Tells readers that no engine will come back to the public file, and wakes those that wait:
+    /// another file is in its place.
+    pub fn leave(&self, _: &Right) {
+        // Release: whoever reads it finds the other file.
+        self.header[0].left.store(1, Release);
+        self.wake_waiting();
     }
 }
 

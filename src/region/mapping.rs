@@ -28,6 +28,19 @@ pub enum Place {
     Scratch,
 }
 
+impl Place {
+    /// The state directory of an engine unless configured otherwise: `/dev/shm/heartline` for root,
+    /// `/dev/shm/heartline-UID` for others. Every Linux with POSIX shared memory has tmpfs there.
+    pub fn default_directory() -> PathBuf {
+        let uid = rustix::process::geteuid();
+        if uid.is_root() {
+            PathBuf::from("/dev/shm/heartline")
+        } else {
+            PathBuf::from(format!("/dev/shm/heartline-{}", uid.as_raw()))
+        }
+    }
+}
+
 /// Why the region could not be made. Nothing was left behind.
 #[derive(Debug, thiserror::Error)]
 pub enum RegionError {
@@ -221,17 +234,47 @@ impl Mapping {
         remove_if_same(&self.file, self.path.as_deref());
         remove_if_same(&self.file, self.path.as_deref().map(fresh).as_deref());
     }
+}
+
+/// A mapped file that tables are found in.
+pub(super) trait Source {
+    /// Where the file begins in memory, and how many of its bytes are mapped.
+    fn bytes(&self) -> (*mut u8, usize);
 
     /// `count` values from `offset` on.
-    pub(super) fn part<T: Shared>(&self, offset: usize, count: usize) -> Part<T> {
+    fn part<T: Shared>(&self, offset: usize, count: usize) -> Part<T> {
+        let (first, bytes) = self.bytes();
         let end = count.checked_mul(size_of::<T>()).and_then(|bytes| bytes.checked_add(offset));
-        assert!(end.is_some_and(|end| end <= self.pages.bytes), "a part ends behind its mapping");
-        let start = self.pages.address(offset).cast::<T>();
+        assert!(end.is_some_and(|end| end <= bytes), "a part ends behind its mapping");
+        let start = first.wrapping_add(offset).cast::<T>();
         assert!(start.is_aligned(), "a part is not aligned");
         let start = NonNull::new(start).expect("a mapping does not start at zero");
-        // SAFETY: aligned and inside the mapping by the assertions above; `Region` keeps the
-        // mapping as long as its parts.
+        // SAFETY: aligned and inside the mapping by the assertions above; whoever asks for a part
+        // keeps the mapping as long.
         unsafe { Part::new(start, count) }
+    }
+}
+
+impl Source for Mapping {
+    fn bytes(&self) -> (*mut u8, usize) {
+        (self.pages.address(0), self.pages.bytes)
+    }
+}
+
+/// A part of a file, mapped for reading: a store to it would end the process.
+#[derive(Debug)]
+pub(super) struct ReadOnly(MmapRaw);
+
+impl ReadOnly {
+    /// Maps `length` bytes from `offset`, a multiple of the page size, on.
+    pub(super) fn map(file: &File, offset: usize, length: usize) -> io::Result<Self> {
+        MmapOptions::new().offset(offset as u64).len(length).map_raw_read_only(file).map(Self)
+    }
+}
+
+impl Source for ReadOnly {
+    fn bytes(&self) -> (*mut u8, usize) {
+        (self.0.as_mut_ptr(), self.0.len())
     }
 }
 

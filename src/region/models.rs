@@ -2,7 +2,7 @@
 
 use super::feed::{Cause, Event, EventKind, Feed};
 use super::index::HashIndex;
-use super::mapping::{Mapping, Place};
+use super::mapping::{Mapping, Place, Source};
 use super::right::Right;
 use crate::wire::time::Moment;
 use crate::wire::{Generation, Slot};

@@ -72,6 +72,21 @@ impl Sequence {
         self.0.store(before.wrapping_add(2), Release);
         value
     }
+
+    /// Begins a long write. [`Self::end`] belongs to it.
+    pub(super) fn begin(&self, _: &Right) {
+        let before = self.0.load(Relaxed);
+        debug_assert!(before & 1 == 0, "a write inside a write");
+        self.0.store(before.wrapping_add(1), Relaxed);
+        // As in `write`.
+        fence(Release);
+    }
+
+    /// Ends it.
+    pub(super) fn end(&self, right: &Right) {
+        // What an interrupted write is ended with, too; release, as in `write`.
+        self.mend(right);
+    }
 }
 
 #[cfg(test)]

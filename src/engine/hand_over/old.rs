@@ -129,7 +129,12 @@ pub fn hand_over(engine: &mut Engine, successor: &Successor) -> HandedOver {
         engine.until_it_serves(channel, say)
     };
     match result {
-        Ok(()) => HandedOver::Yes,
+        Ok(()) => {
+            if !engine.region.is_in_place() {
+                engine.region.leave(&writer);
+            }
+            HandedOver::Yes
+        }
         Err(error) => {
             end(successor);
             if say != Say::Prepared && !engine.region.is_in_place() {

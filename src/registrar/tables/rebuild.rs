@@ -31,6 +31,7 @@ impl Tables {
         now: Moment,
     ) -> (Self, Survivors) {
         let mut tables = Self::new(region, right);
+        tables.region.begin_rebuild(&tables.right);
         tables.region.mend_header(&tables.right);
         tables.end_pending_step();
         tables.region.clear_indexes(&tables.right);
@@ -57,6 +58,7 @@ impl Tables {
         tables.resume_lists(&survivors);
         services_below(tables.fresh).for_each(|service| tables.queue_if_empty(service));
         tables.region.set_service_count(&tables.right, tables.services);
+        tables.region.end_rebuild(&tables.right);
         (tables, survivors)
     }
 
