@@ -8,16 +8,16 @@ use heartline::internals::clock::from_ms;
 use heartline::internals::dataplane::Datagram;
 use heartline::internals::exchange::Replies;
 use heartline::internals::registrar::Observed;
-use heartline_region::{Counter, ServiceNumber};
-use heartline_test_support::{Harness, peer, settings};
+use heartline_region::{Choice, Counter, Geometry, Place, ServiceNumber, View};
+use heartline_test_support::{Harness, Scratch, peer, settings};
 use heartline_wire::*;
 use std::hint::black_box;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
 const LEASES: u32 = 4000;
-const NAMES: [&str; 6] =
-    ["beat", "beats-50", "discover-1", "discover-25", "index-lookup", "wheel-tick"];
+const NAMES: [&str; 7] =
+    ["beat", "beats-50", "discover-1", "discover-25", "index-lookup", "wheel-tick", "view-100"];
 
 /// The only function that is counted.
 #[inline(never)]
@@ -29,7 +29,11 @@ fn measured(repeats: u64, mut work: impl FnMut(u64)) {
 
 /// An engine with many instances of 40 services, and their leases.
 fn engine() -> (Harness, Vec<Lease>) {
-    let mut engine = Harness::new(4096, settings(4096), 1);
+    engine_in(&Place::Scratch)
+}
+
+fn engine_in(place: &Place) -> (Harness, Vec<Lease>) {
+    let mut engine = Harness::in_place(place, Geometry::new(4096, 64), settings(4096), 1);
     let leases = (0..LEASES).map(|number| {
         let mut body = Register::new_zeroed();
         (body.nonce, body.ttl_ms) = (U64::new(5), U32::new(3_600_000));
@@ -123,6 +127,22 @@ fn wheel_tick(repeats: u64) {
     assert_eq!(engine.registrar.counts().up, LEASES);
 }
 
+/// One endpoint picked from the hundred of a service, through the files of the engine.
+fn view(repeats: u64) {
+    let state = Scratch::new();
+    let (_engine, _) = engine_in(&Place::Directory(state.0.clone()));
+    let view = View::open(&state.0).unwrap();
+    let mut drawn = 1_u64;
+    let mut draw = || {
+        drawn = drawn.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
+        drawn
+    };
+    measured(repeats, |_| {
+        let service = view.service("service-7").unwrap().unwrap();
+        assert!(black_box(service.pick(Choice::Random, &mut draw)).is_ok_and(|one| one.is_some()));
+    });
+}
+
 fn run(name: &str, repeats: u64) {
     match name {
         "beat" => beats(repeats, 1),
@@ -131,6 +151,7 @@ fn run(name: &str, repeats: u64) {
         "discover-25" => discover(repeats, 25),
         "index-lookup" => index_lookup(repeats),
         "wheel-tick" => wheel_tick(repeats),
+        "view-100" => view(repeats),
         other => panic!("{other} is none of {NAMES:?}"),
     }
 }

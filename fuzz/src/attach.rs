@@ -6,7 +6,9 @@ use heartline::internals::clock::{Moment, Span, from_ms};
 use heartline::internals::dataplane::{Cookies, Datagram, Dataplane};
 use heartline::internals::exchange::Replies;
 use heartline::internals::registrar::{Observed, Registrar};
-use heartline_region::{Geometry, Place, Record, Region, Run, ServiceNumber};
+use heartline_region::{
+    Choice, Geometry, Place, Record, Region, Run, ServiceNumber, View, boot_id,
+};
 use heartline_test_support::{peer, settings};
 use heartline_wire::{
     Describe, Discover, Endpoint, Header, Kind, Label, Name, Services, Slot, StatsRequest,
@@ -60,13 +62,40 @@ pub fn attach(data: &[u8]) {
             file.write_all_at(&value.to_le_bytes(), at % (length - 1)).expect("tmpfs writes");
         }
     }
-    if let Ok((region, writer)) = Region::attach(&directory, Run::default().boot) {
+    // What the process of another user sees of it.
+    look(&directory);
+    if let Ok((region, writer)) = Region::attach(&directory, boot_id()) {
         let region = Arc::new(region);
         ask(&region);
         go_on(&region, writer);
         ask(&region);
     }
     std::fs::remove_dir_all(&directory).expect("it was made above");
+}
+
+/// A view refuses the files, or answers whatever it is asked.
+fn look(directory: &Path) {
+    let Ok(view) = View::open(directory) else { return };
+    let _ = (view.hold(), view.services(), view.epoch(), view.instance("s", "s"));
+    let mut number = 1_u64;
+    let mut draw = || {
+        number = number.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
+        number
+    };
+    if let Ok(Some(service)) = view.service("s") {
+        let mut members = Vec::new();
+        let _ = service.fill(&mut members);
+        assert!(members.len() <= geometry().slots as usize);
+        for choice in
+            [Choice::Random, Choice::Weighted, Choice::Rendezvous(3), Choice::RoundRobin(u32::MAX)]
+        {
+            let _ = service.pick(choice, &mut draw);
+        }
+    }
+    for after in [0, 7, u64::MAX] {
+        let told = view.events(after).take(2 * geometry().events).count();
+        assert!(told < 2 * geometry().events, "events without end");
+    }
 }
 
 /// The page of the public file before the tables of services and members. Counters come before
@@ -86,7 +115,7 @@ fn prepare(directory: &Path) {
         let _ = std::fs::remove_file(directory.join(name));
     }
     let place = Place::Directory(directory.to_owned());
-    let run = Run { key: (1, 2), epoch: 3, ..Run::default() };
+    let run = Run { key: (1, 2), epoch: 3, boot: boot_id() };
     let (region, writer) =
         Region::create(&place, geometry(), run, &AtomicBool::new(false)).expect("room on /dev/shm");
     let (id, name) = (service_id("s"), Name::new("s").expect("a short name"));

@@ -8,7 +8,7 @@ use heartline::internals::exchange::{Command, Peer, Pushes, Replies, WatchComman
 use heartline::internals::limits::{COMMAND_QUEUE, WATCH_QUEUE};
 use heartline::internals::registrar::{DenyList, Next, Observed, Registrar, Settings};
 use heartline::internals::watchers::Watchers;
-use heartline_region::{Counter, Geometry, OwnCounters, Place, Region, Run, Tally};
+use heartline_region::{Counter, Geometry, OwnCounters, Place, Region, Run, Tally, boot_id};
 use heartline_wire::{Header, Kind};
 use rand::rngs::{SmallRng, StdRng};
 use rand::{Rng, SeedableRng};
@@ -84,11 +84,16 @@ impl Harness {
 
     /// An engine whose memory has these sizes.
     pub fn with_geometry(geometry: Geometry, settings: Settings, seed: u64) -> Self {
+        Self::in_place(&Place::Scratch, geometry, settings, seed)
+    }
+
+    /// The same, with its files in a place.
+    pub fn in_place(place: &Place, geometry: Geometry, settings: Settings, seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let key = (random.next_u64(), random.next_u64());
-        let run = Run { key, epoch: settings.epoch, ..Run::default() };
+        let run = Run { key, epoch: settings.epoch, boot: boot_id() };
         let never = AtomicBool::new(false);
-        let (region, writer) = Region::create(&Place::Scratch, geometry, run, &never).unwrap();
+        let (region, writer) = Region::create(place, geometry, run, &never).unwrap();
         let region = Arc::new(region);
         let commands = Arc::new(ArrayQueue::new(COMMAND_QUEUE));
         let watch_commands = Arc::new(ArrayQueue::new(WATCH_QUEUE));
