@@ -3,7 +3,7 @@
 use super::index::Disturbed;
 use super::lists::ListRef;
 use super::part::Shared;
-use super::record::{load_name, store_bytes};
+use super::record::{is_named, load_name, store_bytes};
 use super::right::Right;
 use super::seqlock::Sequence;
 use super::{PublicTables, Region};
@@ -102,6 +102,13 @@ impl DirectoryEntry {
     #[inline]
     pub fn name(&self) -> Name {
         load_name(&self.name)
+    }
+
+    /// Whether the entry is the service with this id and this name, as its words lie in memory. To
+    /// be asked inside the sequence.
+    #[inline]
+    pub(super) fn is_of(&self, id: u64, name: &[u64; 8]) -> bool {
+        self.holds(id) && is_named(&self.name, name)
     }
 
     /// Replaces the numbers. To be called inside the sequence.

@@ -53,14 +53,14 @@ impl RecordHead {
             instance: load_name(&self.instance),
         }
     }
+}
 
-    /// Whether this is the name, both as [`Text`](crate::wire::Text) has them: what is not zero in
-    /// the last word belongs to a name that says so in its first.
-    #[inline]
-    fn is_named(&self, name: &[u64; 8]) -> bool {
-        let differs = |at: usize| self.instance[at].load(Relaxed) ^ name[at];
-        (0..7).fold(0, |bits, at| bits | differs(at)) == 0 && (name[7] == 0 || differs(7) == 0)
-    }
+/// Whether these words are the name, both as [`Text`](crate::wire::Text) has them: what is not zero
+/// in the last word belongs to a name that says so in its first.
+#[inline]
+pub(super) fn is_named(words: &[AtomicU64; 8], name: &[u64; 8]) -> bool {
+    let differs = |at: usize| words[at].load(Relaxed) ^ name[at];
+    (0..7).fold(0, |bits, at| bits | differs(at)) == 0 && (name[7] == 0 || differs(7) == 0)
 }
 
 /// A copy of a record, without its attributes.
@@ -121,7 +121,7 @@ impl Records {
         is_service: impl Fn(ServiceNumber) -> bool,
     ) -> Option<bool> {
         let (head, name) = (self.heads.get(slot.index())?, zerocopy::transmute!(*name));
-        head.sequence.read(|| head.is_named(&name) && is_service(head.service()))
+        head.sequence.read(|| is_named(&head.instance, &name) && is_service(head.service()))
     }
 
     /// Runs `read`, which may look at everything about a member, until the writer did not disturb

@@ -1,13 +1,13 @@
 //! Services and members in a view: found in the tables, read under their locks, distrusted.
 
-use super::super::directory::{DirectoryEntry, ServiceMeta};
+use super::super::directory::ServiceMeta;
 use super::super::index::Disturbed;
 use super::super::service_number::ServiceNumber;
 use super::files::Files;
 use super::member::Member;
 use crate::limits::READ_RETRIES;
 use crate::wire::balance::{self, Members, mix};
-use crate::wire::{Declared, Endpoint, Name, Slot, State, service_id};
+use crate::wire::{Declared, Endpoint, Name, Slot, State, fnv1a};
 
 /// How [`Service::pick`] chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,8 @@ const TRIES: usize = 8;
 pub struct Service<'a> {
     files: &'a Files,
     number: ServiceNumber,
-    name: Name,
+    /// The words of its name, compared as well as the id: two names may have one.
+    name: [u64; 8],
     meta: ServiceMeta,
 }
 
@@ -40,12 +41,12 @@ impl<'a> Service<'a> {
     pub(super) fn find(files: &'a Files, name: &str) -> Result<Option<Self>, Disturbed> {
         // What is no name is nobody's.
         let Ok(name) = Name::new(name) else { return Ok(None) };
-        let tables = &files.tables;
+        let (tables, id) = (&files.tables, fnv1a(name.bytes()));
+        let name = zerocopy::transmute!(name);
         let found = tables.read_whole(|| {
-            let id = service_id(name.as_str());
             let Some(number) = tables.find_service(id)? else { return Ok(None) };
             let entry = tables.directory().get(number.index()).ok_or(Disturbed)?;
-            let read = || is_named(entry, id, &name).then(|| entry.meta());
+            let read = || entry.is_of(id, &name).then(|| entry.meta());
             let meta = entry.sequence().read(read).ok_or(Disturbed)?;
             Ok(meta.map(|meta| Self { files, number, name, meta }))
         });
@@ -77,7 +78,8 @@ impl<'a> Service<'a> {
         let entry = tables.directory().get(self.number.index()).ok_or(Disturbed)?;
         let whole = tables.read_whole(|| {
             entry.sequence().read(|| {
-                is_named(entry, self.meta.id, &self.name)
+                entry
+                    .is_of(self.meta.id, &self.name)
                     .then(|| read(List { files: self.files, meta: entry.meta() }))
             })
         });
@@ -150,12 +152,6 @@ impl<'a> Service<'a> {
         }
         seen
     }
-}
-
-/// The name as well as the id: two names may have one.
-#[inline]
-fn is_named(entry: &DirectoryEntry, id: u64, name: &Name) -> bool {
-    entry.holds(id) && entry.name() == *name
 }
 
 /// The list of a service, inside its sequence: what is read of it is thrown away if it changes.
