@@ -61,7 +61,7 @@ pub mod settings {
 /// without notice; nothing is promised.
 #[doc(hidden)]
 pub mod internals {
-    pub use crate::engine::{duty, rendezvous};
+    pub use crate::engine::{duty, local, rendezvous};
 
     pub mod clock {
         pub use crate::clock::*;

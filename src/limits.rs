@@ -86,6 +86,12 @@ pub const PUSH_BATCH: usize = 256;
 pub const PUSH_BODIES: usize = 64;
 /// How long the watch thread waits until a full send buffer takes more.
 pub const PUSH_PATIENCE_NS: i64 = 5_000_000;
+/// Connections to the local socket.
+pub const LOCAL_CONNECTIONS_MAX: usize = 1024;
+/// Of them, connections of one user.
+pub const LOCAL_USER_CONNECTIONS_MAX: u32 = 64;
+/// Leases that one connection to the local socket may show.
+pub const LOCAL_LEASES_MAX: u32 = 65_536;
 /// Addresses an engine listens on.
 pub const LISTEN_MAX: usize = 16;
 /// Entries of the deny list.
@@ -138,6 +144,7 @@ const _: () = {
     assert!(WATCH_MS_MIN < WATCH_UNPROVED_MS && WATCH_UNPROVED_MS < WATCH_MS_MAX);
     assert!(RECEIVE_BATCH <= GROUP_FRAMES);
     assert!(COMMANDS_PER_STEP <= GROUP_FRAMES);
+    assert!((LOCAL_USER_CONNECTIONS_MAX as usize) < LOCAL_CONNECTIONS_MAX);
     // The nanoseconds of a `timespec`; and what is expected of a doze is counted over a longer
     // time.
     assert!(

@@ -28,14 +28,16 @@ mod call;
 mod error;
 mod facts;
 mod lease;
+mod local;
 mod query;
 mod registration;
 mod session;
 
 pub use error::ClientError;
 pub use facts::{Description, Hold, Service, Services, Stats, Target, Welcome};
-pub use heartline_wire::{Declared, Stat, State, Status, Strategy, Version};
+pub use heartline_wire::{Declared, LocalKind, Stat, State, Status, Strategy, Version};
 pub use lease::{Ack, Beat, Beats, Grant, Lease, Refusal};
+pub use local::{Local, LocalEvent, LocalReader};
 pub use query::{Discovered, Endpoint, Page, Query, VersionFilter, ZoneFilter};
 pub use registration::{Change, Registration};
 pub use session::Session;

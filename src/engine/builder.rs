@@ -63,6 +63,7 @@ impl<'a> EngineBuilder<'a> {
         let started = Prepared::new(engine.parts(settings))
             .and_then(|prepared| engine.launch(prepared, memory.writer, begin))
             .and_then(|()| engine.start_snapshots(memory.snapshot))
+            .and_then(|()| engine.listen_locally())
             .and_then(|()| engine.listen_for_successors());
         if started.is_err() && made {
             engine.region.remove_files();

@@ -10,6 +10,8 @@ pub mod duty;
 mod error;
 mod event_loop;
 mod hand_over;
+#[doc(hidden)]
+pub mod local;
 mod memory;
 mod registrar_thread;
 #[doc(hidden)]
@@ -23,12 +25,13 @@ mod watch_thread;
 
 use crate::config::Config;
 use crate::net::Socket;
-use crate::region::{Counter, Region, Right};
+use crate::region::{Counter, Place, Region, Right};
 use crate::registrar::{DenyList, Settings};
 pub use builder::EngineBuilder;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 pub use error::{ReloadError, StartError};
 use hand_over::Listener;
+use local::LocalThread;
 use mio::Token;
 use snapshot_thread::{Order, SnapshotThread};
 use state_directory::StateDirectory;
@@ -73,6 +76,7 @@ pub struct Engine {
     cookie_key: (u64, u64),
     failures: Option<Receiver<String>>,
     control: Option<Listener>,
+    local: Option<LocalThread>,
     state: Option<StateDirectory>,
 }
 
@@ -124,6 +128,7 @@ impl Engine {
             cookie_key,
             failures: None,
             control: None,
+            local: None,
             state,
         }
     }
@@ -167,6 +172,24 @@ impl Engine {
         Ok(())
     }
 
+    /// Serves the local socket: from here on processes can show their leases.
+    fn listen_locally(&mut self) -> Result<(), StartError> {
+        let Place::Directory(path) = &self.config.state else { return Ok(()) };
+        let epoch = self.region.counters().sum(Counter::Epoch);
+        let (region, shared) = (Arc::clone(&self.region), Arc::clone(self.shared()));
+        let thread = LocalThread::start(path, region, shared, epoch)
+            .map_err(|source| StartError::State { path: path.clone(), source })?;
+        self.local = Some(thread);
+        Ok(())
+    }
+
+    /// Before anything else stops: a connection that ends with the engine is nobody's death.
+    fn stop_listening_locally(&mut self) {
+        if let Some(local) = self.local.take() {
+            local.stop();
+        }
+    }
+
     /// The addresses it listens on, ports as the kernel chose them.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
@@ -205,7 +228,7 @@ impl Engine {
         &self.region
     }
 
-    fn shared(&self) -> &shared::Shared {
+    fn shared(&self) -> &Arc<shared::Shared> {
         &self.threads.as_ref().expect("an engine that can be seen runs").shared
     }
 
@@ -283,6 +306,7 @@ impl Engine {
     }
 
     fn end(&mut self) -> Option<Right> {
+        self.stop_listening_locally();
         self.stop();
         let ended = self.threads.take().map(Threads::join);
         if let Some(Snapshots { orders, thread }) = self.snapshot.take() {

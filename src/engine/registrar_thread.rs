@@ -104,6 +104,9 @@ impl RegistrarThread {
     pub(super) fn publish(&mut self, counts: &Counts, counters: &OwnCounters) {
         counts.tell(&mut self.tally);
         self.tally.set(Counter::DropsRead, self.duty.drops());
+        let [connections, refused] = self.shared.local();
+        self.tally.set(Counter::LocalConnections, connections);
+        self.tally.set(Counter::LocalRefused, refused);
         counters.publish(&self.tally);
     }
 

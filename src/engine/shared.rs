@@ -38,6 +38,8 @@ pub(super) struct Shared {
     settings_changed: AtomicBool,
     /// Set by the registrar with each look.
     alive: AtomicBool,
+    /// Connections to the local socket, and what was refused there.
+    local: [AtomicU64; 2],
 }
 
 impl Shared {
@@ -61,6 +63,7 @@ impl Shared {
             settings: Mutex::new(None),
             settings_changed: AtomicBool::new(false),
             alive: AtomicBool::new(true),
+            local: [const { AtomicU64::new(0) }; 2],
         }
     }
 
@@ -166,6 +169,18 @@ impl Shared {
         let alive = self.alive.swap(false, Relaxed);
         self.wake_registrar();
         alive
+    }
+
+    /// The thread of the local socket has counted; the registrar shows it to others.
+    pub(super) fn note_local(&self, connections: u64, refused: u64) {
+        self.local[0].store(connections, Relaxed);
+        self.local[1].store(refused, Relaxed);
+        self.wake_registrar();
+    }
+
+    /// Connections to the local socket, and what was refused there.
+    pub(super) fn local(&self) -> [u64; 2] {
+        [self.local[0].load(Relaxed), self.local[1].load(Relaxed)]
     }
 
     /// Tells every thread to end. `leave`: what waits at the sockets is left to a successor.

@@ -1,4 +1,4 @@
-//! What loops ask of the registrar.
+//! What loops and the thread of the local socket ask of the registrar.
 
 use super::Requester;
 use crate::limits::ATTRIBUTES_BYTES_MAX;
@@ -25,7 +25,7 @@ impl Attributes {
     }
 }
 
-/// What a loop asks of the registrar. Large, and never boxed: commands live in a queue made at
+/// What is asked of the registrar. Large, and never boxed: commands live in a queue made at
 /// start, and a box would allocate.
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -62,5 +62,12 @@ pub enum Command {
         generation: Generation,
         /// The beat said good-bye; a later beat of the same lease does not take that back.
         leaving: bool,
+    },
+    /// The process that showed a lease is dead, as the kernel tells.
+    Died {
+        /// The slot of the lease.
+        slot: Slot,
+        /// Its generation.
+        generation: Generation,
     },
 }

@@ -114,6 +114,9 @@ counters! {
         Started = "started", "nanoseconds", "monotonic clock when the engine started; 0 until then";
         SnapshotAt = "snapshot_at", "nanoseconds",
             "monotonic clock when the newest snapshot was written; 0 without snapshots";
+        LocalConnections = "local_connections", "connections", "processes at the local socket now";
+        LocalRefused = "local_refused", "refusals",
+            "connections and requests that were refused at the local socket";
     }
 }
 

@@ -62,6 +62,8 @@ pub enum Cause {
     Drops = 9,
     /// A thread of ours stood still.
     Stall = 10,
+    /// Its process died, as the kernel told.
+    Died = 11,
 }
 
 /// One event. Which fields have a meaning depends on the kind; the others are 0.

@@ -1,7 +1,7 @@
 //! The heart line: all that a beat touches, on one cache line.
 //!
 //! Who writes what: loops write `last_beat`, `history` and `beat`; the registrar writes the rest,
-//! and all of it while the line belongs to no lease. A slot is given to a new lease only after
+//! and all of it while the line belongs to no lease. It sets `last_beat` back when a process died. A slot is given to a new lease only after
 //! every loop has finished the receive it was in when the old lease ended, so a beat never lands on
 //! the lease after its own.
 //!
@@ -287,6 +287,15 @@ impl HeartLine {
     #[inline]
     pub fn is_held(&self) -> bool {
         self.head().1 == HeartState::Suspect && self.until() != Moment::ZERO
+    }
+
+    /// Sets the last beat back to a time before, or to [`Moment::ZERO`], where it means none: the
+    /// process that sent it is dead. A beat that a loop applies at the same instant may be lost by
+    /// that or be newer; the next one counts either way.
+    pub fn set_back(&self, _: &Right, to: Moment) {
+        if self.last_beat.load(Relaxed) > to.nanos() {
+            self.last_beat.store(to.nanos(), Relaxed);
+        }
     }
 
     /// Sets when hold or tombstone ends.

@@ -2,7 +2,7 @@
 
 use super::hold::HoldChange;
 use super::tables::{Change, Happening, Membership};
-use super::{Registrar, TICK, limbo_floor, wheel};
+use super::{Registrar, TICK, limbo_floor, limbo_key, wheel};
 use crate::clock::{Moment, Span};
 use crate::limits::{DOWN_LOOK_NS_MIN, GRACE_TTLS_MAX};
 use crate::region::{Cause, EventKind, HeartState};
@@ -45,6 +45,9 @@ impl Registrar {
     /// in limbo is over; leaves it with a timer or in limbo. Every verdict of silence comes out of
     /// limbo, so that the drop counts are read between the last drain and the verdict.
     pub(super) fn judge(&mut self, now: Moment, slot: Slot, cleared: bool) {
+        if !self.deaths.is_empty() && self.is_dying(now, slot, cleared) {
+            return;
+        }
         // Each round goes one state further; there are four.
         for _ in 0..5 {
             let Some(facts) = self.facts(slot) else { return };
@@ -99,6 +102,33 @@ impl Registrar {
         self.judge(now, slot, false);
     }
 
+    /// The process of a lease is dead. What it sent before may wait at a socket, and must not revive
+    /// the lease: so the verdict waits until every loop has drained. Deadline, grace and hold do not
+    /// matter, for it needs no proof of silence.
+    pub(super) fn died(&mut self, now: Moment, slot: Slot, generation: Generation) {
+        let is_live = self.facts(slot).is_some_and(|facts| facts.state != State::Down);
+        if is_live && self.tables.line(slot).head().0 == generation {
+            self.deaths.insert(slot, generation);
+            self.wheel.enter_limbo(slot, limbo_key(now));
+        }
+    }
+
+    /// Whether a death is known whose time has not come. If it has, the member is down after this.
+    fn is_dying(&mut self, now: Moment, slot: Slot, cleared: bool) -> bool {
+        let Some(&generation) = self.deaths.get(&slot) else { return false };
+        let own = self.facts(slot).filter(|_| self.tables.line(slot).head().0 == generation);
+        if own.is_some() && !cleared {
+            return true;
+        }
+        self.deaths.remove(&slot);
+        if let Some(facts) = own {
+            // Only a beat that comes from now on revives it.
+            self.tables.set_back(slot, now, facts.ttl);
+            self.declare_down(now, slot, facts.ttl, Cause::Died);
+        }
+        false
+    }
+
     fn facts(&self, slot: Slot) -> Option<Facts> {
         let line = self.tables.region.lines().get(slot.index())?;
         let state = line.head().1.of_member()?;
@@ -129,7 +159,7 @@ impl Registrar {
                 // The evidence may go while it waits.
                 Verdict::Wait(release.min(now + (ttl / 4).max(TICK)))
             }
-            State::Down if now < last + ttl => Verdict::Revive,
+            State::Down if last != Moment::ZERO && now < last + ttl => Verdict::Revive,
             State::Down => {
                 // Our own deafness excuses the down as well: no tombstone ends while nobody hears.
                 let end = facts.until.max(deadline);

@@ -141,6 +141,7 @@ impl Registrar {
                 self.quotas.remove(&record.source);
             }
         }
+        self.deaths.remove(&slot);
         self.wheel.set_freed(slot);
     }
 }

@@ -24,6 +24,7 @@ use crate::clock::{Moment, NANOS_PER_MS, NANOS_PER_SECOND, Nanos, Span};
 use crate::exchange::{Command, Replies};
 use crate::limits::{CAPACITY_MAX, STALL_NS_MIN, TIMERS_PER_STEP};
 use crate::region::{Cause, EventKind, Region, Right};
+use crate::wire::{Generation, Slot};
 use ahash::AHashMap;
 use census::Census;
 use deafness::{Deafness, Watch};
@@ -94,6 +95,8 @@ pub struct Registrar {
     /// A request waits for a slot to leave its quarantine.
     slot_wanted: bool,
     deaf_told: Moment,
+    /// Slots of leases whose process is dead, in limbo until every loop has drained since.
+    deaths: AHashMap<Slot, Generation>,
 }
 
 impl Registrar {
@@ -118,6 +121,7 @@ impl Registrar {
             watch: Watch::new(),
             slot_wanted: false,
             deaf_told: Moment::ZERO,
+            deaths: AHashMap::new(),
         }
     }
 
@@ -174,6 +178,7 @@ impl Registrar {
             Command::Look { slot, generation, leaving } => {
                 self.look(now, *slot, *generation, *leaving)
             }
+            Command::Died { slot, generation } => self.died(now, *slot, *generation),
         }
     }
 

@@ -30,6 +30,7 @@ mod header;
 mod hello;
 mod lease;
 pub mod limits;
+mod local;
 mod register;
 mod reply;
 mod request;
@@ -54,6 +55,7 @@ pub use discover::{Discover, DiscoverHead, Endpoint, Filter, Strategy, endpoint_
 pub use header::{Header, Kind, MAGIC, REPLY_BIT, WIRE_VERSION, header_flags};
 pub use hello::{Hello, Welcome};
 pub use lease::{Changed, Deregister, Lease, Update, update_fields};
+pub use local::{LOCAL_MAGIC, LOCAL_VERSION, LocalGreeting, LocalKind, LocalReply, LocalRequest};
 pub use register::{Granted, Register};
 pub use reply::{Reply, ReplyBody};
 pub use request::{Reject, Request};

@@ -96,6 +96,7 @@ impl Succession<'_> {
                     (engine, None, writer)
                 }
             };
+        engine.listen_locally()?;
         engine.listen_for_successors()?;
         self.channel.send(&Say::Serving).map_err(|error| self.failed(error))?;
         // What a disk can fail at comes last: without snapshots the engine serves all the same, and

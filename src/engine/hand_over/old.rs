@@ -110,6 +110,7 @@ pub fn hand_over(engine: &mut Engine, successor: &Successor) -> HandedOver {
     } else {
         None
     };
+    engine.stop_listening_locally();
     if let Some(threads) = &engine.threads {
         threads.shared.stop(true);
     }
@@ -207,6 +208,7 @@ impl Engine {
         self.failures = self.failures.take().or(told);
         // The successor may have taken the place where others ask.
         self.control = None;
+        self.listen_locally().expect("the socket there was can be made again");
         self.listen_for_successors().expect("the socket there was can be made again");
     }
 

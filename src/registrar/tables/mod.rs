@@ -277,6 +277,11 @@ impl Tables {
         generation
     }
 
+    /// Lets the last beat of a member lie one TTL back, or be none: its process is dead.
+    pub(super) fn set_back(&mut self, slot: Slot, now: Moment, ttl: Span) {
+        self.line(slot).set_back(&self.right, now.saturating_sub(ttl));
+    }
+
     /// Changes one member in one step of the revision: its heart line, its endpoint, whether it is
     /// listed, and how many there are; and tells the feed. Whenever the process is killed, all of
     /// it is there for the next, or nothing.
