@@ -111,6 +111,9 @@ impl World {
                 looked_at = Some((slot, generation, *leaving));
                 self.oracle.looks(slot, generation, *leaving)
             }
+            Command::Died { slot, generation } => {
+                self.oracle.dies(now, slot.get(), generation.get())
+            }
         };
         self.check_events(now, before, &doing)?;
         self.oracle.done(now, &doing, looked_at)?;

@@ -174,7 +174,7 @@ fn explain(options: &Options, seed: u64, failure: &Failure) -> String {
 /// What a run of many seeds must have come by: each kind of event with its cause (kind in the low
 /// byte, cause above it), and each status with the kind of its request (kind in the low byte,
 /// status above it).
-const REACHED: [(Seen, u64); 60] = {
+const REACHED: [(Seen, u64); 61] = {
     use Seen::{Answer, Doze, Event, Stop};
     [
         (Event, 0x101),
@@ -183,6 +183,7 @@ const REACHED: [(Seen, u64); 60] = {
         (Event, 0x404),
         (Event, 0x305),
         (Event, 0x505),
+        (Event, 0xB05),
         (Event, 0x206),
         (Event, 0x107),
         (Event, 0x208),

@@ -28,7 +28,8 @@ pub(crate) enum Class {
     /// The engine dies, stops in order or is replaced; after a death it comes back with its memory,
     /// but for one in eight.
     Crash,
-    /// A client dies silently; perhaps it comes back with the same identity.
+    /// A client dies, silently or with the kernel telling of it; perhaps it comes back with the
+    /// same identity.
     Death,
     /// Half of all clients or more die at once, and come back.
     Massacre,

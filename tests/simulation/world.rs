@@ -5,7 +5,7 @@ use crate::engine::{Engine, Left, Thread};
 use crate::oracle::{Oracle, Seen, State, Verdict, Violation, must};
 use crate::plan::{Class, ClientPlan, Fault, Plan};
 use heartline::internals::clock::{Nanos, from_ms};
-use heartline::internals::exchange::Peer;
+use heartline::internals::exchange::{Command, Peer};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::cmp::Ordering;
@@ -302,7 +302,12 @@ impl World {
                     _ => self.engine_dies(fault.seed & 7 == 0),
                 }
             }
-            Class::Death => self.clients[one].die(),
+            Class::Death => {
+                self.clients[one].die();
+                if fault.seed & 4 != 0 {
+                    self.tell_death(one);
+                }
+            }
             Class::Massacre => {
                 let spared = 2 + fault.seed % 5;
                 for (number, client) in self.clients.iter_mut().enumerate() {
@@ -373,6 +378,23 @@ impl World {
             _ => {}
         }
         Ok(())
+    }
+
+    /// A client that had shown its lease at the local socket has died, and the kernel tells. What
+    /// it sent may still be on its way.
+    fn tell_death(&mut self, number: usize) {
+        let (Some(engine), Some(lease)) = (&self.engine, &self.clients[number].lease) else {
+            return;
+        };
+        let stands = engine.region.lines().get(lease.slot().index());
+        // The thread that tells ends before all others.
+        let serves = engine.signals.rendezvous.stopping().is_none();
+        if serves && stands.is_some_and(|line| line.verify(lease).is_ok()) {
+            let (slot, generation) = (lease.slot(), lease.generation());
+            if engine.commands.push(Command::Died { slot, generation }).is_ok() {
+                self.signal_registrar();
+            }
+        }
     }
 
     fn revive(&mut self, number: usize) {

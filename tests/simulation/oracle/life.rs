@@ -208,7 +208,9 @@ impl Oracle {
             cause == 2 && lease.state == from,
             "kind {kind}, cause {cause}: {lease:?}"
         );
-        must!("transitions", now < lease.last + silence, "back without a beat: {lease:?}");
+        must!("transitions", lease.dying.is_none(), "back, and its process is dead: {lease:?}");
+        let beat = lease.last != 0 && now < lease.last + silence;
+        must!("transitions", beat, "back without a beat: {lease:?}");
         let lease = self.leases.get_mut(&(lease.slot, lease.generation)).unwrap();
         (lease.state, lease.held_at) = (State::Up, None);
         Ok(())
@@ -217,6 +219,9 @@ impl Oracle {
     /// Suspect, held or down.
     fn silent(&mut self, now: Nanos, lease: Lease, kind: u64, cause: u64) -> Verdict {
         let key = (lease.slot, lease.generation);
+        if let Some(told) = lease.dying {
+            return self.dead(now, &lease, told, kind, cause);
+        }
         // What arrived before the time of the verdict counts, applied or not.
         let ordinary = self.deadline(lease.last, lease.ttl).0;
         let judged_at = match (kind, lease.held_at) {
@@ -272,6 +277,23 @@ impl Oracle {
             }
             _ => must!("transitions", false, "kind {kind}, cause {cause}: {lease:?}"),
         }
+        Ok(())
+    }
+
+    /// Down because its process is dead. Nothing of what it sent before may wait: it would revive
+    /// the lease. From now on only a beat does.
+    fn dead(&mut self, now: Nanos, lease: &Lease, told: Nanos, kind: u64, cause: u64) -> Verdict {
+        let key = (lease.slot, lease.generation);
+        must!("transitions", (kind, cause) == (5, 11), "kind {kind}, cause {cause}: {lease:?}");
+        must!(
+            "never-early",
+            self.last_heard(key, told) == lease.last,
+            "a beat from before the death waits: {lease:?}"
+        );
+        self.bury(key, now);
+        let lease = self.leases.get_mut(&key).unwrap();
+        lease.last = lease.last.min(now.saturating_sub(lease.ttl));
+        lease.dying = None;
         Ok(())
     }
 
@@ -394,6 +416,9 @@ impl Oracle {
 
     /// When a lease is due to be judged at the latest.
     fn due(&self, lease: &Lease) -> Nanos {
+        if let Some(told) = lease.dying {
+            return told;
+        }
         let (_, deadline) = self.deadline(lease.last, lease.ttl);
         match (lease.state, lease.held_at) {
             (State::Up, _) => deadline - lease.ttl / 3,
@@ -407,6 +432,8 @@ impl Oracle {
     /// void and what waited in queues is lost, unless both were handed over.
     pub(crate) fn resumes(&mut self, now: Nanos, epoch: u64, handed: bool) {
         self.epoch = epoch;
+        // Whoever told it of a death told the engine before.
+        self.leases.values_mut().for_each(|lease| lease.dying = None);
         if !handed {
             self.cookies.clear();
             self.waiting.clear();

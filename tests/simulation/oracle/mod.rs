@@ -138,6 +138,8 @@ pub(crate) struct Lease {
     pub(crate) state: State,
     pub(crate) held_at: Option<Nanos>,
     pub(crate) down_at: Nanos,
+    /// When the engine was told that its process is dead, until it is down for that.
+    dying: Option<Nanos>,
     /// The time at which it is due, the time of the look at which it was seen to be, and whether
     /// the loops have drained since.
     due: Option<(Nanos, Nanos, bool)>,

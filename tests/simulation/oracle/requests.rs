@@ -250,6 +250,15 @@ impl Oracle {
         }
     }
 
+    /// The kernel has told that the process of a lease is dead. Section 7.
+    pub(crate) fn dies(&mut self, now: Nanos, slot: u32, generation: u32) -> Doing {
+        let lease = self.leases.get_mut(&(slot, generation));
+        if let Some(lease) = lease.filter(|lease| lease.state != State::Down) {
+            lease.dying = Some(now);
+        }
+        Doing::default()
+    }
+
     /// After a command and its events: what it asked for is so.
     pub(crate) fn done(
         &self,
@@ -284,9 +293,11 @@ impl Oracle {
             "not declared: {lease:?}"
         );
         let back = match lease.state {
+            // What it is told of does not wait for beats, and they do not stop it.
+            _ if lease.dying.is_some() => true,
             State::Up => true,
             State::Suspect => now >= lease.last + lease.ttl - lease.ttl / 3,
-            State::Down => now >= lease.last + lease.ttl,
+            State::Down => lease.last == 0 || now >= lease.last + lease.ttl,
         };
         must!("transitions", back, "it beat, and is not up: {lease:?}");
         Ok(())
@@ -373,6 +384,7 @@ fn asked_for(request: &[u8], source: [u8; 16], now: Nanos) -> Lease {
         state: State::Up,
         held_at: None,
         down_at: 0,
+        dying: None,
         due: None,
     }
 }
