@@ -32,6 +32,9 @@ pub(super) const PROBE_MIN: Nanos = from_ms(100);
 pub const SETTLED_AFTER: Nanos = 10 * NANOS_PER_SECOND;
 /// Until then it gets a hello each time this has passed.
 pub(super) const CHECK_EVERY: Nanos = 2 * NANOS_PER_SECOND;
+/// A wanted engine for which nothing beats gets a hello each time this has passed: so it is known
+/// whether it answers, and whether another process is there that may take what was refused.
+pub(super) const CHECK_IDLE_EVERY: Nanos = BACKOFF_CAP;
 /// Shortest time between two times that a socket is opened again because sends fail.
 pub(super) const REOPEN_AFTER: Nanos = NANOS_PER_SECOND;
 

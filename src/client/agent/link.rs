@@ -168,7 +168,7 @@ impl Link {
             _ if self.wants_hello(now) => now,
             (_, None) => {
                 let missing = self.waiting_since.map_or(Nanos::MAX, |since| since + PATIENCE);
-                let is_checked = !self.wanted && self.needed;
+                let is_checked = self.needed && (!self.wanted || self.packs.beating() == 0);
                 missing.min(if is_checked { self.check_at } else { Nanos::MAX })
             }
         }
@@ -197,7 +197,7 @@ impl Link {
         }
         let sends = if is_late { sends } else { sends + 1 };
         self.hello = Some(Hello { sends, due: now + (PATIENCE << (sends.max(1) - 1)) });
-        self.check_at = now + CHECK_EVERY;
+        self.check_at = now + if self.wanted { CHECK_IDLE_EVERY } else { CHECK_EVERY };
         self.waits(now);
         if self.is_open {
             Ask::Hello
@@ -348,9 +348,14 @@ impl Link {
         if self.takes_registrations(now) && !self.queue.is_empty() {
             due = due.min(self.pace_due());
         }
-        if self.presence == Presence::Answers && !self.wanted && self.needed {
+        if self.is_coming_back() {
             due = due.min(self.settled_at);
         }
         due
+    }
+
+    /// It was silent, and will be wanted once it has answered for long enough.
+    pub(super) fn is_coming_back(&self) -> bool {
+        self.presence == Presence::Answers && !self.wanted && self.needed
     }
 }

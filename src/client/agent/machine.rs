@@ -164,6 +164,10 @@ impl Machine {
             if let Some(next) = self.outbox.pop_front() {
                 return next;
             }
+            let settled = |link: &Link| link.is_coming_back() && now >= link.settled_at;
+            if self.links.iter().any(settled) {
+                self.choose(now);
+            }
             for link in 0..self.links.len() {
                 if let Some(next) = self.attend(now, link) {
                     return next;
@@ -242,11 +246,6 @@ impl Machine {
                 self.outbox.extend([Next::Resolve(at), Next::Open(at)]);
             }
             Ask::IsSilent => self.falls_silent(now, at),
-        }
-        let link = &self.links[at];
-        let may_be_wanted = link.presence == Presence::Answers && !link.wanted && link.needed;
-        if may_be_wanted && now >= link.settled_at {
-            self.choose(now);
         }
         self.request(now, at)
     }

@@ -126,13 +126,14 @@ impl Pack {
         accepted == u16::from(self.sent)
     }
 
-    /// The post with this lease.
-    pub(super) fn find(&self, slot: U32, generation: U32) -> Option<u32> {
-        let beats = &self.frame.beats[..usize::from(self.count)];
-        let at = beats
-            .iter()
-            .position(|beat| beat.lease.slot == slot && beat.lease.generation == generation)?;
-        Some(self.posts[at])
+    /// The posts whose leases have this slot and generation: one, or a second one from an engine
+    /// process before.
+    pub(super) fn matching(&self, slot: U32, generation: U32) -> impl Iterator<Item = u32> {
+        let beats = self.frame.beats.iter().zip(self.posts());
+        let same = beats.filter(move |(beat, _)| {
+            beat.lease.slot == slot && beat.lease.generation == generation
+        });
+        same.map(|(_, post)| *post)
     }
 
     pub(super) fn set_load(&mut self, place: u8, load: u16) {

@@ -86,6 +86,8 @@ pub(super) struct Post {
     pub(super) link: usize,
     pub(super) stage: Stage,
     pub(super) lease: Lease,
+    /// Of the engine process that granted it.
+    pub(super) epoch: u64,
     /// Of the request for the present or next lease; 0: none is drawn yet.
     pub(super) nonce: u64,
     pub(super) pack: u32,
@@ -209,6 +211,7 @@ impl Machine {
             link,
             stage: Stage::Queued,
             lease: Lease::new_zeroed(),
+            epoch: 0,
             nonce: 0,
             pack: NO_PACK,
             place: 0,
@@ -291,6 +294,7 @@ impl Machine {
         let joined = &mut self.posts[number as usize];
         (joined.stage, joined.lease, joined.refusals) = (Stage::Up, granted.lease, 0);
         (joined.pack, joined.place, joined.since) = (pack, place, since);
+        joined.epoch = granted.epoch.get();
         if is_new {
             self.arm_pack(post.link, pack);
         }

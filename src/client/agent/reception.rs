@@ -53,7 +53,7 @@ impl Machine {
             ReplyBody::Nak(head, naks) => {
                 self.links[at].packs.get_mut(pack).answered(tag);
                 for nak in naks {
-                    self.nacked(now, at, pack, serial, nak);
+                    self.nacked(now, at, pack, (serial, head.epoch.get()), nak);
                 }
                 self.note_epoch(at, head.epoch.get());
             }
@@ -79,14 +79,14 @@ impl Machine {
         }
     }
 
-    /// A beat was refused.
-    fn nacked(&mut self, now: Nanos, at: usize, pack: u32, serial: u64, nak: &Nak) {
-        let Some(post) = self.links[at].packs.get(pack).find(nak.slot, nak.generation) else {
+    /// A beat was refused. Of two leases with the same numbers it was the one that was granted by
+    /// another process.
+    fn nacked(&mut self, now: Nanos, at: usize, pack: u32, (serial, epoch): (u64, u64), nak: &Nak) {
+        let named = self.links[at].packs.get(pack).matching(nak.slot, nak.generation);
+        let meant = named.filter(|&post| self.posts[post as usize].since < serial);
+        let Some(post) = meant.min_by_key(|&post| self.posts[post as usize].epoch == epoch) else {
             return;
         };
-        if self.posts[post as usize].since >= serial {
-            return;
-        }
         match Status::from_u8(nak.reason) {
             Some(Status::Replaced) => self.replaced(now, post),
             Some(status @ (Status::Unknown | Status::Removed)) => self.lost(now, post, status),

@@ -128,7 +128,7 @@ impl Machine {
             Status::Replaced => self.replaced(now, number),
             Status::Invalid | Status::Denied | Status::Collision | Status::TooLarge => {
                 let post = &mut self.posts[number as usize];
-                (post.stage, post.nonce) = (Stage::Refused(status), 0);
+                post.stage = Stage::Refused(status);
                 self.tell_of(number, |instance, engine| Event::Refused {
                     instance,
                     engine,
@@ -136,10 +136,8 @@ impl Machine {
                     field,
                 });
             }
-            _ => {
-                self.posts[number as usize].nonce = 0;
-                self.back_off(now, number, status, BACKOFF_BASE);
-            }
+            // With the same nonce: a late copy of this request then gets the same lease.
+            _ => self.back_off(now, number, status, BACKOFF_BASE),
         }
     }
 

@@ -73,6 +73,7 @@ impl Engine {
         self.restart_warm();
         self.held.clear();
         self.slots.clear();
+        self.replaced.clear();
     }
 
     /// Another agent takes an identity.

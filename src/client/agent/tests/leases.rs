@@ -275,8 +275,7 @@ fn a_changed_address_is_registered_anew() {
 fn lateness_is_our_own_fault() {
     let (mut world, a) = World::with_one(1, 1);
     let since = world.now;
-    world.flying.clear();
-    world.now += from_ms(9000);
+    world.starve(from_ms(9000));
     world.run_seconds(5);
     assert!(world.is_up(a));
     let health = world.machine.health(world.now);

@@ -2,6 +2,7 @@
 //! that forgets a lease, fights for one, storms an engine that comes back, or leaves one engine
 //! before it is at the other.
 
+mod chaos;
 mod engine;
 mod fleet;
 mod leases;
@@ -10,6 +11,7 @@ mod load;
 use super::event::{Event, Standing};
 use super::instance::Instance;
 use super::machine::{LinkId, Machine, Output, RegistrationId};
+use super::random::Random;
 use engine::Engine;
 use heartline_wire::Kind;
 use heartline_wire::time::{NANOS_PER_SECOND, Nanos, from_ms};
@@ -33,6 +35,17 @@ struct World {
     sent: Vec<(Nanos, usize, u8)>,
     /// The agent's own address.
     address: Ipv4Addr,
+    faults: Faults,
+    random: Random,
+}
+
+/// What the network does to datagrams: so many of a hundred.
+#[derive(Clone, Copy, Debug, Default)]
+struct Faults {
+    lost: u64,
+    doubled: u64,
+    /// Late by up to a second, and so behind others.
+    late: u64,
 }
 
 impl World {
@@ -52,6 +65,8 @@ impl World {
             events: Vec::new(),
             sent: Vec::new(),
             address: Ipv4Addr::new(10, 0, 0, 1),
+            faults: Faults::default(),
+            random: Random::new(seed),
         }
     }
 
@@ -65,9 +80,8 @@ impl World {
             match self.machine.poll(self.now) {
                 Output::Send { link, frame } => {
                     self.sent.push((self.now, link.0, frame[3]));
-                    let arrives = (self.now + LATENCY, self.flown);
-                    self.flying.insert(arrives, (link.0, true, frame.to_vec()));
-                    self.flown += 1;
+                    let frame = frame.to_vec();
+                    self.fly(link.0, true, frame);
                 }
                 Output::Event(event, _) => self.events.push((self.now, event)),
                 Output::Open { link } => {
@@ -92,7 +106,7 @@ impl World {
                 self.now = end;
                 return;
             }
-            self.now = next;
+            self.now = next.max(self.now);
             while let Some(entry) = self.flying.first_entry()
                 && entry.key().0 <= self.now
             {
@@ -100,6 +114,20 @@ impl World {
                 self.arrive(link, is_up, &frame);
             }
         }
+    }
+
+    /// Lets time pass for all but the agent, which is not run.
+    fn starve(&mut self, time: Nanos) {
+        let end = self.now + time;
+        let is_due = |at: Nanos, is_up: bool| is_up && at <= end;
+        while let Some(key) =
+            self.flying.iter().find(|(key, it)| is_due(key.0, it.1)).map(|(key, _)| *key)
+        {
+            let (link, _, frame) = self.flying.remove(&key).unwrap();
+            self.now = key.0.max(self.now);
+            self.arrive(link, true, &frame);
+        }
+        self.now = end;
     }
 
     fn run(&mut self, time: Nanos) {
@@ -115,7 +143,23 @@ impl World {
             return self.machine.receive(self.now, LinkId(link), frame);
         }
         if let Some(reply) = self.engines[link].receive(self.now, self.address, frame) {
-            self.flying.insert((self.now + LATENCY, self.flown), (link, false, reply));
+            self.fly(link, false, reply);
+        }
+    }
+
+    /// Hands a datagram to the network.
+    fn fly(&mut self, link: usize, is_up: bool, frame: Vec<u8>) {
+        let mut chance = |percent: u64| percent > 0 && self.random.next() % 100 < percent;
+        let (is_lost, is_late) = (chance(self.faults.lost), chance(self.faults.late));
+        let copies = if is_lost { 0 } else { 1 + u64::from(chance(self.faults.doubled)) };
+        // A copy of a register request that outlives its lease and its engine is another agent's
+        // request to the next engine: it replaces, and the agent must not fight it.
+        let is_register = is_up && frame[3] == Kind::Register as u8;
+        let (is_late, copies) = (is_late && !is_register, copies.min(2 - u64::from(is_register)));
+        for copy in 0..copies {
+            let delay = if is_late || copy > 0 { self.random.up_to(NANOS_PER_SECOND) } else { 0 };
+            let arrives = self.now + LATENCY + delay;
+            self.flying.insert((arrives, self.flown), (link, is_up, frame.clone()));
             self.flown += 1;
         }
     }
