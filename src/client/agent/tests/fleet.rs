@@ -1,7 +1,8 @@
 //! Several engines: which ones are wanted, and when one is left for another.
 
 use super::*;
-use crate::agent::limits::{PROBE_CAP, SETTLED_AFTER};
+use crate::agent::limits::{BACKOFF_CAP, PROBE_CAP, SETTLED_AFTER};
+use heartline_wire::Status;
 
 fn at(world: &World, engine: usize) -> bool {
     world.engines[engine].has("a")
@@ -58,6 +59,25 @@ fn an_earlier_engine_that_answers_again_for_ten_seconds_is_used_again() {
         "{after}"
     );
     assert!(world.is_up(a) && at(&world, 0));
+}
+
+/// An engine that answers but has no room is no reason to leave the other one.
+#[test]
+fn an_engine_is_not_left_for_one_that_refuses() {
+    let (mut world, a) = World::with_one(2, 1);
+    world.engines[0].is_dead = true;
+    world.run_seconds(20);
+    world.engines[0].restart_empty();
+    world.engines[0].is_dead = false;
+    world.engines[0].refuses = Some(Status::Full);
+    for _ in 0..600 {
+        world.run(from_ms(100));
+        assert!(world.is_up(a) && at(&world, 1));
+    }
+    assert!(world.engines[0].registers.len() > 3, "it was asked");
+    world.engines[0].refuses = None;
+    world.run(BACKOFF_CAP + from_ms(10));
+    assert!(world.is_up(a) && at(&world, 0) && !at(&world, 1));
 }
 
 /// An engine that answers now and then is not used again and again.

@@ -95,6 +95,26 @@ fn a_lease_that_the_engine_lost_is_replaced_within_a_second_or_two() {
     );
 }
 
+/// A new lease has the numbers of an old one of the process before, in the same frame: the nak is
+/// for the old one.
+#[test]
+fn a_nak_that_names_two_leases_is_for_the_old_one() {
+    let (mut world, a) = World::with_one(1, 1);
+    // Between two beats.
+    world.run(from_ms(100));
+    world.engines[0].restart_empty();
+    let since = world.now;
+    let b = world.register("b");
+    world.run_seconds(4);
+    assert!(world.is_up(a) && world.is_up(b));
+    let lost = |event: &Event| match event {
+        Event::Lost { instance, .. } => Some(instance.instance().to_owned()),
+        _ => None,
+    };
+    let lost: Vec<String> = world.events_since(since).iter().filter_map(lost).collect();
+    assert_eq!(lost, ["a"]);
+}
+
 /// An engine that is killed and comes back with its leases remembers the last sequences: they have
 /// to go on, or every beat is old and the instance is down in the end.
 #[test]
