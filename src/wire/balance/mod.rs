@@ -1,10 +1,25 @@
-//! Choosing endpoints: pure functions over what may be chosen from.
+//! Choosing endpoints: pure functions over what may be chosen from, for engine and clients. Each
+//! strategy is here once.
 //!
 //! A chooser sees members by their position in the service's list. Randomness is an argument. The
 //! cost is bounded: at most [`SCAN_MEMBERS_MAX`] members are looked at for one request.
+//!
+//! The engine chooses from lists that it meets for the first time. A client picks from one list many
+//! times, so it prepares tables: [`columns`] for weighted draws, [`turns`] for round robin,
+//! [`maglev`] for keys; [`prefer_zone`] makes the weights for them.
 
 use crate::limits::{ENDPOINTS_PER_FRAME_MAX, SCAN_MEMBERS_MAX};
 use smallvec::SmallVec;
+
+mod alias;
+mod latency;
+mod maglev;
+mod spread;
+
+pub use alias::{columns, draw};
+pub use latency::{peak_average, peak_cost};
+pub use maglev::{maglev, maglev_place, maglev_size};
+pub use spread::{prefer_zone, turns};
 
 /// Positions that were chosen; room for two for each endpoint of a frame, so that choosing pairs
 /// allocates nothing.
