@@ -41,13 +41,16 @@
 
 mod agent;
 mod call;
+mod draw;
 mod error;
 mod facts;
 mod lease;
 mod local;
 mod query;
 mod registration;
+mod resolver;
 mod session;
+mod sync;
 
 pub use agent::{
     Agent, AgentBuilder, EngineHealth, Event, Health, Identity, Instance, Lateness, Registered,
@@ -60,7 +63,17 @@ pub use lease::{Ack, Beat, Beats, Grant, Lease, Refusal};
 pub use local::{Local, LocalEvent, LocalReader};
 pub use query::{Discovered, Endpoint, Page, Query, VersionFilter, ZoneFilter};
 pub use registration::{Change, Registration};
+pub use resolver::{
+    Balance, Call, Changes, Degraded, MemberChange, Outliers, PickError, Picked, Watch,
+    WatchOptions,
+};
 pub use session::Session;
+
+/// What benches and tests drive without an agent. May change without notice; nothing is promised.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::resolver::{Follow, Frame, Received, Resolver, Source};
+}
 
 /// What an engine of this machine knows, read from its memory without a system call.
 #[cfg(feature = "view")]

@@ -1,0 +1,31 @@
+//! Finding endpoints without asking: the list of a service is followed at one or several engines,
+//! and picks read the newest view of it.
+//!
+//! ```text
+//! replies, pushes ─► follow (one engine; pull, list) ─► merge ─► writer ─► publish ─► view ─► watch
+//!                                                                  places ─► cells ◄─── calls ──┘
+//! ```
+//!
+//! Nothing here has a socket, and nothing but [`Watch`] reads a clock.
+
+mod cells;
+mod changes;
+mod follow;
+mod list;
+mod merge;
+mod options;
+mod picked;
+mod places;
+mod publish;
+mod pull;
+mod view;
+mod watch;
+mod writer;
+
+pub use changes::{Changes, MemberChange};
+pub use follow::{Follow, Frame, Received};
+pub use merge::Source;
+pub use options::{Balance, Outliers, WatchOptions};
+pub use picked::{Degraded, PickError, Picked};
+pub use watch::{Call, Watch};
+pub use writer::Resolver;
