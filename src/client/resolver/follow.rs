@@ -10,6 +10,7 @@
 
 use super::list::List;
 use super::pull::{Page, Pull};
+use super::round_trip::RoundTrip;
 use crate::draw::Draw;
 use heartline_wire::limits::FRAME_BYTES_MAX;
 use heartline_wire::time::{NANOS_PER_SECOND, Nanos, from_ms};
@@ -120,6 +121,8 @@ pub struct Follow {
     gaps: u64,
     ahead: VecDeque<Ahead>,
     pull: Pull,
+    trip: RoundTrip,
+    sent_at: Nanos,
 }
 
 impl Follow {
@@ -165,6 +168,8 @@ impl Follow {
             gaps: 0,
             ahead: VecDeque::new(),
             pull: Pull::default(),
+            trip: RoundTrip::default(),
+            sent_at: 0,
         }
     }
 
@@ -261,13 +266,14 @@ impl Follow {
         if now >= self.next {
             self.next = now + self.patience();
             self.unanswered += 1;
+            self.sent_at = now;
             return Some(self.request(WATCH_MS));
         }
         if self.is_answered && self.wants_pull() && self.pull.begins(now, &mut self.draw) {
             // The answer is at least as new as all that was heard of so far.
             (self.heard, self.is_doubted) = (0, true);
         }
-        self.pull.poll(now, self.service, cookie, &mut self.draw)
+        self.pull.poll(now, self.service, cookie, &mut self.trip, &mut self.draw)
     }
 
     /// When [`Self::poll`] has something to send. Without a usable cookie: when the refused one may
@@ -313,7 +319,7 @@ impl Follow {
                 self.push(now, head, entries, reply.header.flags);
             }
             (Kind::Discover | Kind::Services, ..) => {
-                let page = self.pull.receive(now, reply, &mut self.draw);
+                let page = self.pull.receive(now, reply, &mut self.trip, &mut self.draw);
                 if let Page::Last(version) = page {
                     self.pulled(now, version);
                 }
@@ -405,6 +411,9 @@ impl Follow {
             }
         }
         self.is_answered = true;
+        if self.unanswered == 1 {
+            self.trip.measured(now.saturating_sub(self.sent_at));
+        }
         (self.unanswered, self.refused, self.trouble) = (0, 0, None);
         // Also an older number: the engine may have forgotten the watch and begun it anew.
         (self.proof, self.number) = (watching.proof.get(), watching.number.get());

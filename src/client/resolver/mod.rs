@@ -13,11 +13,14 @@ mod changes;
 mod follow;
 mod list;
 mod merge;
+#[cfg(test)]
+mod models;
 mod options;
 mod picked;
 mod places;
 mod publish;
 mod pull;
+mod round_trip;
 mod view;
 mod watch;
 mod writer;

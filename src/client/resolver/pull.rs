@@ -5,6 +5,7 @@
 
 use super::follow::Frame;
 use super::list::List;
+use super::round_trip::RoundTrip;
 use crate::draw::Draw;
 use heartline_wire::time::{NANOS_PER_SECOND, Nanos, from_ms};
 use heartline_wire::{Discover, Kind, Reply, ReplyBody, Services, Status};
@@ -17,8 +18,6 @@ const DISTANCE: Nanos = from_ms(5);
 const DISTANCE_CHANGING: Nanos = from_ms(20);
 /// The same while pulls fail.
 const DISTANCE_FAILING: Nanos = NANOS_PER_SECOND;
-/// Time to the first repetition of a page; doubled for each further one, up to a second.
-const PATIENCE: Nanos = from_ms(50);
 /// Times a page is asked for before the pull is given up and begins anew.
 const ATTEMPTS: u32 = 5;
 /// Entries that are gathered at most: the largest capacity of an engine.
@@ -58,6 +57,7 @@ pub(super) struct Pull {
     began_at: Nanos,
     /// The next pull begins no sooner.
     not_before: Nanos,
+    sent_at: Nanos,
     attempts: u32,
     failures: u32,
     changes: u32,
@@ -103,6 +103,7 @@ impl Pull {
         now: Nanos,
         service: u64,
         cookie: u64,
+        trip: &mut RoundTrip,
         draw: &mut Draw,
     ) -> Option<Frame> {
         match self.stage {
@@ -117,9 +118,10 @@ impl Pull {
             Stage::Send => {}
             _ => return None,
         }
-        let wait = (PATIENCE << self.attempts.min(10)).min(NANOS_PER_SECOND);
-        self.stage = Stage::Wait(now + draw.jitter(wait));
+        let wait = trip.patience(self.attempts);
+        self.stage = Stage::Wait(now + wait + draw.below(wait / 4));
         self.attempts += 1;
+        self.sent_at = now;
         Some(self.request(service, cookie))
     }
 
@@ -132,9 +134,18 @@ impl Pull {
         is_own
     }
 
-    pub(super) fn receive(&mut self, now: Nanos, reply: &Reply<'_>, draw: &mut Draw) -> Page {
+    pub(super) fn receive(
+        &mut self,
+        now: Nanos,
+        reply: &Reply<'_>,
+        trip: &mut RoundTrip,
+        draw: &mut Draw,
+    ) -> Page {
         if !self.owns_tag(reply.header.tag.get()) {
             return Page::Other;
+        }
+        if self.attempts == 1 {
+            trip.measured(now.saturating_sub(self.sent_at));
         }
         let (version, cursor) = match (reply.status, reply.body) {
             (Status::Busy, _) => {
@@ -162,13 +173,14 @@ impl Pull {
             }
         };
         self.pages += 1;
+        self.failures = 0;
         if *self.version.get_or_insert(version) != version {
             self.changes += 1;
             self.rest(now, draw);
             return Page::Other;
         }
         if cursor == 0 {
-            (self.failures, self.changes) = (0, 0);
+            self.changes = 0;
             self.rest(now, draw);
             return Page::Last(version);
         }
