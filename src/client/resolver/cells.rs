@@ -2,9 +2,9 @@
 //! they take, and whether they fail so often that the endpoint is left out for a while.
 //!
 //! A cell lies on a cache line of its own and outlives the views that point to it. The writer of
-//! views gives cells to endpoints. It takes one back when its endpoint has been gone for a while and
-//! nothing is in flight. Readers never wait; the counts of two threads that report at the same
-//! moment may miss one of them, except for what is in flight.
+//! views gives cells to endpoints. It takes one back when its endpoint has been gone for a while
+//! and nothing is in flight. Two threads that report a latency at the same moment may lose one of
+//! the two.
 
 use super::options::Outliers;
 use heartline_wire::balance::{peak_average, peak_cost};

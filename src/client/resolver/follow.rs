@@ -8,6 +8,8 @@
 //!
 //! Invariant: while `is_known`, the list is the engine's at `version`, or newer in single entries.
 
+use super::ahead::Ahead;
+use super::frame::Frame;
 use super::list::List;
 use super::pull::{Page, Pull};
 use super::round_trip::RoundTrip;
@@ -15,10 +17,9 @@ use crate::draw::Draw;
 use heartline_wire::limits::FRAME_BYTES_MAX;
 use heartline_wire::time::{NANOS_PER_SECOND, Nanos, from_ms};
 use heartline_wire::{
-    self as wire, Endpoint, Header, Kind, PushHead, Reply, ReplyBody, ServiceEntry, Status, Watch,
+    self as wire, Endpoint, Kind, PushHead, Reply, ReplyBody, ServiceEntry, Status, Watch,
     Watching, header_flags, service_id,
 };
-use std::collections::VecDeque;
 use zerocopy::{FromZeros, IntoBytes};
 
 /// For how long a watch is asked to stand: a client that vanished costs the engine pushes for no
@@ -31,34 +32,6 @@ const REFUSED_MAX: Nanos = 60 * NANOS_PER_SECOND;
 /// Requests that follow an unproved reply at once. More would be a loop with an engine that never
 /// takes the proof.
 const CONFIRMS_MAX: u32 = 2;
-/// Pushes that are kept until the pushes or the pull before them are there.
-const AHEAD_MAX: usize = 16;
-/// Longest frame that a follow sends: a discover request.
-const REQUEST_BYTES_MAX: usize = 120;
-
-/// One datagram to be sent.
-#[derive(Clone, Copy, Debug)]
-pub struct Frame {
-    bytes: [u8; REQUEST_BYTES_MAX],
-    length: u8,
-}
-
-impl Frame {
-    pub(super) fn new(kind: Kind, tag: u64, body: &[u8]) -> Self {
-        let mut bytes = [0; REQUEST_BYTES_MAX];
-        let header = Header::request(kind, tag);
-        let head = header.as_bytes();
-        bytes[..head.len()].copy_from_slice(head);
-        bytes[head.len()..head.len() + body.len()].copy_from_slice(body);
-        Self { bytes, length: (head.len() + body.len()) as u8 }
-    }
-
-    /// The whole datagram.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.length)]
-    }
-}
-
 /// The effect of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
@@ -70,14 +43,6 @@ pub enum Received {
     Changed,
     /// The cookie is worthless.
     WantsCookie,
-}
-
-/// A push that begins later than the list ends.
-#[derive(Debug)]
-struct Ahead {
-    before: u64,
-    after: u64,
-    entries: Vec<Endpoint>,
 }
 
 /// One list at one engine.
@@ -119,7 +84,7 @@ pub struct Follow {
     hold_percent: u8,
     changes: u64,
     gaps: u64,
-    ahead: VecDeque<Ahead>,
+    ahead: Ahead,
     pull: Pull,
     trip: RoundTrip,
     sent_at: Nanos,
@@ -166,7 +131,7 @@ impl Follow {
             hold_percent: 0,
             changes: 0,
             gaps: 0,
-            ahead: VecDeque::new(),
+            ahead: Ahead::default(),
             pull: Pull::default(),
             trip: RoundTrip::default(),
             sent_at: 0,
@@ -483,10 +448,7 @@ impl Follow {
             return;
         }
         if !self.is_known || before > self.version {
-            if self.ahead.len() == AHEAD_MAX {
-                self.ahead.pop_front();
-            }
-            self.ahead.push_back(Ahead { before, after, entries: entries.to_vec() });
+            self.ahead.keep(before, after, entries);
         } else if after > self.version {
             self.apply(now, after, entries);
             self.catch_up(now);
@@ -506,14 +468,8 @@ impl Follow {
 
     /// Applies what came too early and begins here now.
     fn catch_up(&mut self, now: Nanos) {
-        loop {
-            let version = self.version;
-            self.ahead.retain(|push| push.after > version);
-            let Some(at) = self.ahead.iter().position(|push| push.before <= version) else {
-                return;
-            };
-            let Some(push) = self.ahead.remove(at) else { return };
-            self.apply(now, push.after, &push.entries);
+        while let Some((after, entries)) = self.ahead.next_at(self.version) {
+            self.apply(now, after, &entries);
         }
     }
 

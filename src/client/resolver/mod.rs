@@ -2,15 +2,17 @@
 //! and picks read the newest view of it.
 //!
 //! ```text
-//! replies, pushes ─► follow (one engine; pull, list) ─► merge ─► writer ─► publish ─► view ─► watch
-//!                                                                  places ─► cells ◄─── calls ──┘
+//! replies, pushes ─► follow (one engine) ─► merge ─► writer ─► publish ─► view ─► watch
+//!                    list, pull, ahead               places ─► cells ◄──── calls ──┘
 //! ```
 //!
 //! Nothing here has a socket, and nothing but [`Watch`] reads a clock.
 
+mod ahead;
 mod cells;
 mod changes;
 mod follow;
+mod frame;
 mod list;
 mod merge;
 #[cfg(test)]
@@ -26,7 +28,8 @@ mod watch;
 mod writer;
 
 pub use changes::{Changes, MemberChange};
-pub use follow::{Follow, Frame, Received};
+pub use follow::{Follow, Received};
+pub use frame::Frame;
 pub use merge::Source;
 pub use options::{Balance, Outliers, WatchOptions};
 pub use picked::{Degraded, PickError, Picked};

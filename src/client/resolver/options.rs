@@ -54,7 +54,7 @@ pub struct Outliers {
     /// the mean; 0.0: none is. 1.9.
     pub rate_deviations: f64,
     /// Length of the first ejection; each further one is longer by as much. 10 s, where Envoy has
-    /// 30 s: the endpoint comes back with a single trial call, so that an early return costs little.
+    /// 30 s: the endpoint comes back with a single trial call, so an early return costs little.
     pub ejection: Duration,
     /// Longest ejection. 300 s.
     pub ejection_max: Duration,

@@ -2,10 +2,10 @@
 //! and never wait for the writer.
 //!
 //! A view is a row of words. The writer stores it into a buffer that no reader is led to, then
-//! publishes the number of the view and its buffer in one word. [`BUFFERS`] buffers take turns. Each
-//! has a sequence: twice the number of the view that it holds, odd while one is written. So a
+//! publishes the number of the view and its buffer in one word. [`BUFFERS`] buffers take turns.
+//! Each has a sequence: twice the number of the view that it holds, odd while one is written. So a
 //! reader notices that its buffer was rewritten meanwhile, drops what it has read, and takes the
-//! newest view. It always finds a newer one then, so it goes on at the pace of the writer at worst.
+//! newest view. It always finds a newer one then.
 //!
 //! Words are read and written relaxed; fences order them against the sequence (H.-J. Boehm, "Can
 //! seqlocks get along with programming language memory models?", MSPC 2012, figure 6).
@@ -13,12 +13,10 @@
 //! Buffers come in classes, each twice as large as the one before. A view uses the smallest class
 //! that it fits. Classes are never freed while a reader exists.
 
-use crate::sync::{AtomicU64, BUFFERS, fence, spin_loop};
+use crate::sync::{AtomicU64, BUFFERS, CLASS_0_WORDS, fence, spin_loop};
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-/// Words of the smallest class: 2 KiB.
-const CLASS_0_WORDS: usize = 256;
 /// The largest class has 2^28 words, more than the largest list needs.
 const CLASSES: usize = 21;
 /// Bits of `current` below the number: two for the buffer, five for the class.
@@ -124,6 +122,11 @@ impl Writer {
         let classes = words.len().div_ceil(CLASS_0_WORDS).max(1).next_power_of_two();
         let class = classes.trailing_zeros() as usize;
         assert!(class < CLASSES, "a view of {} words", words.len());
+        self.publish_in(board, class, words);
+    }
+
+    /// The same in buffers of a class that is large enough.
+    pub(super) fn publish_in(&mut self, board: &Board, class: usize, words: &[u64]) {
         self.number += 1;
         // The buffer that is read now is the one that was written last in its class.
         self.last[class] = (self.last[class] + 1) % BUFFERS;

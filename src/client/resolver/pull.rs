@@ -3,7 +3,7 @@
 //! Pages belong together while they have one version; otherwise the pull begins again. Pulls keep a
 //! distance to one another: a list that never stands still would be asked for without end.
 
-use super::follow::Frame;
+use super::frame::Frame;
 use super::list::List;
 use super::round_trip::RoundTrip;
 use crate::draw::Draw;

@@ -86,8 +86,9 @@ impl Resolver {
         Arc::strong_count(&self.shared) > 1
     }
 
-    /// Looks at the lists, and publishes if something changed. To be called after each reply or push
-    /// that had an effect, when an engine becomes reachable or unreachable, and at [`Self::due`].
+    /// Looks at the lists, and publishes if something changed. To be called after each reply or
+    /// push that had an effect, when an engine becomes reachable or unreachable, and at
+    /// [`Self::due`].
     pub fn update(&mut self, now: Nanos, sources: &[Source<'_>]) {
         let seen: Vec<_> = sources.iter().map(|source| source.seen(now)).collect();
         let speaking = || sources.iter().filter(|source| source.speaks(now));

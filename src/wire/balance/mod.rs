@@ -4,9 +4,9 @@
 //! A chooser sees members by their position in the service's list. Randomness is an argument. The
 //! cost is bounded: at most [`SCAN_MEMBERS_MAX`] members are looked at for one request.
 //!
-//! The engine chooses from lists that it meets for the first time. A client picks from one list many
-//! times, so it prepares tables: [`columns`] for weighted draws, [`turns`] for round robin,
-//! [`maglev`] for keys; [`prefer_zone`] makes the weights for them.
+//! The engine chooses from lists that it meets for the first time. A client picks from one list
+//! many times, so it prepares tables: [`columns`] for weighted draws, [`turns`] for round robin,
+//! [`maglev()`] for keys; [`prefer_zone`] makes the weights for them.
 
 use crate::limits::{ENDPOINTS_PER_FRAME_MAX, SCAN_MEMBERS_MAX};
 use smallvec::SmallVec;

@@ -20,6 +20,12 @@ pub mod sync {
     pub use loom::hint::spin_loop;
     pub use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, fence};
 
+    /// Stands in for `src/client/sync.rs` as well: so few buffers that two publications disturb a
+    /// reader.
+    pub const BUFFERS: usize = 2;
+    /// Each atomic costs the model checker.
+    pub const CLASS_0_WORDS: usize = 2;
+
     /// The atomics of loom are larger than what they hold.
     pub const IS_MEMORY: bool = false;
 }
@@ -31,6 +37,14 @@ pub mod limits {
 
     /// Enough to be disturbed once and to be whole then.
     pub const READ_RETRIES: u32 = 2;
+}
+
+pub mod client {
+    //! How a client's view reaches the threads that pick from it.
+
+    pub mod models;
+    #[path = "../../../../src/client/resolver/publish.rs"]
+    mod publish;
 }
 
 pub mod engine {

@@ -2,7 +2,7 @@
 //! wrong lease, a key that is there and not found, a wake-up that gets lost, a verdict without a
 //! beat that was applied.
 
-use heartline_loom::{engine, region};
+use heartline_loom::{client, engine, region};
 
 /// Explores a model with so many preemptions at most. Musuvathi and Qadeer (PLDI 2007) found every
 /// bug of theirs with two; `LOOM_MAX_PREEMPTIONS` sets another bound.
@@ -40,4 +40,6 @@ models! {
     a_stop_reaches_sleepers: engine::models::stop, 3;
     the_watch_thread_hears_of_both: engine::models::watcher_hears_of_both, 2;
     the_watch_thread_sleeps_over_events: engine::models::watcher_sleeps_over_events, 3;
+    views_are_whole_and_in_order: client::models::publication, 3;
+    views_of_other_sizes_are_whole: client::models::growth, 3;
 }

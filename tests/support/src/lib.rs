@@ -6,10 +6,12 @@
 //! - [`Daemon`]: the program `heartlined` as a process of its own.
 //!
 //! [`Watcher`] is the other side of a watch.
+//! And [`lists`]: what a client believes of an engine, without one.
 
 mod daemon;
 pub mod fleet;
 mod harness;
+pub mod lists;
 mod loopback;
 mod wait;
 mod watcher;
