@@ -8,7 +8,9 @@ use heartline::internals::clock::from_ms;
 use heartline::internals::dataplane::Datagram;
 use heartline::internals::exchange::Replies;
 use heartline::internals::registrar::Observed;
+use heartline_client::WatchOptions;
 use heartline_region::{Choice, Counter, Geometry, Place, ServiceNumber, View};
+use heartline_test_support::lists::{Viewed, endpoint};
 use heartline_test_support::{Harness, Scratch, peer, settings};
 use heartline_wire::*;
 use std::hint::black_box;
@@ -16,8 +18,16 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
 const LEASES: u32 = 4000;
-const NAMES: [&str; 7] =
-    ["beat", "beats-50", "discover-1", "discover-25", "index-lookup", "wheel-tick", "view-100"];
+const NAMES: [&str; 8] = [
+    "beat",
+    "beats-50",
+    "discover-1",
+    "discover-25",
+    "index-lookup",
+    "pick-100",
+    "wheel-tick",
+    "view-100",
+];
 
 /// The only function that is counted.
 #[inline(never)]
@@ -117,6 +127,18 @@ fn index_lookup(repeats: u64) {
     });
 }
 
+/// One endpoint of a hundred, through the view of a client.
+fn pick(repeats: u64) {
+    let members: Vec<Endpoint> = (0..100).map(endpoint).collect();
+    let viewed = Viewed::of(&members, WatchOptions::new());
+    let watch = viewed.watch.clone();
+    // The first pick of a thread seeds its random numbers.
+    assert!(watch.pick().is_ok());
+    measured(repeats, |_| {
+        assert!(black_box(watch.pick()).is_ok());
+    });
+}
+
 fn wheel_tick(repeats: u64) {
     let (mut engine, _) = engine();
     let start = engine.now;
@@ -150,6 +172,7 @@ fn run(name: &str, repeats: u64) {
         "discover-1" => discover(repeats, 1),
         "discover-25" => discover(repeats, 25),
         "index-lookup" => index_lookup(repeats),
+        "pick-100" => pick(repeats),
         "wheel-tick" => wheel_tick(repeats),
         "view-100" => view(repeats),
         other => panic!("{other} is none of {NAMES:?}"),

@@ -1,9 +1,11 @@
-//! The loops allocate nothing after start, whatever they are asked.
+//! The loops allocate nothing after start, whatever they are asked; nor do picks.
 
 use heartline::Config;
 use heartline_client::{
-    Beat, Change, Lease, Query, Registration, Stat, Strategy, Target, ZoneFilter,
+    Balance, Beat, Change, Lease, Query, Registration, Stat, Strategy, Target, WatchOptions,
+    ZoneFilter,
 };
+use heartline_test_support::lists::{Viewed, endpoint};
 use heartline_test_support::*;
 use heartline_wire::{Header, Kind};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -12,14 +14,23 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use zerocopy::IntoBytes;
 
-/// Counts allocations of the threads in [`WATCHED`].
+/// Counts allocations of the threads in [`WATCHED`], and of the one that picks.
 struct Counting;
 
 static WATCHED: [AtomicU32; 8] = [const { AtomicU32::new(0) }; 8];
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+static PICKS: AtomicU32 = AtomicU32::new(0);
+static ALLOCATIONS_OF_PICKS: AtomicU64 = AtomicU64::new(0);
+
+fn own_tid() -> u32 {
+    rustix::thread::gettid().as_raw_nonzero().get() as u32
+}
 
 fn note() {
-    let tid = rustix::thread::gettid().as_raw_nonzero().get() as u32;
+    let tid = own_tid();
+    if PICKS.load(Relaxed) == tid {
+        ALLOCATIONS_OF_PICKS.fetch_add(1, Relaxed);
+    }
     if WATCHED.iter().any(|watched| watched.load(Relaxed) == tid) {
         ALLOCATIONS.fetch_add(1, Relaxed);
     }
@@ -127,4 +138,27 @@ fn loops_allocate_nothing_after_start() {
     eventually("all are down", || stat(&mut session, Stat::Up) == 0);
     assert_eq!(ALLOCATIONS.load(Relaxed), 0);
     drop(engine);
+}
+
+#[test]
+fn picks_allocate_nothing() {
+    for balance in [
+        Balance::RoundRobin,
+        Balance::Random,
+        Balance::Weighted,
+        Balance::LeastInFlight,
+        Balance::PeakEwma,
+        Balance::Rendezvous,
+        Balance::Maglev,
+    ] {
+        let members: Vec<_> = (0..100).map(endpoint).collect();
+        let viewed = Viewed::of(&members, WatchOptions::new().balance(balance));
+        PICKS.store(own_tid(), Relaxed);
+        for key in 0..1000_u64 {
+            assert!(viewed.watch.pick().is_ok() && viewed.watch.pick_by_key(key).is_ok());
+            viewed.watch.call().unwrap().succeeded();
+        }
+        PICKS.store(0, Relaxed);
+        assert_eq!(ALLOCATIONS_OF_PICKS.load(Relaxed), 0, "{balance:?}");
+    }
 }

@@ -9,23 +9,26 @@ mod attach;
 mod config;
 mod dataplane;
 mod decode;
+mod follow;
 mod registrar;
 
 pub use attach::attach;
 pub use config::config;
 pub use dataplane::dataplane;
 pub use decode::decode;
+pub use follow::follow;
 pub use registrar::registrar;
 
 /// A target: its name, which is that of its corpus, and its function.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
     ("attach", attach),
     ("config", config),
     ("dataplane", dataplane),
     ("decode", decode),
+    ("follow", follow),
     ("registrar", registrar),
 ];
 

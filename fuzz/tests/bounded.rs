@@ -94,6 +94,11 @@ fn dataplane() {
 }
 
 #[test]
+fn follow() {
+    run(target("follow"), 20_000);
+}
+
+#[test]
 fn registrar() {
     run(target("registrar"), 4000);
 }
