@@ -40,6 +40,15 @@ impl Words<'_> {
         self.0.get(at).map_or(0, |word| word.load(Relaxed))
     }
 
+    /// So many words from a position on; zeros if they are not all there.
+    #[inline]
+    pub(super) fn row<const N: usize>(&self, at: usize) -> [u64; N] {
+        match self.0.get(at..).and_then(|rest| rest.first_chunk::<N>()) {
+            Some(row) => std::array::from_fn(|at| row[at].load(Relaxed)),
+            None => [0; N],
+        }
+    }
+
     /// How many words its buffer has.
     pub(super) fn len(&self) -> usize {
         self.0.len()

@@ -105,7 +105,7 @@ pub(super) struct Wish {
 impl<'a> Reading<'a> {
     #[inline]
     pub(super) fn new(words: Words<'a>, cells: &'a Cells) -> Self {
-        let (counts, state, tables) = (words.get(0), words.get(1), words.get(2));
+        let [counts, state, tables] = words.row(0);
         let (endpoints, candidates) = (counts as u32, (counts >> 32) as u32);
         Self { words, cells, endpoints, candidates, state, tables }
     }
@@ -131,7 +131,7 @@ impl<'a> Reading<'a> {
     }
 
     fn entry(&self, endpoint: u32) -> wire::Endpoint {
-        let words: [u64; 6] = std::array::from_fn(|at| self.word(endpoint, at));
+        let words: [u64; 6] = self.words.row(HEADER + endpoint as usize * ENDPOINT);
         // 48 bytes on both sides, and every pattern is an entry.
         wire::Endpoint::read_from_bytes(words.as_bytes()).expect("as long as an entry")
     }
@@ -250,12 +250,11 @@ impl<'a> Reading<'a> {
     /// An endpoint as callers see it, and its cell.
     #[inline]
     pub(super) fn picked(&self, candidate: u32) -> (Picked, u32) {
-        let word = |at| self.word(candidate, at);
-        let (ports, names) = (word(2), word(3));
+        let row: [u64; ENDPOINT] = self.words.row(HEADER + candidate as usize * ENDPOINT);
+        let [low, high, ports, names, version, zone, tail, _] = row;
         let mut address = [0; 16];
-        address[..8].copy_from_slice(&word(0).to_le_bytes());
-        address[8..].copy_from_slice(&word(1).to_le_bytes());
-        let tail = word(CELL);
+        address[..8].copy_from_slice(&low.to_le_bytes());
+        address[8..].copy_from_slice(&high.to_le_bytes());
         let picked = Picked {
             address,
             port: ports as u16,
@@ -263,8 +262,8 @@ impl<'a> Reading<'a> {
             degraded: self.degraded(),
             slot: names as u32,
             generation: (names >> 32) as u32,
-            version: Version::from_u64(word(4)),
-            zone_hash: word(5) as u32,
+            version: Version::from_u64(version),
+            zone_hash: zone as u32,
             engine: (tail >> 32) as u16,
         };
         (picked, tail as u32)
