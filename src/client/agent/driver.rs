@@ -60,6 +60,11 @@ impl Shared {
         Self { core: Mutex::new(core), changed: Condvar::new(), waker, start: Instant::now() }
     }
 
+    /// Times of the machine count from here.
+    pub(super) fn start(&self) -> Instant {
+        self.start
+    }
+
     pub(super) fn now(&self) -> Nanos {
         self.start.elapsed().as_nanos() as Nanos
     }

@@ -36,6 +36,7 @@ impl Machine {
             }
         }
         if wanted != before {
+            self.watch_due = 0;
             for member in 0..self.members.len() as u32 {
                 self.break_after_make(now, member);
             }
@@ -65,6 +66,9 @@ impl Machine {
 
     /// An engine has answered.
     pub(super) fn heard(&mut self, now: Nanos, at: usize) {
+        if !self.links[at].answers() {
+            self.watch_due = 0;
+        }
         let Some(silent_for) = self.links[at].heard(now) else { return };
         let engine = self.links[at].name.clone();
         let silent_for = Duration::from_nanos(silent_for);
@@ -88,6 +92,7 @@ impl Machine {
         let since = Duration::from_nanos(now.saturating_sub(since));
         self.tell(Event::EngineSilent { engine, since }, None);
         self.outbox.push_back(Next::Resolve(at));
+        self.watch_due = 0;
         self.choose(now);
     }
 

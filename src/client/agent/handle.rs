@@ -8,6 +8,7 @@ use super::machine::Machine;
 use super::registered::Registered;
 use super::sockets::{Place, Socket, places};
 use crate::error::ClientError;
+use crate::resolver::{Keeper, Watch, WatchOptions};
 use mio::{Poll, Token};
 use std::fmt;
 use std::sync::Arc;
@@ -101,6 +102,26 @@ impl Agent {
         Ok(Registered::new(self.inner.clone(), registration))
     }
 
+    /// Watches a service: its view is kept current until the last handle is dropped. This does not
+    /// wait for an engine; see [`Watch::wait_ready`].
+    ///
+    /// # Errors
+    /// [`ClientError::Text`]: this is no name of a service.
+    pub fn watch(&self, service: &str) -> Result<Watch, ClientError> {
+        self.watch_with(service, WatchOptions::default())
+    }
+
+    /// The same with options of its own. Handles with the same options share a view.
+    ///
+    /// # Errors
+    /// As for [`Agent::watch`].
+    pub fn watch_with(&self, service: &str, options: WatchOptions) -> Result<Watch, ClientError> {
+        let shared = &self.inner.shared;
+        let watch = shared.lock().machine.watch(service, options, shared.start())?;
+        shared.wake();
+        Ok(watch.kept_by(self.inner.clone()))
+    }
+
     /// Events from now on. The channel holds 1,024; a reader that is too slow is told how many it
     /// missed ([`Event::EventsLost`]).
     pub fn events(&self) -> Receiver<Event> {
@@ -158,6 +179,14 @@ fn random() -> Result<u64, ClientError> {
     getrandom::u64().map_err(|error| ClientError::Io(error.into()))
 }
 
+impl Keeper for Inner {}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shared.lock().machine.fmt(formatter)
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         self.shared.lock().is_stopping = true;
@@ -173,7 +202,7 @@ impl Drop for Inner {
 
 impl fmt::Debug for Agent {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("Agent").field(&self.inner.shared.lock().machine).finish()
+        formatter.debug_tuple("Agent").field(&self.inner).finish()
     }
 }
 

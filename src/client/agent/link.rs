@@ -57,6 +57,8 @@ pub(super) struct Link {
     pub(super) cookie: u64,
     pub(super) cookie_until: Nanos,
     pub(super) is_open: bool,
+    /// A followed service has something to send and no cookie.
+    pub(super) wants_cookie: bool,
     pub(super) local: Option<IpAddr>,
     pub(super) send_failures: u64,
     reopen_at: Nanos,
@@ -105,6 +107,7 @@ impl Link {
             cookie: 0,
             cookie_until: 0,
             is_open: false,
+            wants_cookie: false,
             local: None,
             send_failures: 0,
             reopen_at: 0,
@@ -152,8 +155,14 @@ impl Link {
         self.cookie != 0 && now < self.cookie_until
     }
 
+    /// The cookie, as long as it is good for sure.
+    pub(super) fn good_cookie(&self, now: Nanos) -> Option<u64> {
+        Some(self.cookie).filter(|_| self.has_cookie(now))
+    }
+
     fn wants_hello(&self, now: Nanos) -> bool {
-        self.presence == Presence::Unknown || !self.queue.is_empty() && !self.has_cookie(now)
+        let wants_cookie = self.wants_cookie || !self.queue.is_empty();
+        self.presence == Presence::Unknown || wants_cookie && !self.has_cookie(now)
     }
 
     /// When [`Self::ask`] is due.

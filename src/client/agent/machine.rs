@@ -6,8 +6,10 @@ use super::limits::LATE;
 use super::link::{Ask, Link, Presence};
 use super::post::{Member, Post, Stage};
 use super::random::Random;
+use super::watches::Watched;
 use crate::error::ClientError;
 use crate::registration::Change;
+use crate::resolver::Follow;
 use heartline_wire::limits::FRAME_BYTES_MAX;
 use heartline_wire::time::Nanos;
 use heartline_wire::{Declared, Header, Hello, Kind, encode_attributes};
@@ -91,6 +93,11 @@ pub struct Machine {
     pub(super) free_posts: Vec<u32>,
     pub(super) timers: BinaryHeap<Reverse<(Nanos, Timer)>>,
     pub(super) outbox: VecDeque<Next>,
+    pub(super) watched: Vec<Watched>,
+    /// When a followed service has something to send or to publish.
+    pub(super) watch_due: Nanos,
+    /// Services that are followed no more, and at which engine.
+    pub(super) farewells: Vec<(usize, Follow)>,
     pub(super) random: Random,
     pub(super) scratch: [u8; FRAME_BYTES_MAX],
     /// When the driver was to ask again.
@@ -123,6 +130,9 @@ impl Machine {
             free_posts: Vec::new(),
             timers: BinaryHeap::new(),
             outbox: VecDeque::new(),
+            watched: Vec::new(),
+            watch_due: Nanos::MAX,
+            farewells: Vec::new(),
             random,
             scratch: [0; FRAME_BYTES_MAX],
             promised: Nanos::MAX,
@@ -173,15 +183,19 @@ impl Machine {
                     return next;
                 }
             }
+            if let Some(next) = self.follow_services(now) {
+                return next;
+            }
             if self.outbox.is_empty() {
                 return Next::Wait(self.until(now));
             }
         }
     }
 
-    /// When something is due. The deadlines of followed services belong here, too.
+    /// When something is due.
     fn until(&self, now: Nanos) -> Nanos {
         let timer = self.timers.peek().map_or(Nanos::MAX, |Reverse((at, _))| *at);
+        let timer = timer.min(self.watch_due);
         self.links.iter().map(|link| link.due(now)).fold(timer, Nanos::min)
     }
 
@@ -231,7 +245,7 @@ impl Machine {
         self.timers.push(Reverse((due, Timer::Pack { link, pack: number, stamp })));
     }
 
-    /// What an engine is to be sent now, other than beats. Frames of followed services go out here.
+    /// What an engine is to be sent now for its presence and for registrations, other than beats.
     fn attend(&mut self, now: Nanos, at: usize) -> Option<Next> {
         let link = &mut self.links[at];
         match link.ask(now, &mut self.random) {
@@ -277,6 +291,10 @@ impl Machine {
     /// The socket to an engine is open, with this address on this side. Called whenever it was
     /// opened, and whenever the address has changed.
     pub fn opened(&mut self, now: Nanos, link: LinkId, local: IpAddr) {
+        if self.links[link.0].local.is_some() {
+            self.watch_again(now, link.0, None);
+        }
+        self.watch_due = 0;
         self.links[link.0].opened(now);
         let former = self.links[link.0].local.replace(local);
         if former.is_some_and(|former| former != local) {

@@ -3,8 +3,8 @@
 //!
 //! [`Machine`] decides: a state machine without I/O. [`Agent`] drives it with one thread. Floors,
 //! lowest first: `limits random event`, `instance packs link`, `machine` with its parts (`post`
-//! registrations, `requests`, `reception` of datagrams, `fleet` of engines), `sockets`, `driver`,
-//! `handle`.
+//! registrations, `requests`, `reception` of datagrams, `fleet` of engines, `watches`), `sockets`,
+//! `driver`, `handle`.
 
 mod driver;
 mod event;
@@ -23,6 +23,7 @@ mod requests;
 mod sockets;
 #[cfg(test)]
 mod tests;
+mod watches;
 
 pub use event::{EngineHealth, Event, Health, Identity, Lateness, Standing};
 pub use handle::{Agent, AgentBuilder};

@@ -20,9 +20,7 @@ impl Machine {
             }
             Kind::Beat => self.beats_judged(now, link.0, &reply),
             Kind::Register | Kind::Update => self.answered(now, link.0, &reply),
-            // Replies to watch and discover, and pushes, have tags of the followed services: each
-            // of those is asked whether the tag is its own.
-            _ => {}
+            _ => self.followed(now, link.0, &reply),
         }
     }
 
@@ -30,8 +28,10 @@ impl Machine {
         let link = &mut self.links[at];
         link.cookie = welcome.cookie.get();
         link.cookie_until = now.saturating_add(from_ms(welcome.cookie_ms.get().into()));
+        link.wants_cookie = false;
+        self.watch_due = 0;
         self.heard(now, at);
-        self.note_epoch(at, welcome.epoch.get());
+        self.note_epoch(now, at, welcome.epoch.get());
     }
 
     /// What became of the beats of a frame.
@@ -48,14 +48,14 @@ impl Machine {
                 if self.links[at].packs.get_mut(pack).answered(tag) {
                     self.acked(now, at, pack, serial, ack);
                 }
-                self.note_epoch(at, ack.epoch.get());
+                self.note_epoch(now, at, ack.epoch.get());
             }
             ReplyBody::Nak(head, naks) => {
                 self.links[at].packs.get_mut(pack).answered(tag);
                 for nak in naks {
                     self.nacked(now, at, pack, (serial, head.epoch.get()), nak);
                 }
-                self.note_epoch(at, head.epoch.get());
+                self.note_epoch(now, at, head.epoch.get());
             }
             _ => {}
         }
@@ -96,7 +96,7 @@ impl Machine {
 
     /// Another epoch: another engine process is there. Leases stand as long as their beats are
     /// accepted, so each pack asks; sequences go on, since the engine may remember the last ones.
-    pub(super) fn note_epoch(&mut self, at: usize, epoch: u64) {
+    pub(super) fn note_epoch(&mut self, now: Nanos, at: usize, epoch: u64) {
         let link = &mut self.links[at];
         let former = std::mem::replace(&mut link.epoch, epoch);
         if former == 0 || former == epoch {
@@ -106,6 +106,6 @@ impl Machine {
         let engine = link.name.clone();
         self.tell(Event::EngineRestarted { engine }, None);
         self.ask_refused_again(at);
-        // Followed services are watched again from here.
+        self.watch_again(now, at, Some(epoch));
     }
 }

@@ -101,11 +101,11 @@ impl Machine {
         }
         match (reply.body, reply.status) {
             (ReplyBody::Granted(granted), Status::Ok) => {
-                self.note_epoch(at, granted.epoch.get());
+                self.note_epoch(now, at, granted.epoch.get());
                 self.granted(now, request.post, granted);
             }
             (ReplyBody::Changed(changed), Status::Ok) => {
-                self.note_epoch(at, changed.epoch.get());
+                self.note_epoch(now, at, changed.epoch.get());
                 self.updated(request.post, request.revision);
             }
             (_, status) if request.kind == Kind::Update => {

@@ -241,6 +241,11 @@ impl Follow {
         self.pull.poll(now, self.service, cookie, &mut self.trip, &mut self.draw)
     }
 
+    /// Whether something is due and cannot be sent without another cookie.
+    pub fn is_starved(&self) -> bool {
+        self.is_starved
+    }
+
     /// When [`Self::poll`] has something to send. Without a usable cookie: when the refused one may
     /// be tried again, or never; a new one is reason to poll.
     pub fn due(&self) -> Nanos {

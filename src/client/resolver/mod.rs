@@ -33,5 +33,6 @@ pub use frame::Frame;
 pub use merge::Source;
 pub use options::{Balance, Outliers, WatchOptions};
 pub use picked::{Degraded, PickError, Picked};
+pub(crate) use watch::Keeper;
 pub use watch::{Call, Watch};
 pub use writer::Resolver;

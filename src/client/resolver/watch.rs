@@ -187,11 +187,22 @@ impl Shared {
 #[derive(Clone, Debug)]
 pub struct Watch {
     shared: Arc<Shared>,
+    /// What keeps the view current lives as long as a handle of it.
+    #[expect(dead_code, reason = "only its end matters")]
+    agent: Option<Arc<dyn Keeper>>,
 }
+
+/// What keeps views current.
+pub(crate) trait Keeper: Send + Sync + fmt::Debug {}
 
 impl Watch {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+        Self { shared, agent: None }
+    }
+
+    /// The same handle, which keeps an agent alive.
+    pub(crate) fn kept_by(self, agent: Arc<dyn Keeper>) -> Self {
+        Self { agent: Some(agent), ..self }
     }
 
     /// Name of the service.

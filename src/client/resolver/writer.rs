@@ -81,6 +81,16 @@ impl Resolver {
         (resolver, Watch::new(shared))
     }
 
+    /// A further handle of its view.
+    pub fn handle(&self) -> Watch {
+        Watch::new(Arc::clone(&self.shared))
+    }
+
+    /// The options of its view.
+    pub fn options(&self) -> &WatchOptions {
+        &self.shared.options
+    }
+
     /// Whether a handle or a call is left; if not, the service need not be followed any more.
     pub fn is_watched(&self) -> bool {
         Arc::strong_count(&self.shared) > 1
