@@ -163,6 +163,22 @@ impl Standing {
     }
 }
 
+impl fmt::Display for Standing {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pending => formatter.write_str("no engine has answered yet"),
+            Self::Up { engines } => write!(formatter, "registered at {engines}"),
+            Self::Silent => formatter.write_str("registered, and no engine answers"),
+            Self::BackOff(status) => write!(formatter, "refused for now: {status}"),
+            Self::Refused(status) => write!(formatter, "refused: {status}"),
+            Self::Replaced => formatter.write_str("registered anew by another process"),
+            Self::Ended => formatter.write_str("deregistered"),
+        }
+    }
+}
+
+impl std::error::Error for Standing {}
+
 /// How late something was: how often, and by how much.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
