@@ -149,6 +149,12 @@ impl Follow {
         self.list.members().map(|(entry, _)| entry)
     }
 
+    /// Whether a member at this address and port left in order and has not come back; only the
+    /// latest are remembered.
+    pub(super) fn has_left(&self, address: [u8; 16], port: u16) -> bool {
+        self.list.has_left(address, port)
+    }
+
     /// The services, if they are followed.
     pub fn services(&self) -> &[ServiceEntry] {
         self.list.services()
@@ -484,7 +490,7 @@ impl Follow {
         let is_newer = !self.is_known || version >= self.version || version == 0;
         if is_newer {
             self.gaps += u64::from(self.fresh_at.is_some());
-            self.list = self.pull.take();
+            self.list = self.pull.take().after(&mut self.list);
             (self.is_known, self.version) = (true, version);
             self.changes += 1;
         }

@@ -2,13 +2,18 @@
 
 use heartline_wire::time::Nanos;
 use heartline_wire::{Endpoint, ServiceEntry, State};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Members that left in order and are remembered.
+const LEFT_MAX: usize = 64;
 
 /// Members with the time at which the engine's word of each came; or services.
 #[derive(Debug, Default)]
 pub(super) struct List {
     members: BTreeMap<u32, (Endpoint, Nanos)>,
     services: Vec<ServiceEntry>,
+    /// Address and port of members that left in order, the latest last.
+    left: VecDeque<([u8; 16], u16)>,
 }
 
 impl List {
@@ -34,9 +39,36 @@ impl List {
     pub(super) fn set(&mut self, entry: &Endpoint, now: Nanos) {
         let slot = entry.slot.get();
         match entry.state() {
-            Some(State::Up | State::Suspect) => drop(self.members.insert(slot, (*entry, now))),
-            _ => drop(self.members.remove(&slot)),
+            Some(State::Up | State::Suspect) => {
+                let place = (entry.address, entry.port.get());
+                self.left.retain(|left| *left != place);
+                self.members.insert(slot, (*entry, now));
+            }
+            Some(State::Down) => drop(self.members.remove(&slot)),
+            None => {
+                let Some((member, _)) = self.members.remove(&slot) else { return };
+                if self.left.len() == LEFT_MAX {
+                    self.left.pop_front();
+                }
+                self.left.push_back((member.address, member.port.get()));
+            }
         }
+    }
+
+    /// This list in the place of a former one: what left that one has still left.
+    pub(super) fn after(mut self, former: &mut Self) -> Self {
+        let is_listed = |place: &([u8; 16], u16)| {
+            let members = self.members.values();
+            members.into_iter().any(|(entry, _)| (entry.address, entry.port.get()) == *place)
+        };
+        former.left.retain(|place| !is_listed(place));
+        self.left = std::mem::take(&mut former.left);
+        self
+    }
+
+    /// Whether a member at this address and port has left in order, and did not only fall silent.
+    pub(super) fn has_left(&self, address: [u8; 16], port: u16) -> bool {
+        self.left.contains(&(address, port))
     }
 
     pub(super) fn add_services(&mut self, entries: &[ServiceEntry]) {

@@ -84,6 +84,12 @@ struct Word {
     beat_at: i128,
 }
 
+/// Whether an engine that can be reached says that a member left in order.
+pub(super) fn has_left(now: Nanos, sources: &[Source<'_>], key: &Key) -> bool {
+    let mut speaking = sources.iter().filter(|source| source.speaks(now));
+    speaking.any(|source| source.follow.has_left(key.address, key.port))
+}
+
 /// The list of all engines that can be reached; `None` if none of them can.
 pub(super) fn merge(now: Nanos, sources: &[Source<'_>]) -> Option<Merged> {
     let mut words = Vec::new();

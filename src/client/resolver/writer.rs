@@ -6,12 +6,13 @@
 //! - Only those that declare themselves serving; draining and maintenance never.
 //! - Those that are up. Without one, those that are suspect. During a hold both, since the engine
 //!   cannot tell then.
-//! - Without any, the candidates that were healthy last, for `max_stale`.
+//! - Without any, the candidates that were healthy last and did not leave in order, for
+//!   `max_stale`.
 //! - While no engine can be reached, the last view, for `max_stale`.
 
 use super::cells::nanos;
 use super::changes::MemberChange;
-use super::merge::{Key, Member, Merged, Source, merge};
+use super::merge::{Key, Member, Merged, Source, has_left, merge};
 use super::options::{Balance, WatchOptions};
 use super::picked::{Degraded, PickError};
 use super::places::Places;
@@ -113,6 +114,8 @@ impl Resolver {
             let has_gap = self.merged.is_some() && gaps(&seen) > gaps(&self.seen);
             self.seen = seen;
             self.is_reached = speaking().next().is_some();
+            // Those that left in order do not stand in for others.
+            self.good.retain(|member| !has_left(now, sources, &member.key));
             if let Some(merged) = merge(now, sources) {
                 self.adopt(now, merged, has_gap);
             }
