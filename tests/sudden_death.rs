@@ -27,6 +27,9 @@ const TTL_MS: u64 = 60_000;
 fn process() {
     let (Ok(role), Ok(place)) = (std::env::var(ROLE), std::env::var(PLACE)) else { return };
     let (state, address) = place.split_once(' ').unwrap();
+    if role == "agent" {
+        return agent(state, address);
+    }
     let mut session = Session::connect(address.parse().unwrap()).unwrap();
     let name = std::process::id().to_string();
     let lease = session.register(&instance("s", &name, TTL_MS)).unwrap().lease;
@@ -43,6 +46,23 @@ fn process() {
     }
 }
 
+/// Registers by an agent, which does the rest, and tells the lease once the engine was shown it.
+fn agent(state: &str, address: &str) {
+    let agent = heartline_client::Agent::connect(address).unwrap();
+    let name = std::process::id().to_string();
+    let instance = heartline_client::Instance::new("s", 80).name(&name);
+    let registered = agent.register(instance.ttl(Duration::from_millis(TTL_MS))).unwrap();
+    registered.wait_up(Duration::from_secs(5)).unwrap();
+    let mut session = Session::connect(address.parse().unwrap()).unwrap();
+    let endpoint = session.describe(Target::Names("s", &name)).unwrap().endpoint;
+    // A connection that shows nothing yet makes no difference.
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!state.is_empty());
+    println!("shown {} {} 1", endpoint.slot, endpoint.generation);
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).unwrap();
+}
+
 struct Process {
     child: Child,
     lease: Lease,
@@ -54,6 +74,7 @@ impl Process {
             .args(["--exact", "process", "--nocapture"])
             .env(ROLE, role)
             .env(PLACE, format!("{} {}", state.0.display(), daemon.address))
+            .env("HEARTLINE_STATE", &state.0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -289,4 +310,39 @@ fn all_leases_of_an_agent_die_with_it() {
     println!("4999 leases were down after {:?}", start.elapsed());
     assert_eq!(state_of(&mut session, &leases[77]), State::Up);
     assert_eq!((stat(&mut session, Stat::Held), stat(&mut session, Stat::Up)), (0, 1));
+}
+
+/// An agent shows its leases by itself.
+#[test]
+fn an_agent_that_is_killed_is_down_at_once() {
+    let (state, address) = (Scratch::new(), lasting_address());
+    let mut daemon = Daemon::start_on(&state, &[], &address);
+    let agent = heartline_client::Agent::connect(&daemon.address.to_string()).unwrap();
+    let users = agent.watch("s").unwrap();
+    let mut view = View::open(&state.0).unwrap();
+    let mut took = Vec::new();
+    for _ in 0..5 {
+        let mut process = Process::start("agent", &state, &daemon);
+        let after = view.head();
+        let killed = Instant::now();
+        process.kill();
+        assert_eq!(down(&mut view, after, &process.lease), Cause::Died);
+        took.push(killed.elapsed());
+    }
+    println!("killed to down: {took:?}");
+    assert!(took.iter().min().unwrap() < &Duration::from_millis(500), "{took:?}");
+    // Another run of the engine is shown the leases again.
+    let mut process = Process::start("agent", &state, &daemon);
+    eventually("its caller sees it", || users.pick().is_ok());
+    daemon.signal(Signal::KILL);
+    daemon.child.wait().unwrap();
+    daemon = Daemon::start_on(&state, &[], &address);
+    let mut session = Session::connect(daemon.address).unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(stat(&mut session, Stat::Downs), 0, "the end of an engine says nothing");
+    assert_eq!(state_of(&mut session, &process.lease), State::Up);
+    view = View::open(&state.0).unwrap();
+    let after = view.head();
+    process.kill();
+    assert_eq!(down(&mut view, after, &process.lease), Cause::Died);
 }

@@ -2,14 +2,18 @@
 
 use super::event::Event;
 use super::limits::{EVENTS_MAX, STOP_MAX};
+use super::local::{Local, Said, directories};
 use super::machine::{LinkId, Machine, Output, RegistrationId};
+use super::random::Random;
 use super::sockets::{Sent, Socket};
+use crate::lease::Lease;
 use heartline_wire::limits::FRAME_BYTES_MAX;
 use heartline_wire::time::Nanos;
 use mio::{Events, Poll, Token};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -152,6 +156,10 @@ pub(super) struct Driver {
     poll: Poll,
     sockets: Vec<Socket>,
     callback: Option<Callback>,
+    /// Connections to engines of this machine, and where those may be found.
+    locals: Vec<Local>,
+    directories: Vec<PathBuf>,
+    random: Random,
     /// When a stop has taken long enough.
     stop_at: Option<Nanos>,
 }
@@ -160,6 +168,7 @@ pub(super) struct Driver {
 enum Work {
     Nothing,
     Tell(Event, Vec<Waker>),
+    Show(usize, Lease),
     Open(usize),
     Resolve(usize),
     Wait(Nanos),
@@ -172,13 +181,24 @@ impl Driver {
         poll: Poll,
         sockets: Vec<Socket>,
         callback: Option<Callback>,
+        random: Random,
     ) -> Self {
-        Self { shared, poll, sockets, callback, stop_at: None }
+        let locals = (0..sockets.len()).map(|link| Local::new(Token(sockets.len() + link)));
+        Self {
+            shared,
+            poll,
+            callback,
+            locals: locals.collect(),
+            sockets,
+            directories: directories(),
+            random,
+            stop_at: None,
+        }
     }
 
     pub(super) fn run(mut self) {
         let _end = EndGuard(self.shared.clone());
-        let mut events = Events::with_capacity(self.sockets.len() + 1);
+        let mut events = Events::with_capacity(2 * self.sockets.len() + 1);
         while let Some(until) = self.turn() {
             let left = Duration::from_nanos(until.saturating_sub(self.shared.now()));
             let timeout = (until != Nanos::MAX).then_some(left);
@@ -188,8 +208,11 @@ impl Driver {
                 continue;
             }
             for event in &events {
-                if event.token() != WAKE {
-                    self.receive(event.token().0);
+                let links = self.sockets.len();
+                match event.token() {
+                    WAKE => {}
+                    Token(link) if link < links => self.receive(link),
+                    Token(local) => self.local_is_ready(local - links),
                 }
             }
         }
@@ -203,7 +226,8 @@ impl Driver {
                 Work::Tell(event, tasks) => self.tell(&event, tasks),
                 Work::Open(link) => self.open(link),
                 Work::Resolve(link) => self.resolve(link),
-                Work::Wait(until) => return Some(until),
+                Work::Show(link, lease) => self.show(link, &lease),
+                Work::Wait(until) => return Some(until.min(self.connect_locals())),
                 Work::Stop => return None,
             }
         }
@@ -238,6 +262,7 @@ impl Driver {
                 core.publish(&event);
                 Work::Tell(event, tasks.unwrap_or_default())
             }
+            Output::Granted { link, lease } => Work::Show(link.0, lease),
             Output::Open { link } => Work::Open(link.0),
             Output::Resolve { link } => Work::Resolve(link.0),
             Output::Wait { until } => Work::Wait(until.min(stop_at)),
@@ -280,6 +305,46 @@ impl Driver {
             shared.wake();
         });
         socket.is_resolving = started.is_ok();
+    }
+
+    /// An engine of this machine sees the lease end with the process.
+    fn show(&mut self, link: usize, lease: &Lease) {
+        self.locals[link].show(lease);
+    }
+
+    /// Connects to engines of this machine that have leases of this agent; when that is to be tried
+    /// again.
+    fn connect_locals(&mut self) -> Nanos {
+        let now = self.shared.now();
+        let mut again = Nanos::MAX;
+        for (link, local) in self.locals.iter_mut().enumerate() {
+            if local.is_connected() || !self.sockets[link].is_local() {
+                continue;
+            }
+            if self.shared.lock().machine.leases(LinkId(link)).next().is_none() {
+                continue;
+            }
+            if now >= local.again_at {
+                local.connect(now, self.poll.registry(), &self.directories, &mut self.random);
+            }
+            if !local.is_connected() {
+                again = again.min(local.again_at);
+            }
+        }
+        again
+    }
+
+    fn local_is_ready(&mut self, link: usize) {
+        let now = self.shared.now();
+        let epoch = self.shared.lock().machine.epoch(LinkId(link));
+        match self.locals[link].is_ready(now, epoch, &mut self.random) {
+            Said::Nothing => {}
+            Said::Greeted => {
+                let leases: Vec<Lease> = self.shared.lock().machine.leases(LinkId(link)).collect();
+                leases.iter().for_each(|lease| self.show(link, lease));
+            }
+            Said::Unknown => self.shared.lock().machine.ask(LinkId(link)),
+        }
     }
 
     /// Takes in whatever has arrived: readiness is told once.

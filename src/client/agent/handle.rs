@@ -5,6 +5,7 @@ use super::event::{Event, Health};
 use super::instance::Instance;
 use super::limits::STOP_MAX;
 use super::machine::Machine;
+use super::random::Random;
 use super::registered::Registered;
 use super::sockets::{Place, Socket, places};
 use crate::error::ClientError;
@@ -168,7 +169,13 @@ impl AgentBuilder {
         let shared = Arc::new(Shared::new(machine, waker));
         let socket = |(link, place): (usize, Place)| Socket::new(place, Token(link));
         let sockets = places.into_iter().enumerate().map(socket).collect();
-        let driver = Driver::new(shared.clone(), poll, sockets, self.callback);
+        let driver = Driver::new(
+            shared.clone(),
+            poll,
+            sockets,
+            self.callback,
+            Random::new([random()?, random()?]),
+        );
         let thread = std::thread::Builder::new().name("heartline-agent".into());
         let thread = thread.spawn(move || driver.run())?.thread().id();
         Ok(Agent { inner: Arc::new(Inner { shared, thread }) })

@@ -8,6 +8,7 @@ use super::post::{Member, Post, Stage};
 use super::random::Random;
 use super::watches::Watched;
 use crate::error::ClientError;
+use crate::lease::Lease;
 use crate::registration::Change;
 use crate::resolver::Follow;
 use heartline_wire::limits::FRAME_BYTES_MAX;
@@ -43,6 +44,14 @@ pub enum Output<'a> {
     },
     /// Something to tell, and the registration that it is about.
     Event(Event, Option<RegistrationId>),
+    /// An engine has granted this lease. If it is on this machine, it may be shown the lease at its
+    /// local socket (`docs/LOCAL.md`).
+    Granted {
+        /// Which engine.
+        link: LinkId,
+        /// The lease.
+        lease: Lease,
+    },
     /// Open a socket to this engine, in place of the one there is, and call [`Machine::opened`].
     Open {
         /// To which engine.
@@ -67,6 +76,7 @@ pub(super) enum Next {
     /// A datagram of so many bytes in the scratch frame.
     Scratch(usize, usize),
     Event(Event, Option<RegistrationId>),
+    Granted(usize, Lease),
     Open(usize),
     Resolve(usize),
     Wait(Nanos),
@@ -156,6 +166,7 @@ impl Machine {
                 Output::Send { link: LinkId(link), frame: &self.scratch[..bytes] }
             }
             Next::Event(event, about) => Output::Event(event, about),
+            Next::Granted(link, lease) => Output::Granted { link: LinkId(link), lease },
             Next::Open(link) => Output::Open { link: LinkId(link) },
             Next::Resolve(link) => Output::Resolve { link: LinkId(link) },
             Next::Wait(until) => {
@@ -418,6 +429,24 @@ impl Machine {
     /// Whether a registration has ended at every engine.
     pub fn has_ended(&self, registration: RegistrationId) -> bool {
         self.member(registration).is_none()
+    }
+
+    /// Another process may be in the place of an engine: it is asked at once, and not with the next
+    /// ack.
+    pub fn ask(&mut self, link: LinkId) {
+        let link = &mut self.links[link.0];
+        (link.wants_cookie, link.cookie_until) = (true, 0);
+    }
+
+    /// The leases that stand at an engine.
+    pub fn leases(&self, link: LinkId) -> impl Iterator<Item = Lease> {
+        let posts = self.posts.iter().filter(move |post| post.link == link.0);
+        posts.filter(|post| post.stage == Stage::Up).map(|post| post.lease.into())
+    }
+
+    /// The run of an engine; 0: it has not answered.
+    pub fn epoch(&self, link: LinkId) -> u64 {
+        self.links[link.0].epoch
     }
 
     /// How a registration stands.

@@ -13,6 +13,7 @@ mod handle;
 mod instance;
 mod limits;
 mod link;
+mod local;
 mod machine;
 mod packs;
 mod post;

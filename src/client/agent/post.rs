@@ -2,7 +2,7 @@
 
 use super::event::{Event, Identity, Standing};
 use super::limits::{ATTEMPTS, BACKOFF_BASE};
-use super::machine::{Machine, RegistrationId, Timer};
+use super::machine::{Machine, Next, RegistrationId, Timer};
 use super::packs::{Joining, NO_PACK};
 use heartline_wire::time::Nanos;
 use heartline_wire::{Declared, Granted, Lease, Register, Status};
@@ -309,6 +309,7 @@ impl Machine {
         if revision != post.revision {
             self.queue_update(number);
         }
+        self.outbox.push_back(Next::Granted(post.link, granted.lease.into()));
         self.tell_of(number, |instance, engine| Event::Up { instance, engine });
         self.break_after_make(now, post.member);
     }

@@ -131,6 +131,13 @@ impl Socket {
         Ok(local)
     }
 
+    /// Whether the engine is on this machine.
+    pub(super) fn is_local(&self) -> bool {
+        let Some(socket) = &self.socket else { return false };
+        let ends = (socket.peer_addr(), socket.local_addr());
+        matches!(ends, (Ok(peer), Ok(local)) if peer.ip() == local.ip() || peer.ip().is_loopback())
+    }
+
     pub(super) fn send(&self, frame: &[u8]) -> Sent {
         let Some(socket) = &self.socket else { return Sent::No };
         match socket.send(frame) {
