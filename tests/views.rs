@@ -196,3 +196,30 @@ fn handles_end_watches() {
     drop(same);
     eventually("none is left", || stat(&mut session, Stat::Watches) == 0);
 }
+
+/// The memory of an engine on this machine is read, also without a push.
+#[test]
+fn an_engine_of_this_machine_is_read() {
+    let (state, address) = (Scratch::new(), lasting_address());
+    let daemon = Daemon::start_on(&state, &[], &address);
+    let engine = daemon.address.to_string();
+    let services = Agent::builder(&engine).build().unwrap();
+    let caller = Agent::builder(&engine).state(&state.0).build().unwrap();
+    let users = caller.watch("users").unwrap();
+    eventually("the engine has answered", || users.is_current());
+    let mut took = Vec::new();
+    for port in 1..=20 {
+        let one = up(&services, instance(port));
+        eventually("it is there", || ports(&users).contains(&port));
+        let start = Instant::now();
+        one.deregister().unwrap();
+        while ports(&users).contains(&port) {
+            assert!(start.elapsed() < SOON);
+            std::thread::yield_now();
+        }
+        took.push(start.elapsed());
+    }
+    took.sort();
+    println!("deregistered to out of the view: {:?} (median), {:?}", took[10], took[19]);
+    assert_eq!(users.pick(), Err(PickError::NoInstance));
+}

@@ -2,7 +2,7 @@
 
 use super::event::Event;
 use super::limits::{EVENTS_MAX, STOP_MAX};
-use super::local::{Local, Said, directories};
+use super::local::{Local, Said};
 use super::machine::{LinkId, Machine, Output, RegistrationId};
 use super::random::Random;
 use super::sockets::{Sent, Socket};
@@ -159,6 +159,9 @@ pub(super) struct Driver {
     /// Connections to engines of this machine, and where those may be found.
     locals: Vec<Local>,
     directories: Vec<PathBuf>,
+    /// For each engine, whether its memory is looked for.
+    #[cfg(feature = "view")]
+    is_mirrored: Vec<bool>,
     random: Random,
     /// When a stop has taken long enough.
     stop_at: Option<Nanos>,
@@ -181,6 +184,7 @@ impl Driver {
         poll: Poll,
         sockets: Vec<Socket>,
         callback: Option<Callback>,
+        directories: Vec<PathBuf>,
         random: Random,
     ) -> Self {
         let locals = (0..sockets.len()).map(|link| Local::new(Token(sockets.len() + link)));
@@ -189,8 +193,10 @@ impl Driver {
             poll,
             callback,
             locals: locals.collect(),
+            #[cfg(feature = "view")]
+            is_mirrored: vec![false; sockets.len()],
             sockets,
-            directories: directories(),
+            directories,
             random,
             stop_at: None,
         }
@@ -317,6 +323,8 @@ impl Driver {
     fn connect_locals(&mut self) -> Nanos {
         let now = self.shared.now();
         let mut again = Nanos::MAX;
+        #[cfg(feature = "view")]
+        self.mirror();
         for (link, local) in self.locals.iter_mut().enumerate() {
             if local.is_connected() || !self.sockets[link].is_local() {
                 continue;
@@ -332,6 +340,19 @@ impl Driver {
             }
         }
         again
+    }
+
+    /// Looks for the memory of engines of this machine where services are followed.
+    #[cfg(feature = "view")]
+    fn mirror(&mut self) {
+        for (link, is_mirrored) in self.is_mirrored.iter_mut().enumerate() {
+            if !*is_mirrored && self.sockets[link].is_local() {
+                *is_mirrored = !self.shared.lock().machine.watched_at(LinkId(link)).is_empty();
+                if *is_mirrored {
+                    super::mirror::start(&self.shared, link, &self.directories);
+                }
+            }
+        }
     }
 
     fn local_is_ready(&mut self, link: usize) {

@@ -4,6 +4,7 @@ use super::driver::{Callback, Driver, Shared, WAKE};
 use super::event::{Event, Health};
 use super::instance::Instance;
 use super::limits::STOP_MAX;
+use super::local::directories;
 use super::machine::Machine;
 use super::random::Random;
 use super::registered::Registered;
@@ -12,6 +13,7 @@ use crate::error::ClientError;
 use crate::resolver::{Keeper, Watch, WatchOptions};
 use mio::{Poll, Token};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::ThreadId;
@@ -59,6 +61,7 @@ pub(super) struct Inner {
 pub struct AgentBuilder {
     engines: String,
     replicas: usize,
+    state: Option<PathBuf>,
     callback: Option<Callback>,
 }
 
@@ -86,7 +89,7 @@ impl Agent {
 
     /// An agent with settings of its own.
     pub fn builder(engines: &str) -> AgentBuilder {
-        AgentBuilder { engines: engines.into(), replicas: 1, callback: None }
+        AgentBuilder { engines: engines.into(), replicas: 1, state: None, callback: None }
     }
 
     /// Registers an instance: the agent beats for it until the result is dropped. This does not
@@ -146,6 +149,15 @@ impl AgentBuilder {
         self
     }
 
+    /// Sets the state directory of an engine on this machine. Unless set, it is looked for where
+    /// `HEARTLINE_STATE` says, and at the usual places. There the engine is shown the leases, so
+    /// that instances are down at once when this process dies, and its memory is read.
+    #[must_use]
+    pub fn state(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.state = Some(directory.into());
+        self
+    }
+
     /// Sets what is called with each event, in the thread that beats: it has to be short.
     #[must_use]
     pub fn on_event(mut self, callback: impl Fn(&Event) + Send + 'static) -> Self {
@@ -174,6 +186,7 @@ impl AgentBuilder {
             poll,
             sockets,
             self.callback,
+            self.state.map_or_else(directories, |state| vec![state]),
             Random::new([random()?, random()?]),
         );
         let thread = std::thread::Builder::new().name("heartline-agent".into());

@@ -15,6 +15,8 @@ mod limits;
 mod link;
 mod local;
 mod machine;
+#[cfg(feature = "view")]
+mod mirror;
 mod packs;
 mod post;
 mod random;
@@ -34,4 +36,6 @@ pub use limits::{
     SETTLED_AFTER,
 };
 pub use machine::{LinkId, Machine, Output, RegistrationId};
+#[cfg(feature = "view")]
+pub(crate) use mirror::Mirrored;
 pub use registered::{Registered, WhenUp};

@@ -4,7 +4,11 @@
 //! no more is followed until another has told the list.
 
 use super::link::Presence;
+#[cfg(feature = "view")]
+use super::machine::LinkId;
 use super::machine::{Machine, Next};
+#[cfg(feature = "view")]
+use super::mirror::Mirrored;
 use crate::error::{ClientError, text};
 use crate::resolver::{Follow, Received, Resolver, Source, Watch, WatchOptions};
 use heartline_wire::time::Nanos;
@@ -164,6 +168,23 @@ impl Machine {
         self.heard(now, link);
         if reply.kind == Kind::Watch && epoch != 0 {
             self.note_epoch(now, link, epoch);
+        }
+    }
+
+    /// The services that are followed at an engine.
+    #[cfg(feature = "view")]
+    pub(super) fn watched_at(&self, link: LinkId) -> Vec<String> {
+        let followed = self.watched.iter().filter(|watched| watched.follows[link.0].is_some());
+        followed.map(|watched| watched.service.to_string()).collect()
+    }
+
+    /// A list as it stands in the memory of an engine on this machine.
+    #[cfg(feature = "view")]
+    pub(super) fn mirror(&mut self, now: Nanos, link: LinkId, service: &str, list: &Mirrored<'_>) {
+        self.watch_due = 0;
+        let watched = self.watched.iter_mut().find(|watched| &*watched.service == service);
+        if let Some(follow) = watched.and_then(|watched| watched.follows[link.0].as_mut()) {
+            follow.mirror(now, list);
         }
     }
 

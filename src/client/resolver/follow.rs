@@ -9,6 +9,9 @@
 //! Invariant: while `is_known`, the list is the engine's at `version`, or newer in single entries.
 
 use super::ahead::Ahead;
+#[cfg(feature = "view")]
+mod mirror;
+
 use super::frame::Frame;
 use super::list::List;
 use super::pull::{Page, Pull};

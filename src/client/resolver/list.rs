@@ -45,13 +45,18 @@ impl List {
                 self.members.insert(slot, (*entry, now));
             }
             Some(State::Down) => drop(self.members.remove(&slot)),
-            None => {
-                let Some((member, _)) = self.members.remove(&slot) else { return };
-                if self.left.len() == LEFT_MAX {
-                    self.left.pop_front();
-                }
-                self.left.push_back((member.address, member.port.get()));
+            None => self.forget(&[slot]),
+        }
+    }
+
+    /// The leases in these slots have ended.
+    pub(super) fn forget(&mut self, slots: &[u32]) {
+        for slot in slots {
+            let Some((member, _)) = self.members.remove(slot) else { continue };
+            if self.left.len() == LEFT_MAX {
+                self.left.pop_front();
             }
+            self.left.push_back((member.address, member.port.get()));
         }
     }
 
