@@ -1,7 +1,7 @@
 //! The thread of an agent: it drives the machine with a clock and sockets.
 
 use super::event::Event;
-use super::limits::{EVENTS_MAX, STOP_MAX};
+use super::limits::{EVENTS_MAX, SENDS_MAX, STOP_MAX};
 use super::local::{Local, Said};
 use super::machine::{LinkId, Machine, Output, RegistrationId};
 use super::random::Random;
@@ -170,6 +170,7 @@ pub(super) struct Driver {
 /// What is left to do once the lock is free.
 enum Work {
     Nothing,
+    Sent,
     Tell(Event, Vec<Waker>),
     Show(usize, Lease),
     Open(usize),
@@ -226,8 +227,15 @@ impl Driver {
 
     /// Does whatever is due; until when nothing is. `None`: it is over.
     fn turn(&mut self) -> Option<Nanos> {
+        let mut sends = 0;
         loop {
             match self.step() {
+                Work::Sent => {
+                    sends += 1;
+                    if sends % SENDS_MAX == 0 {
+                        (0..self.sockets.len()).for_each(|link| self.receive(link));
+                    }
+                }
                 Work::Nothing => {}
                 Work::Tell(event, tasks) => self.tell(&event, tasks),
                 Work::Open(link) => self.open(link),
@@ -261,7 +269,7 @@ impl Driver {
                     Sent::Refused => core.machine.refused(now, link),
                     Sent::No => core.machine.send_failed(now, link),
                 }
-                Work::Nothing
+                Work::Sent
             }
             Output::Event(event, about) => {
                 let tasks = about.and_then(|about| core.tasks.remove(&about));

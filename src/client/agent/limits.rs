@@ -7,6 +7,12 @@ use heartline_wire::time::{NANOS_PER_SECOND, Nanos, from_ms};
 pub(super) const PATIENCE: Nanos = from_ms(200);
 /// Times a request or a farewell is sent before it is given up.
 pub(super) const ATTEMPTS: u32 = 5;
+/// Time to the first repetition of a farewell, doubled for each further one: short enough that a
+/// stop has time for a second one and a third.
+pub(super) const FAREWELL_PATIENCE: Nanos = from_ms(50);
+/// Time after which a farewell is said again that was received but not taken, because a queue of
+/// the engine was full.
+pub(super) const FAREWELL_AGAIN: Nanos = from_ms(10);
 /// Hellos without an answer after which an engine counts as silent: 1.4 s after the first of them,
 /// 1.6 s after a beat whose ack is missing. A killed engine is back within a second.
 pub(super) const HELLOS: u32 = 3;
@@ -60,12 +66,16 @@ pub(super) const LATE: Nanos = from_ms(20);
 pub(super) const STOP_MAX: Nanos = from_ms(200);
 /// How long [`Registered::deregister`](crate::Registered::deregister) waits.
 pub(super) const DEREGISTER_MAX: Nanos = from_ms(1400);
+/// Datagrams sent before the sockets are looked at: their replies fit the receive buffer.
+pub(super) const SENDS_MAX: u32 = 64;
 /// Events that wait for a slow reader; further ones are lost and counted.
 pub(super) const EVENTS_MAX: usize = 1024;
 
 const _: () = {
-    // A farewell is sent three times before the wait for it is over.
-    assert!(DEREGISTER_MAX >= PATIENCE * 7 && STOP_MAX >= PATIENCE);
+    // A farewell is sent three times before a stop ends, and five times before the wait for it is
+    // over; it is given up only after that.
+    assert!(STOP_MAX >= 3 * FAREWELL_PATIENCE && DEREGISTER_MAX >= 15 * FAREWELL_PATIENCE);
+    assert!(DEREGISTER_MAX < ((1 << ATTEMPTS) - 1) * FAREWELL_PATIENCE);
     assert!(ACK_EVERY as u64 <= heartline_wire::limits::BEATS_PER_TTL);
     assert!(REQUESTS_MAX <= 1 << 8);
 };

@@ -2,7 +2,7 @@
 //! timer. The frame stands ready in wire form, so that a round of beats adds one to each sequence
 //! and copies nothing.
 
-use super::limits::{ACK_EVERY, INTERVAL_MIN, PATIENCE};
+use super::limits::{ACK_EVERY, FAREWELL_AGAIN, FAREWELL_PATIENCE, INTERVAL_MIN, LATE};
 use heartline_wire::limits::BEATS_PER_FRAME_MAX;
 use heartline_wire::time::Nanos;
 use heartline_wire::{Beat, Declared, Header, Kind, Lease, header_flags};
@@ -85,7 +85,7 @@ impl Pack {
         let next = self.due.saturating_add(self.interval);
         self.due = if late > self.interval / 2 { now + self.interval } else { next };
         if self.leaving > 0 {
-            self.due = self.due.min(now + (PATIENCE << self.farewells.min(4)));
+            self.due = self.due.min(now + (FAREWELL_PATIENCE << self.farewells.min(4)));
             self.farewells = self.farewells.saturating_add(1);
         }
         self.unasked = self.unasked.saturating_add(1);
@@ -98,7 +98,7 @@ impl Pack {
         header.tag = U64::new(tag);
         header.flags = if wants_ack { header_flags::ACK_WANTED } else { 0 };
         (self.tag, self.sent) = (tag, self.count);
-        let tolerance = super::limits::LATE.min(self.interval / 4);
+        let tolerance = LATE.min(self.interval / 4);
         Beaten { beats: self.count.into(), late: (late >= tolerance).then_some(late), wants_ack }
     }
 
@@ -113,10 +113,11 @@ impl Pack {
         self.tag == tag
     }
 
-    /// The times that an ack asks for. A frame that is due already is not put off.
+    /// The times that an ack asks for. A frame that is due already is not put off, and farewells
+    /// that are left over are said again soon.
     pub(super) fn pace(&mut self, now: Nanos, interval: Nanos, phase: Nanos) {
         self.interval = interval.max(INTERVAL_MIN);
-        if self.leaving == 0 && self.due > now {
+        if !self.repeat_farewells(now) && self.due > now {
             self.due = now + phase.max(INTERVAL_MIN);
         }
     }
@@ -124,6 +125,14 @@ impl Pack {
     /// Whether every beat of the frame sent last counted.
     pub(super) fn is_complete(&self, accepted: u16) -> bool {
         accepted == u16::from(self.sent)
+    }
+
+    /// Says farewells that are left over again soon; whether there are any.
+    pub(super) fn repeat_farewells(&mut self, now: Nanos) -> bool {
+        if self.leaving > 0 {
+            self.due = self.due.min(now + FAREWELL_AGAIN);
+        }
+        self.leaving > 0
     }
 
     /// The posts whose leases have this slot and generation: one, or a second one from an engine

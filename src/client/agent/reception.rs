@@ -55,6 +55,9 @@ impl Machine {
                 for nak in naks {
                     self.nacked(now, at, pack, (serial, head.epoch.get()), nak);
                 }
+                if self.links[at].packs.get_mut(pack).repeat_farewells(now) {
+                    self.arm_pack(at, pack);
+                }
                 self.note_epoch(now, at, head.epoch.get());
             }
             _ => {}
@@ -64,16 +67,17 @@ impl Machine {
     /// The frame sent last was acknowledged: its times hold, its farewells are said.
     fn acked(&mut self, now: Nanos, at: usize, number: u32, serial: u64, ack: &Ack) {
         let nanos = |us: u32| Nanos::from(us) * 1000;
-        let pack = self.links[at].packs.get_mut(number);
-        pack.pace(now, nanos(ack.interval_us.get()), nanos(ack.phase_us.get()));
+        let pack = self.links[at].packs.get(number);
         if pack.is_leaving() && pack.is_complete(ack.accepted.get()) {
-            for post in self.links[at].packs.get(number).posts().to_vec() {
+            for post in pack.posts().to_vec() {
                 let said = &self.posts[post as usize];
                 if said.stage == Stage::Leaving && said.since < serial {
                     self.left(post);
                 }
             }
         }
+        let pack = self.links[at].packs.get_mut(number);
+        pack.pace(now, nanos(ack.interval_us.get()), nanos(ack.phase_us.get()));
         if !self.links[at].packs.get(number).is_empty() {
             self.arm_pack(at, number);
         }
