@@ -1,11 +1,14 @@
 //! Watches of a real engine over real sockets.
 
+use heartline::upgrade::{self, HandedOver};
 use heartline::{Config, Engine};
 use heartline_client::{Change, Session, Stat};
 use heartline_region::Place;
 use heartline_test_support::{Push, Watcher, config, eventually, register_all, start, stat};
 use heartline_wire::{Header, Kind, Reply, ReplyBody, Status, Watching};
+use rustix::event::{PollFd, PollFlags, poll};
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 use zerocopy::IntoBytes;
 
@@ -265,6 +268,44 @@ fn watches_are_renewed_after_a_restart() {
     port.follow(&mut watcher, &push);
     assert_eq!(watcher.view()[0].3, 8);
     engine.join();
+    std::fs::remove_dir_all(&place).unwrap();
+}
+
+/// The successor takes the sockets and the cookies over, and no watch.
+#[test]
+fn watches_are_renewed_after_a_hand_over() {
+    let place = std::path::PathBuf::from(format!("/dev/shm/heartline-over-{}", std::process::id()));
+    let own = Config { state: Place::Directory(place.clone()), snapshot: None, ..config() };
+    let (mut old, mut session) = start(&own);
+    let lease = register_all(&mut session, 1, 60_000).remove(0);
+    let mut port = Port::new(old.addresses()[0]);
+    let mut watcher = port.begin(1, "s");
+    let epoch = port.watch(&mut watcher, TTL_MS).unwrap().epoch;
+    let successor = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let readable = |fd: BorrowedFd<'_>| {
+                let waited = poll(&mut [PollFd::new(&fd, PollFlags::IN)], None);
+                assert_eq!(waited, Ok(1));
+            };
+            readable(upgrade::control(&old).unwrap());
+            let successor = upgrade::meet(&old).unwrap();
+            readable(successor.as_fd());
+            assert!(matches!(upgrade::hand_over(&mut old, &successor), HandedOver::Yes));
+        });
+        upgrade::replace(Engine::builder(&own)).unwrap()
+    });
+    set_weight(&mut session, &lease, 7);
+    assert_eq!(stat(&mut session, Stat::Watches), 0);
+    let first = port.watch(&mut watcher, TTL_MS).unwrap();
+    assert_eq!((first.ttl_ms.get(), first.number.get()), (1000, 0));
+    assert_ne!(first.epoch, epoch);
+    assert_eq!(port.watch(&mut watcher, TTL_MS).unwrap().ttl_ms.get(), TTL_MS);
+    assert_eq!(watcher.view()[0].3, 7);
+    set_weight(&mut session, &lease, 8);
+    let (_, push) = port.push(soon()).expect("a push");
+    port.follow(&mut watcher, &push);
+    assert_eq!(watcher.view()[0].3, 8);
+    successor.join();
     std::fs::remove_dir_all(&place).unwrap();
 }
 

@@ -65,7 +65,8 @@ impl Pushes {
         self.bodies_count + bodies <= PUSH_BODIES
     }
 
-    /// Keeps endpoints, at most [`ENDPOINTS_PER_PUSH_MAX`], for pushes to come. The buffer has room.
+    /// Keeps endpoints, at most [`ENDPOINTS_PER_PUSH_MAX`], for pushes to come. [`Self::make_room`]
+    /// was asked before.
     pub fn add_body(&mut self, endpoints: &[Endpoint]) -> Body {
         let bytes = endpoints.as_bytes();
         self.bodies[self.bodies_count][..bytes.len()].copy_from_slice(bytes);

@@ -1,7 +1,7 @@
 //! When to look at which watch: a binary heap with one time for each, which knows their places.
 //!
-//! A time may be earlier than what is due: a look puts the later time in. So a watch that is put off
-//! again and again costs nothing until it is looked at.
+//! A time may be earlier than what is due: a look puts the later time in. So a watch that is put
+//! off again and again costs nothing until it is looked at.
 
 use crate::clock::Moment;
 
