@@ -6,7 +6,7 @@ use crate::exchange::{Replies, Requester};
 use crate::limits::{
     ATTRIBUTES_BYTES_MAX, CAPACITY_MAX, DISCOVER_RETRIES, ENDPOINTS_PER_FRAME_MAX,
 };
-use crate::region::{DirectoryEntry, Region, ServiceMeta, ServiceNumber, fill_in};
+use crate::region::{DirectoryEntry, HeartLine, Region, ServiceMeta, ServiceNumber};
 use crate::wire::balance::{self, Chosen, Members, mix};
 use crate::wire::{
     Declared, Discover, DiscoverHead, Endpoint, Filter, Header, Kind, Slot, State, Status,
@@ -17,13 +17,20 @@ use smallvec::SmallVec;
 use std::cell::Cell;
 use std::mem::offset_of;
 use zerocopy::IntoBytes;
-use zerocopy::byteorder::little_endian::{U32, U64};
+use zerocopy::byteorder::little_endian::{U16, U32, U64};
 
 /// Set in cursors once the preferred zone was found to have no endpoint that may be answered.
 const ANY_ZONE: u32 = 1 << 31;
 /// Set in cursors once the preferred zone was found to have one.
 const IN_ZONE: u32 = 1 << 30;
 const _: () = assert!(CAPACITY_MAX < IN_ZONE);
+
+/// Fills in what the heart line knows.
+pub(super) fn fill_in(endpoint: &mut Endpoint, line: &HeartLine, now: Moment) {
+    let last = line.last();
+    endpoint.load = U16::new(last.load);
+    endpoint.age_ms = U32::new(now.saturating_since(last.at).ms().min(u64::from(u32::MAX)) as u32);
+}
 
 /// The members of a service that a request may be answered with. Read inside the service's
 /// sequence: what it says of a list that is being changed is thrown away.

@@ -1,5 +1,6 @@
 //! Hello, describe and services: queries that one read of the region answers.
 
+use super::discovery::fill_in;
 use super::{Dataplane, refuse_field};
 use crate::clock::{Moment, NANOS_PER_MS};
 use crate::exchange::{Replies, Requester};
@@ -8,7 +9,7 @@ use crate::limits::{
     FRAME_BYTES_MAX, READ_RETRIES, SCAN_MEMBERS_MAX, SERVICES_PER_FRAME_MAX, TTL_MS_MAX,
     TTL_MS_MIN,
 };
-use crate::region::{Disturbed, fill_in};
+use crate::region::Disturbed;
 use crate::wire::{
     Describe, Description, Generation, Header, Kind, ServiceEntry, Services, ServicesHead, Slot,
     Status, Welcome, header_flags, service_id,

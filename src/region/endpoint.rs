@@ -1,23 +1,12 @@
 //! The wire entry of an instance, encoded when something about it changes and copied when discovery
 //! answers.
 
-use super::heart::HeartLine;
 use super::part::Shared;
 use super::right::Right;
 use super::service_number::ServiceNumber;
 use crate::sync::{AtomicU64, IS_MEMORY};
 use crate::wire::Endpoint;
-use crate::wire::time::Moment;
 use std::sync::atomic::Ordering::Relaxed;
-use zerocopy::byteorder::little_endian::{U16, U32};
-
-/// Fills in what the heart line knows: load, and age at this moment.
-#[inline]
-pub fn fill_in(endpoint: &mut Endpoint, line: &HeartLine, now: Moment) {
-    let last = line.last();
-    endpoint.load = U16::new(last.load);
-    endpoint.age_ms = U32::new(now.saturating_since(last.at).ms().min(u64::from(u32::MAX)) as u32);
-}
 
 /// One cache line for each slot: the 48 bytes of [`Endpoint`] in memory order, then whose member it
 /// is. Read and written inside the [`super::Sequence`] of its service.

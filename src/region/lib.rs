@@ -59,7 +59,7 @@ mod view;
 
 pub use counters::{AllCounters, Counter, Counters, CountersFile, OwnCounters, Tally};
 pub use directory::{DirectoryEntry, ServiceMeta};
-pub use endpoint::{EndpointLine, fill_in};
+pub use endpoint::EndpointLine;
 pub use feed::{Cause, Event, EventKind, Feed};
 pub use heart::{Applied, HeartLine, LastBeat};
 pub use heart_state::HeartState;

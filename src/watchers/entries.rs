@@ -2,7 +2,7 @@
 
 use crate::clock::Moment;
 use crate::limits::ENDPOINTS_PER_PUSH_MAX;
-use crate::region::{HeartState, Region, ServiceMeta, ServiceNumber, fill_in};
+use crate::region::{HeartState, Region, ServiceMeta, ServiceNumber};
 use crate::wire::{Endpoint, Generation, Slot, State};
 use smallvec::SmallVec;
 use zerocopy::FromZeros;
@@ -69,7 +69,10 @@ fn shown(
     let is_down = line.head() == (change.generation, HeartState::Down)
         && entry.generation() == change.generation
         && entry.state == State::Down as u8;
-    fill_in(&mut entry, line, now);
+    // As discovery does it. One function for both costs discovery instructions.
+    let last = line.last();
+    entry.load = last.load.into();
+    entry.age_ms = (now.saturating_since(last.at).ms().min(u64::from(u32::MAX)) as u32).into();
     (is_listed || is_down).then_some(entry)
 }
 
