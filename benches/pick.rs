@@ -1,7 +1,7 @@
 //! One endpoint of a hundred, picked from the view of a client.
 //!
-//! `cargo bench --bench pick`. The goal is 50 ns for a pick. `call` also reads the clock twice, once
-//! when it begins and once when its outcome is told.
+//! `cargo bench --bench pick`. The goal is 50 ns for a pick. `call` reads the clock as well: when
+//! it begins, and when its outcome is told.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use heartline_client::{Balance, WatchOptions};

@@ -403,6 +403,20 @@ fn a_first_request_is_confirmed_with_the_proof_at_once() {
     assert!(world.follow.age(world.now).unwrap() <= from_ms(3_400));
 }
 
+/// Without receipts the engine stops at the end of its credit, and goes on with beacons till then.
+#[test]
+fn a_push_is_acknowledged_when_that_is_wanted() {
+    let mut world = World::new(7, NONE);
+    world.pass(from_ms(5));
+    for _ in 0..20 {
+        world.engine.change(&mut world.draw);
+        world.pass(from_ms(3));
+        let watch = world.engine.watch.as_ref().unwrap();
+        assert_eq!((watch.received, watch.beacons), (watch.number, 0));
+    }
+    assert_eq!(world.engine.watch.as_ref().unwrap().number, 20);
+}
+
 #[test]
 fn pulls_keep_their_distance_while_the_list_changes_under_them() {
     let mut world = World::new(2, NONE);

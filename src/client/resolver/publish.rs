@@ -43,10 +43,14 @@ impl Words<'_> {
     /// So many words from a position on; zeros if they are not all there.
     #[inline]
     pub(super) fn row<const N: usize>(&self, at: usize) -> [u64; N] {
-        match self.0.get(at..).and_then(|rest| rest.first_chunk::<N>()) {
-            Some(row) => std::array::from_fn(|at| row[at].load(Relaxed)),
-            None => [0; N],
+        let mut row = [0; N];
+        // A plain loop: `array::from_fn` stays a call in builds of several units.
+        if let Some(words) = self.0.get(at..at.saturating_add(N)) {
+            for (value, word) in row.iter_mut().zip(words) {
+                *value = word.load(Relaxed);
+            }
         }
+        row
     }
 
     /// How many words its buffer has.
@@ -170,7 +174,7 @@ impl Buffer {
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicBool;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     /// A view whose words all follow from its round, and whose length changes from class to class.
     fn pattern(round: u64) -> Vec<u64> {
@@ -218,9 +222,10 @@ mod tests {
                     })
                 })
                 .collect();
-            let (mut writer, start, mut round) = (Writer::default(), Instant::now(), 0);
-            while start.elapsed() < Duration::from_secs(2) {
-                for _ in 0..if round % 200 == 0 { 400 } else { 1 } {
+            let (mut writer, mut round) = (Writer::default(), 0);
+            // About two seconds; more on a busy machine.
+            for turn in 0..2000 {
+                for _ in 0..if turn % 200 == 0 { 400 } else { 1 } {
                     round += 1;
                     writer.publish(&board, &pattern(round));
                 }
@@ -228,7 +233,7 @@ mod tests {
             }
             stop.store(true, Relaxed);
             let reads: u64 = readers.into_iter().map(|reader| reader.join().unwrap()).sum();
-            assert!(round > 500 && reads > 10_000, "{round} views, {reads} reads");
+            assert!(reads > 10_000, "{reads} reads of {round} views");
         });
     }
 }

@@ -92,6 +92,32 @@ pub(super) struct Reading<'a> {
     tables: u64,
 }
 
+/// The words of an endpoint, with the state of its view in the place of its identity.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Row([u64; ENDPOINT]);
+
+impl Row {
+    #[inline]
+    pub(super) fn picked(self) -> Picked {
+        let [low, high, ports, names, version, zone, tail, state] = self.0;
+        Picked {
+            address: (u128::from(high) << 64 | u128::from(low)).to_le_bytes(),
+            port: ports as u16,
+            state: (ports >> 48) as u8,
+            degraded: Degraded::from_code((state >> 8) as u8),
+            slot: names as u32,
+            generation: (names >> 32) as u32,
+            version: Version::from_u64(version),
+            zone_hash: zone as u32,
+            engine: (tail >> 32) as u16,
+        }
+    }
+
+    pub(super) fn cell(self) -> u32 {
+        self.0[CELL] as u32
+    }
+}
+
 /// What a pick is for.
 #[derive(Clone, Copy)]
 pub(super) struct Wish {
@@ -114,11 +140,6 @@ impl<'a> Reading<'a> {
     #[inline]
     pub(super) fn error(&self) -> Option<PickError> {
         PickError::from_code(self.state as u8)
-    }
-
-    #[inline]
-    pub(super) fn degraded(&self) -> Option<Degraded> {
-        Degraded::from_code((self.state >> 8) as u8)
     }
 
     pub(super) fn hold_percent(&self) -> u8 {
@@ -247,26 +268,12 @@ impl<'a> Reading<'a> {
         Ok(self.any_usable(last, wish.is_call))
     }
 
-    /// An endpoint as callers see it, and its cell.
+    /// An endpoint as callers see it.
     #[inline]
-    pub(super) fn picked(&self, candidate: u32) -> (Picked, u32) {
-        let row: [u64; ENDPOINT] = self.words.row(HEADER + candidate as usize * ENDPOINT);
-        let [low, high, ports, names, version, zone, tail, _] = row;
-        let mut address = [0; 16];
-        address[..8].copy_from_slice(&low.to_le_bytes());
-        address[8..].copy_from_slice(&high.to_le_bytes());
-        let picked = Picked {
-            address,
-            port: ports as u16,
-            state: (ports >> 48) as u8,
-            degraded: self.degraded(),
-            slot: names as u32,
-            generation: (names >> 32) as u32,
-            version: Version::from_u64(version),
-            zone_hash: zone as u32,
-            engine: (tail >> 32) as u16,
-        };
-        (picked, tail as u32)
+    pub(super) fn row(&self, candidate: u32) -> Row {
+        let mut row = self.words.row(HEADER + candidate as usize * ENDPOINT);
+        row[IDENTITY] = self.state;
+        Row(row)
     }
 
     /// All endpoints that engines list.

@@ -5,7 +5,7 @@ use super::changes::{Changes, MemberChange, Queue};
 use super::options::{Balance, WatchOptions};
 use super::picked::{PickError, Picked};
 use super::publish::Board;
-use super::view::{Reading, Wish};
+use super::view::{Reading, Row, Wish};
 use crate::draw::{Draw, GAMMA};
 use crate::query::Endpoint;
 use heartline_wire::balance::mix;
@@ -43,16 +43,6 @@ fn seed() -> u64 {
     // Threads and processes must not pick alike; nothing depends on more than that.
     let own = getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()));
     mix(own ^ number.wrapping_mul(GAMMA)) | 1
-}
-
-/// The generator of this thread.
-#[inline]
-fn with_draw<R>(run: impl FnOnce(&mut Draw) -> R) -> R {
-    let state = RANDOM.get();
-    let mut draw = Draw::new(if state == 0 { seed() } else { state });
-    let result = run(&mut draw);
-    RANDOM.set(draw.state());
-    result
 }
 
 /// A counter of turns on a cache line of its own. Two threads that share it may take the same turn.
@@ -157,29 +147,46 @@ impl Shared {
         self.board.read(|words| read(&Reading::new(words, &self.cells))).map(|(result, _)| result)
     }
 
+    /// The endpoint that `choose` finds in the newest view.
     #[inline]
-    fn select(&self, key: Option<u64>, is_call: bool) -> Result<(Picked, u32), PickError> {
+    fn select(
+        &self,
+        is_call: bool,
+        choose: impl Fn(&Reading<'_>, &Wish, &mut Draw) -> Result<u32, PickError>,
+    ) -> Result<Row, PickError> {
         let balance = self.options.balance;
         let now = if balance == Balance::PeakEwma { self.now() } else { 0 };
         let wish = Wish { balance, now, is_call };
-        let read = |draw: &mut Draw| {
-            self.board.read(|words| {
+        let mut row = Row::default();
+        RANDOM.with(|random| {
+            let state = random.get();
+            let mut draw = Draw::new(if state == 0 { seed() } else { state });
+            let chosen = self.board.read(|words| {
                 let view = Reading::new(words, &self.cells);
-                let candidate = match key {
-                    Some(key) => view.pick_by(&wish, key)?,
-                    None => view.pick(&wish, draw, |count| self.turn(count))?,
-                };
-                Ok(view.picked(candidate))
-            })
-        };
-        with_draw(read).map_or(Err(PickError::NotReady), |(result, _)| result)
+                row = view.row(choose(&view, &wish, &mut draw)?);
+                Ok(())
+            });
+            random.set(draw.state());
+            chosen.map_or(Err(PickError::NotReady), |(chosen, _)| chosen)
+        })?;
+        Ok(row)
+    }
+
+    #[inline]
+    fn pick(&self, is_call: bool) -> Result<Row, PickError> {
+        self.select(is_call, |view, wish, draw| view.pick(wish, draw, |count| self.turn(count)))
+    }
+
+    fn pick_by(&self, key: u64, is_call: bool) -> Result<Row, PickError> {
+        self.select(is_call, |view, wish, _| view.pick_by(wish, key))
     }
 }
 
 /// The view of one service, kept current by the agent. Clones share it.
 ///
 /// Picks read the newest view without a lock, a system call or an allocation, from any number of
-/// threads. Only [`Balance::PeakEwma`] and [`Self::call`] read the clock.
+/// threads. Only [`Balance::PeakEwma`] and [`Self::call`] read the clock. The first pick of a
+/// thread asks the kernel for random numbers, once.
 ///
 /// Endpoints that may be picked declare themselves serving and are up. Without one, those that are
 /// suspect are picked; without any, those that were healthy last, until `max_stale` has passed.
@@ -221,7 +228,7 @@ impl Watch {
     /// [`PickError`]: there is none, and why.
     #[inline]
     pub fn pick(&self) -> Result<Picked, PickError> {
-        self.shared.select(None, false).map(|(picked, _)| picked)
+        self.shared.pick(false).map(Row::picked)
     }
 
     /// The endpoint of a key: the same for the same bytes, in every process that sees the same
@@ -239,7 +246,7 @@ impl Watch {
     /// # Errors
     /// As for [`Self::pick`].
     pub fn pick_by_key(&self, key: u64) -> Result<Picked, PickError> {
-        self.shared.select(Some(key), false).map(|(picked, _)| picked)
+        self.shared.pick_by(key, false).map(Row::picked)
     }
 
     /// Picks an endpoint and counts a call to it as in flight until the result is dropped. Say how
@@ -277,7 +284,11 @@ impl Watch {
             shared.has_calls.store(true, Relaxed);
         }
         for attempt in 1.. {
-            let (picked, number) = shared.select(key, true)?;
+            let row = match key {
+                Some(key) => shared.pick_by(key, true)?,
+                None => shared.pick(true)?,
+            };
+            let (picked, number) = (row.picked(), row.cell());
             let entry = match shared.cells.get(number) {
                 Some(cell) => match cell.enter() {
                     Entry::Shut if attempt < ENTRIES => continue,
