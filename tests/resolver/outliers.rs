@@ -121,7 +121,9 @@ fn what_is_in_flight_survives_changes_of_the_list() {
     assert!((9..=11).contains(&to_newcomer), "{to_newcomer} of 20");
     drop(next);
     viewed.tell(0, &members, 0);
-    let call =
-        (0..10).map(|_| viewed.watch.call().unwrap()).filter(|call| call.picked().slot() == 1);
-    assert!(call.count() >= 8, "ten calls are still in flight at the other");
+    let mut to_other = 0;
+    for _ in 0..40 {
+        to_other += u32::from(viewed.watch.call().unwrap().picked().slot() == 1);
+    }
+    assert!(to_other >= 28, "{to_other} of 40, with ten calls still in flight at the first");
 }
