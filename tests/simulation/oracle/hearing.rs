@@ -48,7 +48,9 @@ impl Oracle {
             self.spells.push(Spell { end: look.now, length: None });
             self.drops = look.drops;
         }
-        let oldest = self.leases.values().map(|lease| lease.last).min().unwrap_or(Nanos::MAX);
+        // The last beat of whose process dies from now on is set back by a TTL.
+        let last = |lease: &Lease| lease.last.min(look.now.saturating_sub(lease.ttl));
+        let oldest = self.leases.values().map(last).min().unwrap_or(Nanos::MAX);
         self.spells.retain(|spell| spell.end >= oldest || spell.end == look.now);
     }
 
