@@ -10,6 +10,7 @@ mod config;
 mod dataplane;
 mod decode;
 mod follow;
+mod local;
 mod registrar;
 
 pub use attach::attach;
@@ -17,6 +18,7 @@ pub use config::config;
 pub use dataplane::dataplane;
 pub use decode::decode;
 pub use follow::follow;
+pub use local::local;
 pub use registrar::registrar;
 
 /// A target: its name, which is that of its corpus, and its function.
@@ -29,6 +31,7 @@ pub const TARGETS: [Target; 6] = [
     ("dataplane", dataplane),
     ("decode", decode),
     ("follow", follow),
+    ("local", local),
     ("registrar", registrar),
 ];
 

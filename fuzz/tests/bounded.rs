@@ -109,6 +109,11 @@ fn attach() {
 }
 
 #[test]
+fn local() {
+    run(target("local"), 100_000);
+}
+
+#[test]
 fn config() {
     run(target("config"), 10_000);
 }
