@@ -354,6 +354,24 @@ fn lookups_make_no_system_call() {
     assert_eq!(ended("call").signal(), Some(libc::SIGSYS), "a call would have been seen");
 }
 
+/// A hundred instances whose version is their weight.
+fn register_many(fleet: &mut Harness) -> Vec<Lease> {
+    let mut register = Register::new_zeroed();
+    (register.nonce, register.ttl_ms) = (5.into(), 3_600_000.into());
+    (register.port, register.weight) = (7.into(), 7.into());
+    register.version = Version::new(7, 0, 0, 0);
+    register.service = Name::new("s").unwrap();
+    let lease = |number| {
+        register.instance = Name::new(&format!("i{number}")).unwrap();
+        let reply = fleet.request(peer(1), Kind::Register, &[register.as_bytes()]).unwrap();
+        match Reply::decode(&reply).unwrap().body {
+            ReplyBody::Granted(granted) => granted.lease,
+            other => panic!("{other:?}"),
+        }
+    };
+    (0..100).map(lease).collect()
+}
+
 /// Readers of several threads beside a registrar that never rests: whatever is picked is whole, as
 /// one change left it.
 #[test]
@@ -365,21 +383,7 @@ fn picks_are_whole_while_members_change() {
         settings(1024),
         1,
     );
-    let mut register = Register::new_zeroed();
-    (register.nonce, register.ttl_ms) = (5.into(), 3_600_000.into());
-    (register.port, register.weight) = (7.into(), 7.into());
-    register.version = Version::new(7, 0, 0, 0);
-    register.service = Name::new("s").unwrap();
-    let leases: Vec<Lease> = (0..100)
-        .map(|number| {
-            register.instance = Name::new(&format!("i{number}")).unwrap();
-            let reply = fleet.request(peer(1), Kind::Register, &[register.as_bytes()]).unwrap();
-            match Reply::decode(&reply).unwrap().body {
-                ReplyBody::Granted(granted) => granted.lease,
-                other => panic!("{other:?}"),
-            }
-        })
-        .collect();
+    let leases = register_many(&mut fleet);
     let view = View::open(&state.0).unwrap();
     let stop = AtomicBool::new(false);
     let looking = |view: View, mut number: u64| {

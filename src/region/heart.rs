@@ -1,7 +1,8 @@
 //! The heart line: all that a beat touches, on one cache line.
 //!
 //! Who writes what: loops write `last_beat`, `history` and `beat`; the registrar writes the rest,
-//! and all of it while the line belongs to no lease. It sets `last_beat` back when a process died. A slot is given to a new lease only after
+//! and all of it while the line belongs to no lease. It sets `last_beat` back when a process died.
+//! A slot is given to a new lease only after
 //! every loop has finished the receive it was in when the old lease ended, so a beat never lands on
 //! the lease after its own.
 //!

@@ -102,9 +102,9 @@ impl Registrar {
         self.judge(now, slot, false);
     }
 
-    /// The process of a lease is dead. What it sent before may wait at a socket, and must not revive
-    /// the lease: so the verdict waits until every loop has drained. Deadline, grace and hold do not
-    /// matter, for it needs no proof of silence.
+    /// The process of a lease is dead. What it sent before may wait at a socket and must not revive
+    /// the lease: so the verdict waits until every loop has drained. It needs no proof of silence:
+    /// deadline, grace and hold do not matter.
     pub(super) fn died(&mut self, now: Moment, slot: Slot, generation: Generation) {
         let is_live = self.facts(slot).is_some_and(|facts| facts.state != State::Down);
         if is_live && self.tables.line(slot).head().0 == generation {

@@ -302,12 +302,7 @@ impl World {
                     _ => self.engine_dies(fault.seed & 7 == 0),
                 }
             }
-            Class::Death => {
-                self.clients[one].die();
-                if fault.seed & 4 != 0 {
-                    self.tell_death(one);
-                }
-            }
+            Class::Death => self.death(one, fault.seed & 4 != 0),
             Class::Massacre => {
                 let spared = 2 + fault.seed % 5;
                 for (number, client) in self.clients.iter_mut().enumerate() {
@@ -380,10 +375,12 @@ impl World {
         Ok(())
     }
 
-    /// A client that had shown its lease at the local socket has died, and the kernel tells. What
-    /// it sent may still be on its way.
-    fn tell_death(&mut self, number: usize) {
-        let (Some(engine), Some(lease)) = (&self.engine, &self.clients[number].lease) else {
+    /// A client dies; if it had shown its lease at the local socket, the kernel tells. What it sent
+    /// may still be on its way.
+    fn death(&mut self, number: usize, told: bool) {
+        self.clients[number].die();
+        let (Some(engine), Some(lease), true) = (&self.engine, &self.clients[number].lease, told)
+        else {
             return;
         };
         let stands = engine.region.lines().get(lease.slot().index());

@@ -225,7 +225,7 @@ impl Server {
         Ok(())
     }
 
-    /// Tells the registrar of the dead, as far as its queue has room beside the requests of clients.
+    /// Tells the registrar of the dead, as far as its queue has room beside requests of clients.
     fn tell(&mut self) {
         let mut told = false;
         while self.shared.commands.len() < COMMAND_QUEUE / 2

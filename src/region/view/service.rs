@@ -71,7 +71,7 @@ impl<'a> Service<'a> {
         self.meta.total
     }
 
-    /// Runs `read` over its entry while the writer is not there. `None` once the entry is another's.
+    /// Runs `read` over its list while the writer is not there. `None` once the entry is another's.
     #[inline]
     fn read<R>(&self, mut read: impl FnMut(List<'a>) -> R) -> Result<Option<R>, Disturbed> {
         let tables = &self.files.tables;
