@@ -67,6 +67,10 @@ impl Watchers {
     pub(super) fn push(&mut self, now: Moment, watch: u32, link: &Link, pushes: &mut Pushes) {
         let bytes = link.body.push_bytes();
         let told = &mut self.table[watch];
+        // Rounds come before timers: after a stop of this process a watch may be over.
+        if told.expires <= now {
+            return;
+        }
         if told.number == u32::MAX {
             // Numbers do not come round: the watcher begins anew when it renews.
             told.expires = now;
