@@ -17,12 +17,14 @@ use memmap2::{Advice, MmapMut};
 use mio::unix::SourceFd;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg};
 use rustix::thread::set_current_timer_slack;
 use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
-    timerfd_settime,
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
+    timerfd_create, timerfd_settime,
 };
 use std::hint::black_box;
+use std::io::IoSlice;
 use std::net::{SocketAddr, UdpSocket};
 use std::num::NonZeroU64;
 use std::os::fd::AsRawFd;
@@ -159,6 +161,44 @@ fn respond(sockets: &mut [Socket], floor: Floor, counts: &Counts) -> std::io::Re
         }
     }
     Ok(())
+}
+
+/// Sends a datagram to each address, in calls of so many, every `gap`, so many times, from a thread
+/// on a CPU. Returns how many the kernel took, and the thread's CPU time in nanoseconds.
+pub(crate) fn bare_sends(
+    cpu: usize,
+    addresses: &[SocketAddr],
+    datagram: &[u8],
+    batch: usize,
+    (rounds, gap): (u32, Duration),
+) -> Result<(u64, u64), String> {
+    machine::pin(cpu);
+    let socket = UdpSocket::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
+    let addresses: Vec<SocketAddrAny> =
+        addresses.iter().map(|&address| SocketAddrAny::from(address)).collect();
+    let slices = [IoSlice::new(datagram)];
+    let mut controls: Vec<SendAncillaryBuffer<'_, '_, '_>> =
+        addresses.iter().map(|_| SendAncillaryBuffer::default()).collect();
+    let mut messages: Vec<MMsgHdr<'_>> = addresses
+        .iter()
+        .zip(&mut controls)
+        .map(|(address, control)| MMsgHdr::new_with_addr(address, &slices, control))
+        .collect();
+    let (begin, cpu_before, mut sent) = (Instant::now(), own_cpu_ns(), 0);
+    for round in 0..rounds {
+        std::thread::sleep((gap * round).saturating_sub(begin.elapsed()));
+        for batch in messages.chunks_mut(batch) {
+            let taken = sendmmsg(&socket, batch, SendFlags::empty());
+            sent += taken.map_err(|error| error.to_string())? as u64;
+        }
+    }
+    Ok((sent, own_cpu_ns() - cpu_before))
+}
+
+/// CPU time of the calling thread.
+fn own_cpu_ns() -> u64 {
+    let spent = clock_gettime(ClockId::ThreadCPUTime);
+    spent.tv_sec as u64 * 1_000_000_000 + spent.tv_nsec as u64
 }
 
 /// How late a bare `timerfd` wakes a thread on a CPU: nanoseconds after each of the times that lie

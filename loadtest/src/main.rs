@@ -3,6 +3,7 @@
 
 mod bed;
 mod cost;
+mod crowd;
 mod drive;
 mod floors;
 mod goals;
