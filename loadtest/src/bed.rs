@@ -6,7 +6,7 @@ use heartline_client::{ClientError, Session, Stat, Stats};
 use heartline_region::Place;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -173,6 +173,11 @@ impl Bed {
             .as_ref()
             .map(Child::id)
             .ok_or_else(|| "this takes an engine of our own: leave --target away".into())
+    }
+
+    /// The directory of its memory files, if they have one.
+    pub(crate) fn state(&self) -> Result<&Path, String> {
+        self.state.as_deref().ok_or_else(|| "this engine's memory has no name".into())
     }
 
     fn explain(&self, error: &ClientError) -> String {

@@ -20,8 +20,8 @@ use rand::{RngExt, SeedableRng};
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg};
 use rustix::thread::set_current_timer_slack;
 use rustix::time::{
-    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
-    timerfd_create, timerfd_settime,
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
 };
 use std::hint::black_box;
 use std::io::IoSlice;
@@ -184,7 +184,7 @@ pub(crate) fn bare_sends(
         .zip(&mut controls)
         .map(|(address, control)| MMsgHdr::new_with_addr(address, &slices, control))
         .collect();
-    let (begin, cpu_before, mut sent) = (Instant::now(), own_cpu_ns(), 0);
+    let (begin, cpu_before, mut sent) = (Instant::now(), machine::own_cpu_ns(), 0);
     for round in 0..rounds {
         std::thread::sleep((gap * round).saturating_sub(begin.elapsed()));
         for batch in messages.chunks_mut(batch) {
@@ -192,13 +192,7 @@ pub(crate) fn bare_sends(
             sent += taken.map_err(|error| error.to_string())? as u64;
         }
     }
-    Ok((sent, own_cpu_ns() - cpu_before))
-}
-
-/// CPU time of the calling thread.
-fn own_cpu_ns() -> u64 {
-    let spent = clock_gettime(ClockId::ThreadCPUTime);
-    spent.tv_sec as u64 * 1_000_000_000 + spent.tv_nsec as u64
+    Ok((sent, machine::own_cpu_ns() - cpu_before))
 }
 
 /// How late a bare `timerfd` wakes a thread on a CPU: nanoseconds after each of the times that lie

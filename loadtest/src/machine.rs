@@ -1,5 +1,6 @@
 //! What the machine is, and what its threads and processes use.
 
+use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use std::fs::read_to_string;
 
@@ -140,6 +141,12 @@ pub(crate) fn thread_id() -> u32 {
 /// CPU time of a thread of this process in nanoseconds (Documentation/scheduler/sched-stats.rst).
 pub(crate) fn thread_cpu_ns(tid: u32) -> u64 {
     schedstat(&format!("/proc/self/task/{tid}/schedstat"))
+}
+
+/// CPU time of the calling thread in nanoseconds.
+pub(crate) fn own_cpu_ns() -> u64 {
+    let spent = clock_gettime(ClockId::ThreadCPUTime);
+    spent.tv_sec as u64 * 1_000_000_000 + spent.tv_nsec as u64
 }
 
 fn schedstat(path: &str) -> u64 {

@@ -4,6 +4,7 @@ mod beats;
 mod deaths;
 mod discovery;
 mod in_memory;
+mod picks;
 mod restarts;
 mod sizes;
 mod watching;
@@ -63,13 +64,14 @@ fn throughput(goals: &[Goal]) -> Option<Chart> {
 type Measure = fn(&mut Lab) -> Result<Vec<Goal>, String>;
 
 /// Measurements, and the numbers of the list that each gives.
-const LIST: [(&[&str], Measure); 16] = [
+const LIST: [(&[&str], Measure); 17] = [
     (&["G1"], beats::single),
     (&["G2", "G3", "G13", "G14", "G17"], sizes::million),
     (&["G4"], in_memory::apply),
     (&["G5"], in_memory::lookup),
     (&["G6"], discovery::alone),
     (&["G7"], discovery::under_load),
+    (&["G8"], picks::picks),
     (&["G9"], deaths::lateness),
     (&["G10"], deaths::massacre),
     (&["G11"], deaths::false_downs),

@@ -69,6 +69,22 @@ impl Listed {
         now
     }
 
+    /// Pushes members that changed, each in the place of the one with its slot. The list is known.
+    pub fn push(&mut self, now: Nanos, changed: &[Endpoint]) {
+        for entry in changed {
+            self.members.retain(|member| member.slot != entry.slot);
+            self.members.push(*entry);
+        }
+        let mut head = PushHead::new_zeroed();
+        head.before = self.version.into();
+        self.version += 1;
+        (head.after, head.number) = (self.version.into(), (self.version as u32).into());
+        head.hold_percent = self.hold_percent;
+        let tag = self.tag.expect("the list is known").into();
+        let header = Header::reply(Kind::Push, Status::Ok, changed.len() as u16, tag);
+        self.hear(now, &[header.as_bytes(), head.as_bytes(), changed.as_bytes()].concat());
+    }
+
     /// Answers all that is asked until `now`.
     pub fn serve(&mut self, now: Nanos) {
         while let Some(frame) = self.follow.poll(now, Some(1)) {
@@ -139,6 +155,12 @@ impl Viewed {
     /// An engine tells of its list.
     pub fn tell(&mut self, engine: usize, members: &[Endpoint], hold_percent: u8) {
         self.now = self.lists[engine].tell(self.now, members, hold_percent);
+        self.update();
+    }
+
+    /// An engine pushes members that changed.
+    pub fn push(&mut self, engine: usize, changed: &[Endpoint]) {
+        self.lists[engine].push(self.now, changed);
         self.update();
     }
 
