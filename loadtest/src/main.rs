@@ -1,6 +1,7 @@
 //! heartline-loadtest loads an engine, and compares it with floors and peers. Exit codes: 0 fine, 1
 //! failed, 2 wrong usage.
 
+mod agents;
 mod bed;
 mod cost;
 mod crowd;
@@ -72,6 +73,9 @@ enum Scenario {
     /// An engine that ends with its standard input
     #[command(hide = true)]
     Engine(bed::EngineOptions),
+    /// An agent that ends with its standard input
+    #[command(hide = true)]
+    Agent(agents::AgentOptions),
     /// The tokio server of the peer, that ends with its standard input
     #[command(hide = true)]
     TokioServer,
@@ -97,6 +101,7 @@ fn main() -> ExitCode {
         Scenario::TokioMap(options) => peers::run("tokio-map", &options),
         Scenario::Goals(options) => goals::run(&options),
         Scenario::Engine(options) => bed::serve(options),
+        Scenario::Agent(options) => agents::serve(&options),
         Scenario::TokioServer => peers::tokio_server(),
     };
     match result {

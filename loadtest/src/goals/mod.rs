@@ -1,5 +1,6 @@
 //! The list of docs/PERFORMANCE.md, measured: ours beside a floor or a peer, in turns, with spread.
 
+mod agents;
 mod beats;
 mod deaths;
 mod discovery;
@@ -64,7 +65,7 @@ fn throughput(goals: &[Goal]) -> Option<Chart> {
 type Measure = fn(&mut Lab) -> Result<Vec<Goal>, String>;
 
 /// Measurements, and the numbers of the list that each gives.
-const LIST: [(&[&str], Measure); 17] = [
+const LIST: [(&[&str], Measure); 18] = [
     (&["G1"], beats::single),
     (&["G2", "G3", "G13", "G14", "G17"], sizes::million),
     (&["G4"], in_memory::apply),
@@ -80,6 +81,7 @@ const LIST: [(&[&str], Measure); 17] = [
     (&["G14"], sizes::empty),
     (&["G15"], restarts::restart),
     (&["G16"], restarts::snapshots),
+    (&["G20"], agents::beating),
     (&["P1", "P2", "P3"], peers::stores),
     (&["P4", "P5"], peers::datagram_servers),
 ];
