@@ -153,6 +153,18 @@ impl Crowd {
         Ok(())
     }
 
+    /// Looks until nothing has come for a time.
+    pub(crate) fn settle(&mut self, rest: Duration) -> Result<(), String> {
+        let (mut total, mut quiet_since) = (self.seen.total(), Instant::now());
+        while quiet_since.elapsed() < rest {
+            self.listen(|_| ())?;
+            if self.seen.total() != total {
+                (total, quiet_since) = (self.seen.total(), Instant::now());
+            }
+        }
+        Ok(())
+    }
+
     /// Takes what has come to some sockets without waiting, and sends the receipts that are wanted.
     /// `changed` sees the endpoints of each push.
     pub(crate) fn listen(&mut self, mut changed: impl FnMut(&[Endpoint])) -> Result<(), String> {

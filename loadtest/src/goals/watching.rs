@@ -6,7 +6,7 @@ use crate::floors::{Floor, Responder, bare_sends};
 use crate::lab::Lab;
 use crate::machine;
 use crate::population::{Pace, Wanted, register};
-use crate::report::{Chart, Goal, histogram, merged, micros, number};
+use crate::report::{Chart, Goal, histogram, median, merged, micros, number};
 use crate::socket::{open_socket, receive, send_all};
 use hdrhistogram::Histogram;
 use heartline::internals::clock::{self, Nanos};
@@ -160,21 +160,18 @@ fn push_cost(
     let (seen_before, refused) = (crowd.seen, changer.refused);
     let (cpu_before, pushing_before) = (machine::process_cpu_ns(pid), pushing_ns(pid));
     let mut pace = Pace::new(clock::now(), 1.0 / GAP.as_secs_f64());
-    let (mut made, mut quiet_at) = (0, Nanos::MAX);
-    let mut total = crowd.seen.total();
-    while clock::now() < quiet_at {
-        if made < ROUNDS && pace.due(clock::now()).0 > 0 {
+    let mut made = 0;
+    while made < ROUNDS {
+        if pace.due(clock::now()).0 > 0 {
             pace.done(1);
             made += 1;
             changer.change()?;
         }
         crowd.look(LOOK)?;
         changer.listen(|_| ())?;
-        if made == ROUNDS && (quiet_at == Nanos::MAX || crowd.seen.total() != total) {
-            total = crowd.seen.total();
-            quiet_at = clock::now() + REST.as_nanos() as Nanos;
-        }
     }
+    crowd.settle(REST)?;
+    changer.listen(|_| ())?;
     let cpu_ns = machine::process_cpu_ns(pid) - cpu_before;
     fan.pushing_ns += pushing_ns(pid) - pushing_before;
     let after = bed.counters()?;
@@ -219,7 +216,7 @@ fn bare_cost(
         while !sends.is_finished() {
             crowd.look(LOOK)?;
         }
-        crowd.look(LOOK)?;
+        crowd.settle(REST)?;
         sends.join().expect("the floor does not panic")
     })?;
     fan.floor_sent += sent;
@@ -245,6 +242,7 @@ pub(super) fn seen(lab: &mut Lab) -> Result<Vec<Goal>, String> {
         (merged(pairs.iter().map(|pair| &pair.0)), merged(pairs.iter().map(|pair| &pair.1)));
     let goal = |(quantile, name): (f64, &str)| {
         let at = |histogram: &Histogram<u64>| micros(histogram, quantile);
+        let mut echo: Vec<f64> = pairs.iter().map(|pair| at(&pair.1)).collect();
         let pairs: Vec<(f64, f64)> =
             pairs.iter().map(|(ours, echo)| (at(ours), at(echo) + COALESCING_US)).collect();
         let what = format!("a change made to the change seen by a watcher, {name}");
@@ -253,7 +251,7 @@ pub(super) fn seen(lab: &mut Lab) -> Result<Vec<Goal>, String> {
                 "{} changes at random times, {RATE:.0} a second, each of them seen; the echo \
                  alone: {} µs",
                 ours.len(),
-                number(at(&echoes))
+                number(median(&mut echo))
             ),
         )
     };
