@@ -57,7 +57,7 @@ impl AgentProcess {
         let (target, instances) = (target.to_string(), instances.to_string());
         let ttl = humantime::format_duration(ttl).to_string();
         let arguments = ["agent", "--target", &target, "--instances", &instances, "--ttl", &ttl];
-        spawn(cpu, &arguments).map(|(child, _)| Self(child))
+        spawn::<SocketAddr>(cpu, &arguments).map(|(child, _)| Self(child))
     }
 
     /// CPU time that it has used, in nanoseconds.

@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -87,8 +88,9 @@ pub(crate) fn serve(options: EngineOptions) -> Result<(), String> {
     Ok(())
 }
 
-/// A program of ours that prints the address it listens on, and ends when its standard input does.
-pub(crate) fn spawn(cpu: usize, arguments: &[&str]) -> Result<(Child, SocketAddr), String> {
+/// A program of ours that prints one thing, its address for example, and ends when its standard
+/// input does.
+pub(crate) fn spawn<T: FromStr>(cpu: usize, arguments: &[&str]) -> Result<(Child, T), String> {
     let mut command = Command::new(std::env::current_exe().map_err(|error| error.to_string())?);
     command.args(arguments).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = machine::pinned(cpu, || command.spawn()).map_err(|error| error.to_string())?;
@@ -97,7 +99,7 @@ pub(crate) fn spawn(cpu: usize, arguments: &[&str]) -> Result<(Child, SocketAddr
         .read_line(&mut line)
         .map_err(|error| error.to_string())?;
     match line.trim().parse() {
-        Ok(address) => Ok((child, address)),
+        Ok(printed) => Ok((child, printed)),
         Err(_) => {
             let _ = child.kill();
             let _ = child.wait();

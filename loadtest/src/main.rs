@@ -10,6 +10,7 @@ mod floors;
 mod goals;
 mod lab;
 mod machine;
+mod mortal;
 #[cfg(feature = "peers")]
 mod peers;
 #[cfg(not(feature = "peers"))]
@@ -76,6 +77,9 @@ enum Scenario {
     /// An agent that ends with its standard input
     #[command(hide = true)]
     Agent(agents::AgentOptions),
+    /// An instance that dies with its process
+    #[command(hide = true)]
+    Mortal(mortal::MortalOptions),
     /// The tokio server of the peer, that ends with its standard input
     #[command(hide = true)]
     TokioServer,
@@ -102,6 +106,7 @@ fn main() -> ExitCode {
         Scenario::Goals(options) => goals::run(&options),
         Scenario::Engine(options) => bed::serve(options),
         Scenario::Agent(options) => agents::serve(&options),
+        Scenario::Mortal(options) => mortal::serve(&options),
         Scenario::TokioServer => peers::tokio_server(),
     };
     match result {

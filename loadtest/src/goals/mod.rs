@@ -8,6 +8,7 @@ mod in_memory;
 mod picks;
 mod restarts;
 mod sizes;
+mod sudden;
 mod watching;
 
 use crate::lab::Lab;
@@ -65,7 +66,7 @@ fn throughput(goals: &[Goal]) -> Option<Chart> {
 type Measure = fn(&mut Lab) -> Result<Vec<Goal>, String>;
 
 /// Measurements, and the numbers of the list that each gives.
-const LIST: [(&[&str], Measure); 18] = [
+const LIST: [(&[&str], Measure); 19] = [
     (&["G1"], beats::single),
     (&["G2", "G3", "G13", "G14", "G17"], sizes::million),
     (&["G4"], in_memory::apply),
@@ -81,6 +82,7 @@ const LIST: [(&[&str], Measure); 18] = [
     (&["G14"], sizes::empty),
     (&["G15"], restarts::restart),
     (&["G16"], restarts::snapshots),
+    (&["G19"], sudden::deaths),
     (&["G20"], agents::beating),
     (&["P1", "P2", "P3"], peers::stores),
     (&["P4", "P5"], peers::datagram_servers),

@@ -320,3 +320,22 @@ fn number_of(weight: u16, first: u64, made: usize) -> usize {
     let after = (WEIGHTS + u64::from(weight) - before) % WEIGHTS;
     if after < made as u64 { after as usize + 1 } else { 0 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_tell_which_change_was_the_last() {
+        for first in [0, 7, WEIGHTS - 2, WEIGHTS, 3 * WEIGHTS - 1] {
+            for made in [1, 2, 5] {
+                for at in 0..made {
+                    let seen = number_of(weight_of(first + at as u64), first, made);
+                    assert_eq!(seen, at + 1, "{first} {made}");
+                }
+            }
+            let before = weight_of(first + WEIGHTS - 1);
+            assert_eq!(number_of(before, first, 5), 0, "the last one of the run before {first}");
+        }
+    }
+}
