@@ -22,8 +22,8 @@ pub(crate) struct MortalOptions {
     state: PathBuf,
 }
 
-/// What `heartline-loadtest mortal` is: one instance that depends on its process. It prints slot and
-/// generation in one number, and lives until its standard input ends or it is killed.
+/// What `heartline-loadtest mortal` is: one instance that depends on its process. It prints slot
+/// and generation in one number, and lives until its standard input ends or it is killed.
 pub(crate) fn serve(options: &MortalOptions) -> Result<(), String> {
     let run = || {
         let mut session = Session::connect(options.target)?;
