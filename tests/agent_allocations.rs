@@ -98,7 +98,7 @@ fn run(machine: &mut Machine, echo: &mut Echo, from: Nanos, to: Nanos) -> u64 {
                 now = until;
                 None
             }
-            Output::Event(..) | Output::Resolve { .. } => None,
+            Output::Event(..) | Output::Resolve { .. } | Output::Granted { .. } => None,
         };
         if let Some(bytes) = answered {
             machine.receive(now, LinkId(0), &echo.reply[..bytes]);

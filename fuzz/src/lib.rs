@@ -25,7 +25,7 @@ pub use registrar::registrar;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("attach", attach),
     ("config", config),
     ("dataplane", dataplane),
