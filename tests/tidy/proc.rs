@@ -5,14 +5,16 @@ use crate::source::{Finding, hold};
 
 /// The one file of `/proc` that the engine reads.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
-/// And the one that its client reads, for the name of an instance.
-const HOST: &str = "/proc/sys/kernel/hostname";
+/// And what its client looks at: the name of the machine, for that of an instance, and the owner of
+/// its own process.
+const CLIENT: [&str; 2] = ["\"/proc/sys/kernel/hostname\"", "\"/proc/self\""];
 
 fn reads(text: &str) -> Vec<Finding> {
     let lines = text.lines().enumerate();
     let reads = lines.filter(|(_, line)| {
         let code = line.split("//").next().unwrap_or_default();
-        code.replace(BOOT, "").replace(HOST, "").contains("\"/proc/")
+        let code = CLIENT.iter().fold(code.replace(BOOT, ""), |code, path| code.replace(path, ""));
+        code.contains("\"/proc/")
     });
     reads.map(|(at, line)| (at + 1, line.trim().to_owned())).collect()
 }

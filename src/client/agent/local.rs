@@ -20,15 +20,27 @@ const RETRY: Nanos = NANOS_PER_SECOND;
 /// Tells where the engine of this machine has its files, where that is none of the usual places.
 const VARIABLE: &str = "HEARTLINE_STATE";
 
-/// State directories in which the engine of this machine may have its socket: the one that a
-/// variable names, those of the daemon's defaults for root and for this user, and that of the
-/// systemd unit.
+/// State directories that are looked at.
+const DIRECTORIES_MAX: usize = 16;
+
+/// State directories in which an engine of this machine may have its socket: the one that a
+/// variable names, that of the systemd unit, and those of daemons without a setting. The number of
+/// its run tells the right engine from others.
+///
+/// Everybody can make a directory in `/dev/shm`, and whoever is shown a lease can use it. So there
+/// only those of root and of this user count.
 pub(super) fn directories() -> Vec<PathBuf> {
     let named = std::env::var_os(VARIABLE).filter(|name| !name.is_empty()).map(PathBuf::from);
-    let own = std::fs::metadata("/proc/self").ok();
-    let own = own.map(|own| format!("/dev/shm/heartline-{}", own.uid()).into());
-    let usual = ["/dev/shm/heartline".into(), "/run/heartline".into()];
-    named.into_iter().chain(usual).chain(own).collect()
+    let listed = std::fs::read_dir("/dev/shm").into_iter().flatten().flatten();
+    let own = std::fs::metadata("/proc/self").map(|own| own.uid()).ok();
+    let usual = listed.map(|entry| entry.path()).filter(|path| {
+        let is_named =
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("heartline"));
+        let owner = std::fs::symlink_metadata(path).map(|directory| directory.uid()).ok();
+        is_named && owner.is_some_and(|owner| owner == 0 || Some(owner) == own)
+    });
+    let unit = PathBuf::from("/run/heartline");
+    named.into_iter().chain([unit]).chain(usual).take(DIRECTORIES_MAX).collect()
 }
 
 #[derive(Debug)]

@@ -8,10 +8,11 @@
 //!
 //! Invariant: while `is_known`, the list is the engine's at `version`, or newer in single entries.
 
-use super::ahead::Ahead;
 #[cfg(feature = "view")]
 mod mirror;
+mod requests;
 
+use super::ahead::Ahead;
 use super::frame::Frame;
 use super::list::List;
 use super::pull::{Page, Pull};
@@ -20,10 +21,9 @@ use crate::draw::Draw;
 use heartline_wire::limits::FRAME_BYTES_MAX;
 use heartline_wire::time::{NANOS_PER_SECOND, Nanos, from_ms};
 use heartline_wire::{
-    self as wire, Endpoint, Kind, PushHead, Reply, ReplyBody, ServiceEntry, Status, Watch,
-    Watching, header_flags, service_id,
+    Endpoint, Kind, PushHead, Reply, ReplyBody, ServiceEntry, Status, Watching, header_flags,
+    service_id,
 };
-use zerocopy::{FromZeros, IntoBytes};
 
 /// For how long a watch is asked to stand: a client that vanished costs the engine pushes for no
 /// longer, and a renewal every third of it costs one small datagram.
@@ -277,8 +277,7 @@ impl Follow {
         if self.has_ended {
             return Received::Nothing;
         }
-        let changes = self.changes;
-        let fresh_at = self.fresh_at;
+        let (changes, fresh_at) = (self.changes, self.fresh_at);
         match (reply.kind, reply.status, reply.body) {
             (Kind::Watch, _, _) if tag != self.tag => {}
             (Kind::Push, _, _) if tag != self.tag => {}
@@ -336,26 +335,6 @@ impl Follow {
         self.stands_until = 0;
         self.ahead.clear();
         self.pull = Pull::default();
-    }
-
-    fn request(&self, ttl_ms: u32) -> Frame {
-        let body = Watch {
-            cookie: self.cookie.into(),
-            service: self.service.into(),
-            proof: self.proof.into(),
-            version: if self.is_known { self.version } else { 0 }.into(),
-            ttl_ms: ttl_ms.into(),
-            number: self.number.into(),
-        };
-        Frame::new(Kind::Watch, self.tag, body.as_bytes())
-    }
-
-    fn receipt(&self) -> Frame {
-        let mut body = wire::Received::new_zeroed();
-        body.cookie = self.cookie.into();
-        body.proof = self.proof.into();
-        body.number = self.number.into();
-        Frame::new(Kind::Push, self.tag, body.as_bytes())
     }
 
     /// How long an answer is waited for: twice as long each time, a third of the watch's time at
