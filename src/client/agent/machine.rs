@@ -413,17 +413,18 @@ impl Machine {
         }
     }
 
-    /// Ends all registrations.
+    /// Ends all registrations and watches.
     pub fn stop(&mut self, now: Nanos) {
+        self.forget_all();
         for number in 0..self.members.len() as u32 {
             let generation = self.members[number as usize].generation;
             self.deregister(now, RegistrationId { member: number, generation });
         }
     }
 
-    /// Whether every registration has ended.
+    /// Whether every registration has ended, and no farewell of a watch is left to send.
     pub fn is_empty(&self) -> bool {
-        self.live_members == 0
+        self.live_members == 0 && self.farewells.is_empty()
     }
 
     /// Whether a registration has ended at every engine.

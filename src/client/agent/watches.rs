@@ -71,6 +71,11 @@ impl Machine {
             return None;
         }
         self.forget_unwatched();
+        while let Some((link, mut follow)) = self.farewells.pop() {
+            if let Some(frame) = follow.end().filter(|_| self.links[link].is_open) {
+                return Some(Next::Scratch(link, self.compose(&[frame.bytes()])));
+            }
+        }
         for at in 0..self.watched.len() {
             for link in 0..self.links.len() {
                 if let Some(next) = self.follow_at(now, at, link) {
@@ -86,30 +91,31 @@ impl Machine {
         None
     }
 
-    /// Services without a handle are followed no more. Their watches end by themselves: a farewell
-    /// would save the engine a few seconds of pushes.
+    /// Services without a handle are followed no more.
     fn forget_unwatched(&mut self) {
         for watched in &mut self.watched {
             watched.resolvers.retain(Resolver::is_watched);
         }
         for at in (0..self.watched.len()).rev() {
             if self.watched[at].resolvers.is_empty() {
-                let watched = self.watched.swap_remove(at);
-                let ends = watched.follows.into_iter().enumerate();
-                for (link, follow) in ends.filter_map(|(link, follow)| Some((link, follow?))) {
-                    self.farewells.push((link, follow));
-                }
+                self.forget(at);
             }
         }
     }
 
+    fn forget(&mut self, at: usize) {
+        let follows = self.watched.swap_remove(at).follows.into_iter().enumerate();
+        self.farewells.extend(follows.filter_map(|(link, follow)| Some((link, follow?))));
+    }
+
+    /// Ends all watches, whether there are handles or not.
+    pub(super) fn forget_all(&mut self) {
+        self.watch_due = 0;
+        (0..self.watched.len()).rev().for_each(|at| self.forget(at));
+    }
+
     /// What a service needs at one engine.
     fn follow_at(&mut self, now: Nanos, at: usize, link: usize) -> Option<Next> {
-        if let Some((link, mut follow)) = self.farewells.pop()
-            && let Some(frame) = follow.end().filter(|_| self.links[link].is_open)
-        {
-            return Some(Next::Scratch(link, self.compose(&[frame.bytes()])));
-        }
         let (wanted, answers) = (self.links[link].wanted, self.links[link].answers());
         let watched = &mut self.watched[at];
         if wanted && watched.follows[link].is_none() {
