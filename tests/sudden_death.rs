@@ -205,11 +205,12 @@ fn an_engine_that_ends_blames_nobody() {
     let (state, listen) = (Scratch::new(), lasting_address());
     let mut daemon = Daemon::start_on(&state, &[], &listen);
     let mut view = View::open(&state.0).unwrap();
-    let processes: Vec<Process> =
-        (0..3).map(|_| Process::start("waits", &state, &daemon)).collect();
-    let head = view.head();
+    let mut processes: Vec<Process> = Vec::new();
     // Killed, stopped in order, and replaced while it runs.
     for signal in [Some(Signal::KILL), Some(Signal::TERM), None] {
+        // New ones each time: those of the round before have not connected again.
+        processes.extend((0..3).map(|_| Process::start("waits", &state, &daemon)));
+        let head = view.head();
         let flags: &[&str] = if signal.is_none() { &["--replace"] } else { &[] };
         if let Some(signal) = signal {
             daemon.signal(signal);
