@@ -1,0 +1,66 @@
+//! What must hold, whatever happens.
+
+mod calm;
+pub(crate) mod deadlines;
+mod members;
+mod proofs;
+mod recovered;
+
+pub(crate) use calm::Calm;
+pub(crate) use members::{LeaseKey, Members, Owner};
+pub(crate) use proofs::Proofs;
+
+/// Each with what it says.
+pub(crate) const INVARIANTS: [(&str, &str); 10] = [
+    ("recovered", "once faults have ended, who lives is up at each engine where it is to be"),
+    ("views", "once changes and faults have ended, every view is what the engines say"),
+    ("healed", "without faults a change is in every view soon"),
+    ("said", "every change of a view is told"),
+    ("calm", "nobody asks for more registrations than the back-off allows"),
+    ("proved", "only who proved lately to receive at an address and port gets pushes there"),
+    ("own fault", "an agent that was starved says so, and no other does"),
+    ("no false down", "who beats and is heard is not down"),
+    ("picks", "only what is listed and serving is picked, and nothing that is too old"),
+    ("replaced", "of two agents with one identity at most one goes on"),
+];
+
+/// An invariant that was broken.
+#[derive(Clone, Debug)]
+pub(crate) struct Violation {
+    pub(crate) invariant: &'static str,
+    pub(crate) what: String,
+}
+
+pub(crate) type Verdict = Result<(), Violation>;
+
+/// Returns a violation of an invariant unless something holds.
+macro_rules! must {
+    ($invariant:literal, $holds:expr, $($what:tt)+) => {
+        if !$holds {
+            return Err($crate::invariants::Violation {
+                invariant: $invariant,
+                what: format!($($what)+),
+            });
+        }
+    };
+}
+pub(crate) use must;
+
+/// What a run has come by, so that many runs can be asked whether they have tested it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Seen {
+    /// A fault of this class began.
+    Fault,
+    /// An agent told of this event, by its place in the list of [`crate::agent::event_number`].
+    Event,
+    /// An engine answered register with this status.
+    Register,
+    /// An engine answered watch with this status.
+    Watch,
+    /// A push: 0 with entries, 1 a pull, 2 a beacon, 3 about a hold.
+    Push,
+    /// A pick: 0 an endpoint, 1 none.
+    Pick,
+    /// An engine started: 0 anew, 1 with its memory, 2 from a hand-over.
+    Start,
+}
