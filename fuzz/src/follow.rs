@@ -53,7 +53,7 @@ pub fn follow(data: &[u8]) {
             follow.receive(now, &reply);
         }
         assert!(follow.members().all(|entry| entry.state().is_some()));
-        let source = Source { follow: &follow, is_reachable: control & 1 << 13 == 0 };
+        let source = Source { follow: &follow, engine: 0, is_reachable: control & 1 << 13 == 0 };
         resolver.update(now, &[source]);
         check(&watch, control);
     }

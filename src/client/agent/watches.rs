@@ -146,16 +146,18 @@ impl Machine {
     /// Lets the views of a service see what its engines told. When they, or a frame, are due next.
     fn publish_views(&mut self, now: Nanos, at: usize) -> Nanos {
         let (links, watched) = (&self.links, &mut self.watched[at]);
-        let follows = watched.follows.iter().zip(links);
-        let followed = follows.filter_map(|(follow, link)| Some((follow.as_ref()?, link)));
+        let follows = watched.follows.iter().zip(links).zip(0..);
+        let followed =
+            follows.filter_map(|((follow, link), at)| Some((follow.as_ref()?, link, at)));
         let sources: Vec<Source<'_>> = followed
             .clone()
-            .map(|(follow, link)| Source { follow, is_reachable: link.answers() })
+            .map(|(follow, link, engine)| Source { follow, engine, is_reachable: link.answers() })
             .collect();
         for resolver in &mut watched.resolvers {
             resolver.update(now, &sources);
         }
-        let frames = followed.filter(|(_, link)| link.answers()).map(|(follow, _)| follow.due());
+        let frames =
+            followed.filter(|(_, link, _)| link.answers()).map(|(follow, ..)| follow.due());
         let views = watched.resolvers.iter().map(Resolver::due);
         frames.chain(views).min().unwrap_or(Nanos::MAX)
     }

@@ -15,6 +15,8 @@ use std::cmp::Ordering;
 pub struct Source<'a> {
     /// The list.
     pub follow: &'a Follow,
+    /// The engine, as its position in the list of engines.
+    pub engine: u16,
     /// Whether the engine can be reached.
     pub is_reachable: bool,
 }
@@ -55,7 +57,7 @@ pub(super) struct Member {
     pub(super) key: Key,
     /// Slot and generation are those at the engine that heard it last.
     pub(super) entry: Endpoint,
-    /// That engine, as its position among the sources.
+    /// That engine, as its position in the list of engines.
     pub(super) engine: u16,
 }
 
@@ -94,10 +96,10 @@ pub(super) fn has_left(now: Nanos, sources: &[Source<'_>], key: &Key) -> bool {
 pub(super) fn merge(now: Nanos, sources: &[Source<'_>]) -> Option<Merged> {
     let mut words = Vec::new();
     let (mut hold_percent, mut anybody) = (0, false);
-    for (engine, source) in sources.iter().enumerate().filter(|(_, source)| source.speaks(now)) {
+    for source in sources.iter().filter(|source| source.speaks(now)) {
         anybody = true;
         hold_percent = source.follow.hold_percent().max(hold_percent);
-        words.extend(words_of(source.follow, engine as u16));
+        words.extend(words_of(source.follow, source.engine));
     }
     if !anybody {
         return None;

@@ -492,6 +492,6 @@ fn a_hold_is_told_with_and_without_changes() {
     world.engine.change(&mut world.draw);
     world.pass(from_ms(5));
     assert_eq!(world.follow.hold_percent(), 60);
-    let source = Source { follow: &world.follow, is_reachable: true };
+    let source = Source { follow: &world.follow, engine: 0, is_reachable: true };
     assert!(source.speaks(world.now));
 }

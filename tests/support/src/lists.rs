@@ -185,7 +185,12 @@ impl Viewed {
             .lists
             .iter()
             .zip(&self.reachable)
-            .map(|(list, &is_reachable)| Source { follow: &list.follow, is_reachable })
+            .zip(0..)
+            .map(|((list, &is_reachable), engine)| Source {
+                follow: &list.follow,
+                engine,
+                is_reachable,
+            })
             .collect();
         self.resolver.update(self.now, &sources);
     }
