@@ -25,13 +25,13 @@ impl Machine {
     }
 
     fn welcomed(&mut self, now: Nanos, at: usize, welcome: &Welcome) {
+        self.note_epoch(now, at, welcome.epoch.get());
         let link = &mut self.links[at];
         link.cookie = welcome.cookie.get();
         link.cookie_until = now.saturating_add(from_ms(welcome.cookie_ms.get().into()));
         link.wants_cookie = false;
         self.watch_due = 0;
         self.heard(now, at);
-        self.note_epoch(now, at, welcome.epoch.get());
     }
 
     /// What became of the beats of a frame.
@@ -106,6 +106,8 @@ impl Machine {
         if former == 0 || former == epoch {
             return;
         }
+        // Its cookies are others, unless it was handed over: a hello costs less than a refusal.
+        link.cookie = 0;
         link.packs.ask_all();
         let engine = link.name.clone();
         self.tell(Event::EngineRestarted { engine }, None);
