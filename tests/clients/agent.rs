@@ -197,8 +197,9 @@ impl World {
         agent.life += 1;
         agent.inbox.clear();
         (agent.stopped_until, agent.wake_at) = (0, Nanos::MAX);
-        let names: Vec<Arc<str>> =
-            (0..engines).map(|link| format!("e{}", agent.engine_of(link, engines)).into()).collect();
+        let names: Vec<Arc<str>> = (0..engines)
+            .map(|link| format!("e{}", agent.engine_of(link, engines)).into())
+            .collect();
         let seed = [agent.random.next_u64(), agent.random.next_u64()];
         let machine = Machine::new(&names, agent.plan.replicas, seed);
         let socket = Socket {
@@ -277,7 +278,8 @@ impl World {
         if at >= agent.wake_at || agent.process.is_none() {
             return;
         }
-        let starved = if agent.starved > 0 { agent.random.random_range(0..agent.starved) } else { 0 };
+        let starved =
+            if agent.starved > 0 { agent.random.random_range(0..agent.starved) } else { 0 };
         let latency = agent.random.random_range(2_000..60_000) + starved;
         agent.wake += 1;
         agent.wake_at = at;

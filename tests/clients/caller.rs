@@ -89,7 +89,11 @@ impl Viewer {
     }
 
     /// What is picked is listed and serves.
-    fn picks(&self, key: u64, is_too_old: bool) -> Result<Option<Picked>, crate::invariants::Violation> {
+    fn picks(
+        &self,
+        key: u64,
+        is_too_old: bool,
+    ) -> Result<Option<Picked>, crate::invariants::Violation> {
         let all = self.watch.all();
         let picks = [self.watch.pick(), self.watch.pick_by_key(key)];
         for picked in picks.into_iter().flatten() {
@@ -105,7 +109,11 @@ impl Viewer {
             let serves = listed.is_none_or(|one| one.declared == Declared::Serving);
             must!("picks", serves, "{listed:?} is picked");
             let is_up = listed.is_none_or(|one| one.state == State::Up);
-            must!("picks", is_up || picked.degraded().is_some(), "{listed:?} is picked before others");
+            must!(
+                "picks",
+                is_up || picked.degraded().is_some(),
+                "{listed:?} is picked before others"
+            );
         }
         if let Ok(call) = self.watch.call() {
             if key.is_multiple_of(3) { call.failed() } else { call.succeeded() }
@@ -126,9 +134,15 @@ impl World {
         let (key, is_too_old) = (agent.random.random(), agent.is_view_too_old(now));
         let Some(process) = &mut agent.process else { return Ok(()) };
         if agent.stopped_until <= now {
+            let engines = process.machine.health(now).engines;
             for viewer in &mut process.viewers {
                 viewer.follows()?;
                 let picked = viewer.picks(key, is_too_old)?;
+                let engine = picked.and_then(|picked| {
+                    engines.get(picked.engine()).filter(|_| picked.degraded().is_none())
+                });
+                let is_silent = engine.is_some_and(|engine| engine.silent_for.is_some());
+                must!("picks", !is_silent, "{picked:?} is of an engine that does not answer");
                 self.seen.insert((Seen::Pick, u64::from(picked.is_none())));
             }
         }
@@ -138,47 +152,44 @@ impl World {
 
     /// Every view is what the engines say.
     pub(crate) fn viewed(&mut self) -> Verdict {
+        (0..self.agents.len()).try_for_each(|number| self.viewed_by(number))
+    }
+
+    /// Agents whose views are not what the engines say.
+    pub(crate) fn wrong_views(&mut self) -> usize {
+        (0..self.agents.len()).filter(|&number| self.viewed_by(number).is_err()).count()
+    }
+
+    fn viewed_by(&mut self, number: usize) -> Verdict {
         let (now, engines) = (self.now, self.plan.engines);
-        for number in 0..self.agents.len() {
-            if !self.agents[number].runs(now) {
-                continue;
+        let agent = &self.agents[number];
+        let Some(process) = agent.process.as_ref().filter(|_| agent.runs(now)) else {
+            return Ok(());
+        };
+        let wanted: Vec<usize> =
+            (0..agent.plan.replicas).map(|link| agent.engine_of(link, engines)).collect();
+        for Viewer { service, watch, .. } in &process.viewers {
+            let mut lists = Vec::new();
+            for &engine in &wanted {
+                let Some(engine) = &mut self.places[engine].engine else { continue };
+                lists.push(engine.list(now, service).unwrap_or_default().1);
             }
-            let agent = &self.agents[number];
-            let wanted: Vec<usize> =
-                (0..agent.plan.replicas).map(|link| agent.engine_of(link, engines)).collect();
-            let views: Vec<(String, Watch)> = agent
-                .process
-                .iter()
-                .flat_map(|process| &process.viewers)
-                .map(|viewer| (viewer.service.clone(), viewer.watch.clone()))
-                .collect();
-            for (service, watch) in views {
-                let mut lists = Vec::new();
-                for &engine in &wanted {
-                    let Some(engine) = &mut self.places[engine].engine else { continue };
-                    lists.push(engine.list(now, &service).unwrap_or_default().1);
-                }
-                let view = watch.all();
-                must!(
-                    "views",
-                    is_merged(&view, &lists),
-                    "agent {number} sees of {service} {view:?}, and the engines say {lists:?}"
-                );
-                must!("views", watch.is_current(), "agent {number} does not know that {service} is current");
-                if let Ok(picked) = watch.pick() {
-                    let engine = wanted.iter().position(|&engine| {
-                        engine == self.agents[number].engine_of(picked.engine(), engines)
-                    });
-                    let is_there = engine.is_some_and(|at| {
-                        lists[at].iter().any(|member| {
-                            member.slot.get() == picked.slot()
-                                && member.generation.get() == picked.generation()
-                                && member.socket_addr() == picked.address()
-                        })
-                    });
-                    must!("picks", is_there, "agent {number}: {picked:?} is not there, but {lists:?}");
-                }
-            }
+            let view = watch.all();
+            must!(
+                "views",
+                is_merged(&view, &lists),
+                "agent {number} sees of {service} {view:?}, and the engines say {lists:?}"
+            );
+            must!("views", watch.is_current(), "agent {number}: {service} is not current");
+            let Ok(picked) = watch.pick() else { continue };
+            let engine = agent.engine_of(picked.engine(), engines);
+            let list = wanted.iter().position(|&wanted| wanted == engine).map(|at| &lists[at]);
+            let is_there = list.into_iter().flatten().any(|member| {
+                member.slot.get() == picked.slot()
+                    && member.generation.get() == picked.generation()
+                    && member.socket_addr() == picked.address()
+            });
+            must!("picks", is_there, "agent {number}: {picked:?} is not there, but {lists:?}");
         }
         Ok(())
     }
@@ -200,7 +211,9 @@ fn is_merged(view: &[Endpoint], lists: &[Vec<heartline_wire::Endpoint>]) -> bool
                 let is_up = told.iter().any(|told| told.state == State::Up);
                 let own = Facts::of(one);
                 (own.state == State::Up) == is_up
-                    && told.iter().any(|told| Facts { state: own.state, held: own.held, ..*told } == own)
+                    && told
+                        .iter()
+                        .any(|told| Facts { state: own.state, held: own.held, ..*told } == own)
             })
         })
 }

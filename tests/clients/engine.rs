@@ -211,9 +211,11 @@ impl Engine {
         loop {
             let next = self.watchers.advance(now, &mut self.pushes);
             let is_done = self.pushes.is_empty();
-            said.extend(self.pushes.iter().map(|(peer, head, body)| {
-                Said::Push(*peer, [head, body].concat())
-            }));
+            said.extend(
+                self.pushes
+                    .iter()
+                    .map(|(peer, head, body)| Said::Push(*peer, [head, body].concat())),
+            );
             self.pushes.clear();
             if is_done || next.is_none_or(|next| next > now) {
                 return next;

@@ -1,9 +1,9 @@
 //! What faults do when they begin and end.
 
 use crate::agent::Agent;
+use crate::invariants::Seen;
 use crate::network::LATE_MAX;
 use crate::plan::{AgentPlan, Class, InstancePlan};
-use crate::invariants::Seen;
 use crate::world::{Happening, START, World};
 use heartline::internals::clock::{Nanos, from_ms};
 use heartline_client::Change;
@@ -22,11 +22,7 @@ impl World {
         let one = (fault.seed >> 8) as usize % self.plan.agents.len();
         let engine = (fault.seed >> 32) as usize % self.plan.engines;
         match fault.class {
-            Class::Loss
-            | Class::Duplication
-            | Class::Delay
-            | Class::Reorder
-            | Class::Partition => {
+            Class::Loss | Class::Duplication | Class::Delay | Class::Reorder | Class::Partition => {
                 for number in 0..self.agents.len() {
                     let concerns = (0..self.plan.engines).any(|engine| {
                         [false, true]

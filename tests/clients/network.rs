@@ -11,6 +11,8 @@ use zerocopy::{FromZeros, IntoBytes};
 
 /// Longest time by which a fault makes a datagram late.
 pub(crate) const LATE_MAX: Nanos = from_ms(1_000);
+/// Marks the kinds of replies.
+const REPLY_BIT: u8 = 0x80;
 /// Datagrams that are kept to be sent again.
 const TAPE: usize = 400;
 
@@ -42,7 +44,9 @@ impl World {
             (2, Some(agent)) => agent as u64 % 2 == which % 2,
             _ => false,
         };
-        is_of && (engines == 0 || engine as u64 == engines - 1) && (way == 0 || (way == 1) == to_engine)
+        is_of
+            && (engines == 0 || engine as u64 == engines - 1)
+            && (way == 0 || (way == 1) == to_engine)
     }
 
     /// The times at which copies of a datagram arrive.
@@ -94,6 +98,10 @@ impl World {
 
     pub(crate) fn send_to_agent(&mut self, engine: usize, to: Peer, bytes: Vec<u8>) {
         let agent = self.ports.get(&(to.ip, to.port)).map(|port| port.agent);
+        let is_push = bytes.get(3) == Some(&(Kind::Push as u8 | REPLY_BIT));
+        if is_push && self.network.random_range(0..100) < self.plan.push_loss {
+            return;
+        }
         for at in self.travel(agent, engine, false) {
             self.schedule(at, Happening::ToAgent(to, bytes.clone()));
         }
@@ -166,14 +174,13 @@ impl World {
         body.ttl_ms = 10_000.into();
         (body.proof, body.number) = (proof.into(), (proof as u32 % 4).into());
         // Perhaps the tag of one of its watches: then that watch is at stake.
-        let known = self.tape.iter().rev().find_map(|(to, sender, bytes)| {
-            match Request::decode(bytes) {
+        let known =
+            self.tape.iter().rev().find_map(|(to, sender, bytes)| match Request::decode(bytes) {
                 Ok(Request::Watch(header, watch)) if *to == engine && sender.ip == from.ip => {
                     Some((header.tag.get(), watch.service))
                 }
                 _ => None,
-            }
-        });
+            });
         let (tag, service) = known.filter(|_| tag == 0).unwrap_or((tag, body.service));
         body.service = service;
         let bytes = [Header::request(Kind::Watch, tag).as_bytes(), body.as_bytes()].concat();

@@ -121,6 +121,8 @@ pub(crate) struct Plan {
     pub(crate) tombstone: Nanos,
     pub(crate) command_queue: usize,
     pub(crate) socket_queue: usize,
+    /// Percent of pushes that get lost, beside the faults.
+    pub(crate) push_loss: u32,
     pub(crate) agents: Vec<AgentPlan>,
     pub(crate) faults: Vec<Fault>,
 }
@@ -161,6 +163,7 @@ impl Plan {
             tombstone: unit * random.random_range(1..8),
             command_queue: if random.random_bool(0.3) { 4 } else { 2048 },
             socket_queue: if random.random_bool(0.3) { 24 } else { 400 },
+            push_loss: 0,
             agents,
             faults,
         }

@@ -4,7 +4,7 @@ use crate::agent::Agent;
 use crate::engine::{Engine, Left, Said};
 use crate::invariants::{Calm, LeaseKey, Members, Owner, Proofs, Seen, Verdict, Violation};
 use crate::invariants::{deadlines, must};
-use crate::plan::{Class, Fault, Plan};
+use crate::plan::{Fault, Plan};
 use heartline::internals::clock::{Nanos, from_ms};
 use heartline::internals::exchange::Peer;
 use heartline_wire::{Reply, ReplyBody, Request};
@@ -34,7 +34,14 @@ pub(crate) enum Happening {
     Churn(usize, u64),
     /// A caller picks.
     Caller(usize, u64),
-    Spoof { victim: usize, engine: usize, port: u16, is_own: bool, proof: u64, tag: u64 },
+    Spoof {
+        victim: usize,
+        engine: usize,
+        port: u16,
+        is_own: bool,
+        proof: u64,
+        tag: u64,
+    },
     Begins(usize),
     Ends(usize),
     /// An engine loses everything, and another one starts in its place.
@@ -196,14 +203,15 @@ impl World {
 
     /// Runs until a time, whatever state all is in then.
     pub(crate) fn run_until(&mut self, until: Nanos) -> Verdict {
-        while let Some(next) = self.heap.pop()
-            && next.at <= until
+        while self.heap.peek().is_some_and(|next| next.at <= until)
+            && let Some(next) = self.heap.pop()
         {
             self.now = next.at;
             if !matches!(next.what, Happening::Look) {
                 self.step(next.what)?;
             }
         }
+        self.now = until;
         Ok(())
     }
 
@@ -272,7 +280,10 @@ impl World {
         place.proofs = Proofs::default();
         place.engine = Some(Engine::new(&self.plan, epoch, now, left));
         self.seen.insert((Seen::Start, kind));
-        self.tell(format_args!("engine {number} starts: {}", ["anew", "again", "over"][kind as usize]));
+        self.tell(format_args!(
+            "engine {number} starts: {}",
+            ["anew", "again", "over"][kind as usize]
+        ));
         self.changed_at = now;
         self.plan_engine(number, now);
     }
@@ -377,15 +388,15 @@ impl World {
             let lease = (beat.lease.slot.get(), beat.lease.generation.get());
             let life = self.agents[port.agent].life;
             let key: LeaseKey = (number, place.memory, lease.0, lease.1);
-            self.members.beats(key, Owner { agent: port.agent, link: port.link, life, since: self.now });
+            self.members
+                .beats(key, Owner { agent: port.agent, link: port.link, life, since: self.now });
         }
     }
 
     /// An event of an engine's feed.
     fn happened(&mut self, engine: usize, words: &[u64; 8]) -> Verdict {
         self.changed_at = self.now;
-        let (kind, slot, generation) =
-            (words[2] as u8, words[5] as u32, (words[5] >> 32) as u32);
+        let (kind, slot, generation) = (words[2] as u8, words[5] as u32, (words[5] >> 32) as u32);
         self.tell(format_args!("engine {engine}: event {kind} of slot {slot}, {generation}"));
         if kind != heartline_region::EventKind::Down as u8 {
             return Ok(());
@@ -401,10 +412,6 @@ impl World {
 
     pub(crate) fn is_active(&self, fault: &Fault) -> bool {
         (fault.from..fault.until).contains(&(self.now - START))
-    }
-
-    pub(crate) fn any_active(&self, class: Class) -> bool {
-        self.plan.faults.iter().any(|fault| fault.class == class && self.is_active(fault))
     }
 
     /// Whether all is as it must be once faults have ended; until when it may be otherwise.
