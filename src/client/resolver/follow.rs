@@ -226,9 +226,9 @@ impl Follow {
         if self.due() > now {
             return None;
         }
-        let refused = |cookie| {
-            self.cookie_refused.is_some_and(|(value, until)| value == cookie && now < until)
-        };
+        // One whose time is over would be due for ever.
+        self.cookie_refused = self.cookie_refused.filter(|(_, until)| now < *until);
+        let refused = |cookie| self.cookie_refused.is_some_and(|(value, _)| value == cookie);
         let Some(cookie) = cookie.filter(|&cookie| !refused(cookie)) else {
             self.is_starved = true;
             return None;
