@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 const INBOX: usize = 250;
 /// From here on an agent must notice that it is late.
 const LATE: Nanos = from_ms(20);
+/// Steps in a row after which an agent has still something to do at once.
+const RESTLESS_MAX: u32 = 1_000;
 /// Outputs in one step: more is an endless loop.
 const OUTPUTS_MAX: usize = 20_000;
 
@@ -68,7 +70,9 @@ pub(crate) struct Process {
     promised: Nanos,
     /// How often it was asked late.
     pub(crate) late: u64,
-    /// When each engine was last one at which nothing was to be registered.
+    /// How often in a row it wanted to be asked again at once.
+    restless: u32,
+    /// When each engine was last one that others have taken the place of.
     unwanted_at: Vec<Nanos>,
     pub(crate) viewers: Vec<Viewer>,
 }
@@ -214,6 +218,7 @@ impl World {
             owned: Vec::new(),
             promised: Nanos::MAX,
             late: 0,
+            restless: 0,
             unwanted_at: vec![now; engines],
             viewers: Vec::new(),
         });
@@ -337,6 +342,9 @@ impl World {
                 Wanted::Wait(until) => {
                     if let Some(process) = &mut self.agents[number].process {
                         process.promised = until;
+                        process.restless = if until > now { 0 } else { process.restless + 1 };
+                        let rests = process.restless < RESTLESS_MAX;
+                        must!("calm", rests, "agent {number} wants to be asked again and again");
                     }
                     if until < Nanos::MAX {
                         self.wake_agent(number, until);
@@ -421,8 +429,11 @@ impl World {
         let (now, agent) = (self.now, &mut self.agents[number]);
         let Some(process) = &mut agent.process else { return Ok(()) };
         let health = process.machine.health(now);
+        // Only when others have taken its place are leases of an engine given back.
+        let wanted = health.engines.iter().filter(|engine| engine.is_wanted).count();
         for (at, engine) in process.unwanted_at.iter_mut().zip(&health.engines) {
-            *at = if engine.is_wanted { *at } else { now };
+            let is_left = !engine.is_wanted && wanted >= agent.plan.replicas;
+            *at = if is_left { now } else { *at };
         }
         let (told, was) = (health.starvation.count, process.late);
         must!("own fault", told == was, "agent {number} was late {was} times, and told of {told}");

@@ -88,6 +88,22 @@ fn views_heal_within_50_ms_of_the_last_change_though_pushes_get_lost() {
     }
 }
 
+/// An engine that was stopped for longer than watches stand pushes nothing to those that ended
+/// meanwhile, before it has looked at their times.
+#[test]
+fn an_engine_that_was_stopped_pushes_nothing_to_watches_that_are_over() {
+    let mut world = World::new(&plan(5, 3, 0));
+    world.passes(2 * NANOS_PER_SECOND);
+    world.agent_dies(2);
+    if let Some(engine) = &mut world.places[0].engine {
+        engine.paused_until = world.now + 12 * NANOS_PER_SECOND;
+    }
+    world.passes(10 * NANOS_PER_SECOND);
+    world.all_declare(Declared::Draining);
+    world.passes(12 * NANOS_PER_SECOND);
+    world.viewed().expect("the others see what has changed");
+}
+
 /// One of the instances declares something.
 fn change(round: u64, at: u64) -> u64 {
     (round * 1_000 + at).wrapping_mul(0x9E37_79B9_7F4A_7C15) & !7
