@@ -366,7 +366,7 @@ impl World {
             Output::Send { link, frame } => Wanted::Send(link.0, frame.to_vec()),
             Output::Event(event, about) => Wanted::Event(event, about),
             Output::Open { link } => Wanted::Open(link.0),
-            Output::Resolve { .. } => Wanted::Nothing,
+            Output::Resolve { .. } | Output::Granted { .. } => Wanted::Nothing,
             Output::Wait { until } => Wanted::Wait(until),
         }
     }

@@ -155,11 +155,6 @@ impl World {
         (0..self.agents.len()).try_for_each(|number| self.viewed_by(number))
     }
 
-    /// Agents whose views are not what the engines say.
-    pub(crate) fn wrong_views(&mut self) -> usize {
-        (0..self.agents.len()).filter(|&number| self.viewed_by(number).is_err()).count()
-    }
-
     fn viewed_by(&mut self, number: usize) -> Verdict {
         let (now, engines) = (self.now, self.plan.engines);
         let agent = &self.agents[number];

@@ -60,12 +60,15 @@ pub(crate) struct Engine {
     pub(crate) step: u64,
 }
 
+/// What a successor is handed: waiting datagrams and the key of the cookies.
+type Handed = (VecDeque<(Peer, Vec<u8>)>, (u64, u64));
+
 /// What an engine leaves to the next one.
 pub(crate) struct Left {
     region: Arc<Region>,
     right: Right,
-    /// Waiting datagrams and the key of the cookies, when it was handed over.
-    handed: Option<(VecDeque<(Peer, Vec<u8>)>, (u64, u64))>,
+    /// When it was handed over.
+    handed: Option<Handed>,
 }
 
 impl Left {

@@ -76,11 +76,7 @@ impl World {
                     self.agent_dies(number);
                 }
             }
-            Class::Crash => {
-                if self.places[engine].engine.is_none() {
-                    self.engine_starts(engine);
-                }
-            }
+            Class::Crash if self.places[engine].engine.is_none() => self.engine_starts(engine),
             _ => {}
         }
     }

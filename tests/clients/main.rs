@@ -1,6 +1,6 @@
-//! Deterministic simulation of clients: real agents and resolvers against one or two engines of the
-//! real parts, with simulated time and network, under faults. What must hold is looked at with every
-//! step. A seed decides everything.
+//! Deterministic simulation of clients: real agents and resolvers against one or two engines of
+//! the real parts, with simulated time and network, under faults. What must hold is looked at with
+//! every step. A seed decides everything.
 //!
 //! `tests/simulation` does the same for the threads of an engine.
 //!

@@ -8,8 +8,8 @@ use std::collections::{HashMap, VecDeque};
 /// 16 ms, 32 ms and so on: fourteen waits with full jitter within a second have a chance of less
 /// than 2^-30. Other refusals begin at a second.
 const OF_ONE: usize = 16;
-/// And in half a minute: sixteen waits of refusals that begin at a second have a chance of 2^-29; as
-/// many again may follow a lease that was lost in between.
+/// And in half a minute: sixteen waits of refusals that begin at a second have a chance of 2^-29;
+/// as many again may follow a lease that was lost in between.
 const OF_ONE_LONG: usize = 40;
 /// Requests of one agent to one engine in a second, repetitions left out: the pace and the burst of
 /// its limit.

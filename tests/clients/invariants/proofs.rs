@@ -7,6 +7,9 @@ use heartline_wire::limits::FRAME_BYTES_MAX;
 use heartline_wire::{Kind, Reply, ReplyBody, Request, Status};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+/// For how long a watch stands without a proof.
+const UNPROVED: Nanos = from_ms(1_000);
+
 /// Address, port and tag: what names a watch.
 type Name = ([u8; 16], u16, u64);
 
@@ -21,6 +24,8 @@ struct Watch {
     ttl: Nanos,
     /// Bytes that unproved requests have earned: the longest frame for each.
     earned: usize,
+    /// Until when they may be sent: an unproved watch stands for a second.
+    earned_until: Nanos,
 }
 
 /// The watches of one engine process, as the network saw them.
@@ -47,8 +52,10 @@ impl Proofs {
         watch.ttl = ttl.filter(|ttl| *ttl > 0).unwrap_or(watch.ttl);
         if watch.sent.contains(&(number, proof)) {
             watch.proved_until = now + watch.ttl;
+            watch.earned = 0;
         } else if ttl.is_some() {
             watch.earned += FRAME_BYTES_MAX;
+            watch.earned_until = now + UNPROVED;
         }
     }
 
@@ -78,7 +85,7 @@ impl Proofs {
                 if now > watch.proved_until {
                     must!(
                         "proved",
-                        watch.earned >= bytes.len(),
+                        watch.earned >= bytes.len() && now <= watch.earned_until,
                         "a push of {} bytes to {name:?} that earned {}",
                         bytes.len(),
                         watch.earned
