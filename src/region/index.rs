@@ -17,7 +17,8 @@ use std::marker::PhantomData;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 /// The writer kept disturbing a read; the answer is not known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the engine changed what was read, during each try")]
 pub struct Disturbed;
 
 /// Where an instance belongs in the index of one region.
