@@ -17,9 +17,16 @@ use std::marker::PhantomData;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 /// The writer kept disturbing a read; the answer is not known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the engine changed what was read, during each try")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disturbed;
+
+impl std::fmt::Display for Disturbed {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("the engine changed what was read, during each try")
+    }
+}
+
+impl std::error::Error for Disturbed {}
 
 /// Where an instance belongs in the index of one region.
 #[derive(Clone, Copy, Debug)]
