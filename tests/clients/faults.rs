@@ -81,25 +81,16 @@ impl World {
         }
     }
 
-    /// An engine is killed, stops in order or is replaced.
+    /// An engine is killed, or hands its socket over to another one.
     fn crash(&mut self, engine: usize, seed: u64) {
         match seed >> 3 & 3 {
-            0 => {
-                self.stops_in_order(engine, true);
-                if self.places[engine].left.is_some() {
-                    self.engine_starts(engine);
-                }
+            0 if self.places[engine].engine.is_some() => {
+                self.engine_ends(engine, true, false);
+                self.engine_starts(engine);
             }
-            1 => {
-                self.stops_in_order(engine, false);
-            }
-            2 => self.engine_ends(engine, false, false),
-            _ => self.engine_ends(engine, false, true),
+            3 => self.engine_ends(engine, false, true),
+            _ => self.engine_ends(engine, false, false),
         }
-    }
-
-    fn stops_in_order(&mut self, engine: usize, hands_over: bool) {
-        self.engine_ends(engine, hands_over, false);
     }
 
     /// A second agent with the identities of another one: on its host, or elsewhere.

@@ -29,7 +29,7 @@ pub(crate) enum Class {
     Twin,
     /// An engine stands still.
     Pause,
-    /// An engine is killed, stops in order or is replaced; its memory stays or is lost.
+    /// An engine is killed, and its memory stays or is lost; or another one takes its place.
     Crash,
     /// Members come, go and change.
     Churn,

@@ -59,9 +59,8 @@ fn comes_back_after(downtime: Nanos) -> Vec<(usize, usize)> {
     (0..bins).map(|bin| (in_bin(&hellos, bin), in_bin(&registers, bin))).collect()
 }
 
-/// In each tenth of a second a tenth of all agents register on average, for the first wait is
-/// drawn from a second. A Poisson number with this mean is beyond 150 once in a million times;
-/// agents that learn at the same moment that the engine is back add their hellos.
+/// In each tenth of a second a tenth of all agents register on average, for the first wait is drawn
+/// from a second. A Poisson number with this mean is beyond 150 once in a million times.
 #[test]
 fn a_thousand_agents_that_lost_everything_come_back_spread_out() {
     for downtime in [from_ms(300), from_ms(20_000)] {

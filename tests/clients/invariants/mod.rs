@@ -51,13 +51,13 @@ pub(crate) use must;
 pub(crate) enum Seen {
     /// A fault of this class began.
     Fault,
-    /// An agent told of this event, by its place in the list of [`crate::agent::event_number`].
+    /// An agent told of this event: see `event_number` in `agent.rs`.
     Event,
     /// An engine answered register with this status.
     Register,
     /// An engine answered watch with this status.
     Watch,
-    /// A push: 0 with entries, 1 a pull, 2 a beacon, 3 about a hold.
+    /// A push: 0 with entries, 1 asks to pull, 2 neither.
     Push,
     /// A pick: 0 an endpoint, 1 none.
     Pick,
