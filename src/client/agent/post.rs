@@ -390,8 +390,10 @@ impl Machine {
 
     /// Another registration has the identity. It is the newer one: this one ends everywhere.
     pub(super) fn replaced(&mut self, now: Nanos, number: u32) {
-        let Post { member, stage, .. } = self.posts[number as usize];
-        if self.members[member as usize].is_ending || stage == Stage::Leaving {
+        let Post { member, stage, renews, .. } = self.posts[number as usize];
+        // One that leaves only to come back from another address has not left.
+        let is_left = stage == Stage::Leaving && !renews;
+        if self.members[member as usize].is_ending || is_left {
             return self.free(number);
         }
         self.tell_of(number, |instance, engine| Event::Replaced { instance, engine });

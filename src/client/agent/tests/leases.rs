@@ -290,6 +290,21 @@ fn a_changed_address_is_registered_anew() {
     assert!(matches!(events[..], [Event::AddressChanged { .. }, Event::Up { .. }]), "{events:?}");
 }
 
+/// The farewell of an instance whose address changed tells that another agent has its identity.
+#[test]
+fn replaced_while_its_address_changes_is_reported() {
+    let (mut world, a) = World::with_one(1, 1);
+    world.run_seconds(2);
+    world.engines[0].replace("a");
+    world.address = Ipv4Addr::new(10, 0, 0, 2);
+    world.machine.opened(world.now, LinkId(0), IpAddr::V4(world.address));
+    let since = world.now;
+    world.run_seconds(60);
+    assert_eq!(world.machine.standing(a), Standing::Replaced);
+    let events = world.events_since(since);
+    assert!(matches!(events[..], [.., Event::Replaced { .. }]), "{events:?}");
+}
+
 /// A thread that was stopped finds that it is late, says so, and blames no engine for it.
 #[test]
 fn lateness_is_our_own_fault() {
