@@ -2,7 +2,7 @@
 //! the clock of the simulation.
 
 use crate::caller::{BALANCES, MAX_STALE, Viewer};
-use crate::invariants::{Owner, Seen, Verdict, must};
+use crate::invariants::{Owner, Seen, Verdict, event_number, must};
 use crate::network::peer;
 use crate::plan::{AgentPlan, InstancePlan};
 use crate::world::{Happening, Port, World};
@@ -107,6 +107,8 @@ pub(crate) struct Agent {
     pub(crate) has_starved: bool,
     /// The address that a translator gives it.
     pub(crate) translated: Option<[u8; 16]>,
+    /// When its own address changed: leases from before are given back, and a farewell may be lost.
+    moved_at: Nanos,
     /// It has the identities of another agent.
     pub(crate) is_twin: bool,
 }
@@ -131,6 +133,7 @@ impl Agent {
             is_reversed,
             has_starved: false,
             translated: None,
+            moved_at: 0,
             is_twin: false,
         }
     }
@@ -172,8 +175,12 @@ impl Agent {
             return false;
         };
         let from = self.well_from.max(process.unwanted_at[owner.link]).max(owner.since);
+        let was_left = owner.since <= self.moved_at;
         let is_meant = |owned: &&Owned| Some(&owned.plan.name) == name.as_ref() && owned.is_meant();
-        now > from + 2 * ttl && !self.is_twin && process.owned.iter().any(|one| is_meant(&one))
+        now > from + 2 * ttl
+            && !self.is_twin
+            && !was_left
+            && process.owned.iter().any(|one| is_meant(&one))
     }
 
     pub(crate) fn is_disturbed(&mut self, until: Nanos) {
@@ -448,6 +455,7 @@ impl World {
 
     /// The address of an agent changes: what engines see, or its own.
     pub(crate) fn agent_moves(&mut self, number: usize, seed: u64) {
+        let now = self.now;
         let agent = &mut self.agents[number];
         let host = agent.plan.host + 100 + (seed >> 12) as u8 % 100;
         let ip = peer(0, host, 0).ip;
@@ -455,7 +463,7 @@ impl World {
         match seed % 3 {
             0 => {}
             1 => agent.translated = Some(ip),
-            _ => (agent.ip, agent.translated) = (ip, None),
+            _ => (agent.ip, agent.translated, agent.moved_at) = (ip, None, now),
         }
         let Some(process) = &mut agent.process else { return };
         for (link, socket) in process.sockets.iter_mut().enumerate() {
@@ -475,23 +483,5 @@ impl World {
             let outside = (socket.outside.ip, socket.outside.port);
             self.ports.insert(outside, Port { agent: number, link });
         }
-    }
-}
-
-/// Each kind of event by a number.
-fn event_number(event: &Event) -> u64 {
-    match event {
-        Event::Up { .. } => 1,
-        Event::Lost { .. } => 2,
-        Event::Replaced { .. } => 3,
-        Event::Refused { .. } => 4,
-        Event::BackOff { status, .. } => 0x100 | *status as u64,
-        Event::Ended { .. } => 6,
-        Event::EngineSilent { .. } => 7,
-        Event::EngineBack { .. } => 8,
-        Event::EngineRestarted { .. } => 9,
-        Event::AddressChanged { .. } => 10,
-        Event::Late { .. } => 11,
-        _ => 12,
     }
 }

@@ -41,6 +41,7 @@ impl World {
             Class::Stop => {
                 let agent = &mut self.agents[one];
                 agent.stopped_until = agent.stopped_until.max(until);
+                agent.has_starved = true;
                 agent.is_disturbed(until);
             }
             Class::Starve => {

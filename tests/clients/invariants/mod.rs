@@ -10,6 +10,8 @@ pub(crate) use calm::Calm;
 pub(crate) use members::{LeaseKey, Members, Owner};
 pub(crate) use proofs::Proofs;
 
+use heartline_client::Event;
+
 /// Each with what it says.
 pub(crate) const INVARIANTS: [(&str, &str); 10] = [
     ("recovered", "once faults have ended, who lives is up at each engine where it is to be"),
@@ -51,7 +53,7 @@ pub(crate) use must;
 pub(crate) enum Seen {
     /// A fault of this class began.
     Fault,
-    /// An agent told of this event: see `event_number` in `agent.rs`.
+    /// An agent told of this event: see [`event_number`].
     Event,
     /// An engine answered register with this status.
     Register,
@@ -63,4 +65,22 @@ pub(crate) enum Seen {
     Pick,
     /// An engine started: 0 anew, 1 with its memory, 2 from a hand-over.
     Start,
+}
+
+/// Each kind of event by a number.
+pub(crate) fn event_number(event: &Event) -> u64 {
+    match event {
+        Event::Up { .. } => 1,
+        Event::Lost { .. } => 2,
+        Event::Replaced { .. } => 3,
+        Event::Refused { .. } => 4,
+        Event::BackOff { status, .. } => 0x100 | *status as u64,
+        Event::Ended { .. } => 6,
+        Event::EngineSilent { .. } => 7,
+        Event::EngineBack { .. } => 8,
+        Event::EngineRestarted { .. } => 9,
+        Event::AddressChanged { .. } => 10,
+        Event::Late { .. } => 11,
+        _ => 12,
+    }
 }
