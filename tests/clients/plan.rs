@@ -1,6 +1,7 @@
 //! What a seed stands for: engines, agents, what they register and watch, and the list of faults.
 
 use heartline::internals::clock::{Nanos, from_ms};
+use heartline_test_support::seeds::{self, FaultClass};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -41,8 +42,8 @@ pub(crate) enum Class {
     Hostile,
 }
 
-impl Class {
-    pub(crate) const ALL: [(Class, &'static str); 16] = [
+impl FaultClass for Class {
+    const ALL: &'static [(Self, &'static str)] = &[
         (Class::Loss, "loss"),
         (Class::Duplication, "duplication"),
         (Class::Delay, "delay"),
@@ -60,29 +61,10 @@ impl Class {
         (Class::Replay, "replay"),
         (Class::Hostile, "hostile"),
     ];
-
-    pub(crate) fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(class, _)| *class == self).map_or("", |(_, name)| name)
-    }
 }
 
-/// One fault: from when to when, and a seed for its details.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Fault {
-    pub(crate) number: usize,
-    pub(crate) class: Class,
-    pub(crate) from: Nanos,
-    pub(crate) until: Nanos,
-    pub(crate) seed: u64,
-}
-
-impl std::fmt::Display for Fault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let ms = |time: Nanos| time as f64 / 1e6;
-        let (number, class) = (self.number, self.class.name());
-        write!(f, "{number} {class} from {:.3} ms to {:.3} ms", ms(self.from), ms(self.until))
-    }
-}
+/// A fault of this simulation.
+pub(crate) type Fault = seeds::Fault<Class>;
 
 /// What an agent registers.
 #[derive(Clone, Debug)]

@@ -7,11 +7,11 @@ use crate::invariants::{deadlines, must};
 use crate::plan::{Fault, Plan};
 use heartline::internals::clock::{Nanos, from_ms};
 use heartline::internals::exchange::Peer;
+use heartline_test_support::seeds::{Report, Timeline, Trace};
 use heartline_wire::{Reply, ReplyBody, Request};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
-use std::cmp::Ordering;
-use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 /// When the simulations start: any time that is no multiple of anything.
 pub(crate) const START: Nanos = 1_000_000_000_123_457;
@@ -50,47 +50,6 @@ pub(crate) enum Happening {
     Look,
 }
 
-#[derive(Debug)]
-struct Scheduled {
-    at: Nanos,
-    order: u64,
-    what: Happening,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-impl Eq for Scheduled {}
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Scheduled {
-    /// The earliest is the greatest, for the heap.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.order).cmp(&(self.at, self.order))
-    }
-}
-
-/// FNV-1a over all that happened: two runs with one trace did the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Trace(u64);
-
-impl Trace {
-    fn add(&mut self, word: u64) {
-        self.0 = (self.0 ^ word).wrapping_mul(0x0000_0100_0000_01B3).rotate_left(23);
-    }
-
-    fn add_bytes(&mut self, bytes: &[u8]) {
-        bytes.chunks(8).for_each(|chunk| {
-            self.add(chunk.iter().fold(1, |word, &byte| word << 8 | u64::from(byte)))
-        });
-    }
-}
-
 /// Where a datagram to an address goes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Port {
@@ -113,8 +72,7 @@ pub(crate) struct Place {
 pub(crate) struct World {
     pub(crate) plan: Plan,
     pub(crate) now: Nanos,
-    order: u64,
-    heap: BinaryHeap<Scheduled>,
+    timeline: Timeline<Happening>,
     pub(crate) places: Vec<Place>,
     pub(crate) agents: Vec<Agent>,
     pub(crate) ports: HashMap<([u8; 16], u16), Port>,
@@ -137,15 +95,6 @@ pub(crate) struct World {
     tells: bool,
 }
 
-/// What a run did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Report {
-    pub(crate) trace: Trace,
-    pub(crate) simulated: Nanos,
-    pub(crate) steps: u64,
-    pub(crate) seen: BTreeSet<(Seen, u64)>,
-}
-
 impl World {
     pub(crate) fn new(plan: &Plan) -> Self {
         let mut random = StdRng::seed_from_u64(plan.seed ^ 0x5EED);
@@ -156,14 +105,13 @@ impl World {
         let mut world = Self {
             plan: plan.clone(),
             now: START,
-            order: 0,
-            heap: BinaryHeap::new(),
+            timeline: Timeline::default(),
             places: (0..plan.engines).map(|_| Place::default()).collect(),
             agents,
             ports: HashMap::new(),
             network: StdRng::seed_from_u64(random.next_u64()),
             tape: Vec::new(),
-            trace: Trace(0xCBF2_9CE4_8422_2325),
+            trace: Trace::default(),
             quiet_from,
             changed_at: START,
             last_changes: 0,
@@ -187,15 +135,15 @@ impl World {
     }
 
     /// Runs until all is well after the faults, or must have been.
-    pub(crate) fn run(mut self) -> Result<Report, (Nanos, Violation)> {
+    pub(crate) fn run(mut self) -> Result<Report<(Seen, u64)>, (Nanos, Violation)> {
         let mut steps = 0;
         while !self.is_over
-            && let Some(next) = self.heap.pop()
+            && let Some((at, what)) = self.timeline.pop()
         {
-            debug_assert!(next.at >= self.now);
-            self.now = next.at;
+            debug_assert!(at >= self.now);
+            self.now = at;
             steps += 1;
-            self.step(next.what).map_err(|violation| (self.now - START, violation))?;
+            self.step(what).map_err(|violation| (self.now - START, violation))?;
         }
         let simulated = self.now - START;
         Ok(Report { trace: self.trace, simulated, steps, seen: self.seen })
@@ -203,12 +151,12 @@ impl World {
 
     /// Runs until a time, whatever state all is in then.
     pub(crate) fn run_until(&mut self, until: Nanos) -> Verdict {
-        while self.heap.peek().is_some_and(|next| next.at <= until)
-            && let Some(next) = self.heap.pop()
+        while self.timeline.next_at().is_some_and(|at| at <= until)
+            && let Some((at, what)) = self.timeline.pop()
         {
-            self.now = next.at;
-            if !matches!(next.what, Happening::Look) {
-                self.step(next.what)?;
+            self.now = at;
+            if !matches!(what, Happening::Look) {
+                self.step(what)?;
             }
         }
         self.now = until;
@@ -228,8 +176,7 @@ impl World {
     }
 
     pub(crate) fn schedule(&mut self, at: Nanos, what: Happening) {
-        self.order += 1;
-        self.heap.push(Scheduled { at: at.max(self.now), order: self.order, what });
+        self.timeline.push(at.max(self.now), what);
     }
 
     fn step(&mut self, what: Happening) -> Verdict {

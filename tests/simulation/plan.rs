@@ -1,6 +1,7 @@
 //! What a seed stands for: the size of the engine, its clients, and the list of faults.
 
 use heartline::internals::clock::{Nanos, from_ms};
+use heartline_test_support::seeds::{self, FaultClass};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -47,8 +48,8 @@ pub(crate) enum Class {
     Crowd,
 }
 
-impl Class {
-    pub(crate) const ALL: [(Class, &'static str); 18] = [
+impl FaultClass for Class {
+    const ALL: &'static [(Self, &'static str)] = &[
         (Class::Loss, "loss"),
         (Class::Duplication, "duplication"),
         (Class::Delay, "delay"),
@@ -68,35 +69,10 @@ impl Class {
         (Class::Hostile, "hostile"),
         (Class::Crowd, "crowd"),
     ];
-
-    pub(crate) fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(class, _)| *class == self).map_or("", |(_, name)| name)
-    }
 }
 
-/// One fault: from when to when, and a seed for its details.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Fault {
-    pub(crate) number: usize,
-    pub(crate) class: Class,
-    pub(crate) from: Nanos,
-    pub(crate) until: Nanos,
-    pub(crate) seed: u64,
-}
-
-impl std::fmt::Display for Fault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let ms = |time: Nanos| time as f64 / 1e6;
-        write!(
-            f,
-            "{} {} from {:.3} ms to {:.3} ms",
-            self.number,
-            self.class.name(),
-            ms(self.from),
-            ms(self.until)
-        )
-    }
-}
+/// A fault of this simulation.
+pub(crate) type Fault = seeds::Fault<Class>;
 
 /// One instance and the process that beats for it.
 #[derive(Clone, Debug)]

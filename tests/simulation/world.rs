@@ -6,10 +6,10 @@ use crate::oracle::{Oracle, Seen, State, Verdict, Violation, must};
 use crate::plan::{Class, ClientPlan, Fault, Plan};
 use heartline::internals::clock::{Nanos, from_ms};
 use heartline::internals::exchange::{Command, Peer};
+use heartline_test_support::seeds::{Report, Timeline, Trace};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use std::cmp::Ordering;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::BTreeSet;
 
 /// When the simulations start: any time that is no multiple of anything.
 const START: Nanos = 1_000_000_000_123_457;
@@ -32,54 +32,11 @@ pub(crate) enum Happening {
 }
 
 #[derive(Debug)]
-struct Scheduled {
-    at: Nanos,
-    order: u64,
-    /// Which life of the engine it belongs to; 0: it outlives the engine.
-    life: u64,
-    what: Happening,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-impl Eq for Scheduled {}
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Scheduled {
-    /// The earliest is the greatest, for the heap.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.order).cmp(&(self.at, self.order))
-    }
-}
-
-/// FNV-1a over all that happened: two runs with one trace did the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Trace(pub(crate) u64);
-
-impl Trace {
-    pub(crate) fn add(&mut self, word: u64) {
-        self.0 = (self.0 ^ word).wrapping_mul(0x0000_0100_0000_01B3).rotate_left(23);
-    }
-
-    fn add_bytes(&mut self, bytes: &[u8]) {
-        bytes.chunks(8).for_each(|chunk| {
-            self.add(chunk.iter().fold(1, |word, &byte| word << 8 | u64::from(byte)))
-        });
-    }
-}
-
-#[derive(Debug)]
 pub(crate) struct World {
     pub(crate) plan: Plan,
     pub(crate) now: Nanos,
-    order: u64,
-    heap: BinaryHeap<Scheduled>,
+    /// What happens, and in which life of the engine; 0: it outlives the engine.
+    timeline: Timeline<(u64, Happening)>,
     life: u64,
     pub(crate) engine: Option<Engine>,
     /// What an engine that died left behind.
@@ -95,16 +52,6 @@ pub(crate) struct World {
     seen: BTreeSet<(Seen, u64)>,
 }
 
-/// What a run did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Report {
-    pub(crate) trace: Trace,
-    pub(crate) simulated: Nanos,
-    pub(crate) steps: u64,
-    pub(crate) events: u64,
-    pub(crate) seen: BTreeSet<(Seen, u64)>,
-}
-
 impl World {
     pub(crate) fn new(plan: &Plan) -> Self {
         let mut random = StdRng::seed_from_u64(plan.seed ^ 0x5EED);
@@ -115,8 +62,7 @@ impl World {
         let mut world = Self {
             plan: plan.clone(),
             now: START,
-            order: 0,
-            heap: BinaryHeap::new(),
+            timeline: Timeline::default(),
             life: 0,
             engine: None,
             left: None,
@@ -125,7 +71,7 @@ impl World {
             network: StdRng::seed_from_u64(random.next_u64()),
             tape: Vec::new(),
             packets: 0,
-            trace: Trace(0xCBF2_9CE4_8422_2325),
+            trace: Trace::default(),
             quiet_from,
             seen: BTreeSet::new(),
         };
@@ -142,44 +88,35 @@ impl World {
     }
 
     /// Runs to the quiet end and beyond, and looks at what is left.
-    pub(crate) fn run(mut self) -> Result<Report, (Nanos, Violation)> {
+    pub(crate) fn run(mut self) -> Result<Report<(Seen, u64)>, (Nanos, Violation)> {
         let end = self.quiet_from + self.plan.scale * 60;
         let mut steps = 0;
-        let mut events = 0;
-        while let Some(next) = self.heap.pop()
-            && next.at <= end
+        while let Some((at, (life, what))) = self.timeline.pop()
+            && at <= end
         {
-            debug_assert!(next.at >= self.now);
-            self.now = next.at;
+            debug_assert!(at >= self.now);
+            self.now = at;
             steps += 1;
-            if next.life != 0 && next.life != self.life {
+            if life != 0 && life != self.life {
                 continue;
             }
-            self.step(next).map_err(|violation| (self.now - START, violation))?;
-            events =
-                events.max(self.engine.as_ref().map_or(0, |engine| engine.region.feed().head()));
+            self.step(what).map_err(|violation| (self.now - START, violation))?;
         }
         self.recovered().map_err(|violation| (self.now - START, violation))?;
         self.seen.append(&mut self.oracle.seen);
-        Ok(Report {
-            trace: self.trace,
-            simulated: self.now - START,
-            steps,
-            events,
-            seen: self.seen,
-        })
+        let simulated = self.now - START;
+        Ok(Report { trace: self.trace, simulated, steps, seen: self.seen })
     }
 
     pub(crate) fn schedule(&mut self, at: Nanos, what: Happening) {
-        self.order += 1;
         let is_engines =
             matches!(what, Happening::Loop(_) | Happening::Registrar | Happening::Timer(_));
         let life = if is_engines { self.life } else { 0 };
-        self.heap.push(Scheduled { at: at.max(self.now), order: self.order, life, what });
+        self.timeline.push(at.max(self.now), (life, what));
     }
 
-    fn step(&mut self, next: Scheduled) -> Verdict {
-        let thread = match next.what {
+    fn step(&mut self, what: Happening) -> Verdict {
+        let thread = match what {
             Happening::Loop(which) => Some(Thread::Loop(which)),
             Happening::Registrar | Happening::Timer(_) => Some(Thread::Registrar),
             _ => None,
@@ -187,11 +124,11 @@ impl World {
         if let Some(thread) = thread
             && let Some(until) = self.held_up(thread)
         {
-            self.schedule(until, next.what);
+            self.schedule(until, what);
             return Ok(());
         }
         self.trace.add(self.now);
-        match next.what {
+        match what {
             Happening::ToEngine(peer, bytes) => {
                 self.trace.add_bytes(&bytes);
                 self.arrive(peer, bytes);

@@ -10,6 +10,9 @@ pub(crate) use calm::Calm;
 pub(crate) use members::{LeaseKey, Members, Owner};
 pub(crate) use proofs::Proofs;
 
+pub(crate) use heartline_test_support::must;
+pub(crate) use heartline_test_support::seeds::{Verdict, Violation};
+
 use heartline_client::Event;
 
 /// Each with what it says.
@@ -25,28 +28,6 @@ pub(crate) const INVARIANTS: [(&str, &str); 10] = [
     ("picks", "only what is listed and serving is picked, and nothing that is too old"),
     ("replaced", "of two agents with one identity at most one goes on"),
 ];
-
-/// An invariant that was broken.
-#[derive(Clone, Debug)]
-pub(crate) struct Violation {
-    pub(crate) invariant: &'static str,
-    pub(crate) what: String,
-}
-
-pub(crate) type Verdict = Result<(), Violation>;
-
-/// Returns a violation of an invariant unless something holds.
-macro_rules! must {
-    ($invariant:literal, $holds:expr, $($what:tt)+) => {
-        if !$holds {
-            return Err($crate::invariants::Violation {
-                invariant: $invariant,
-                what: format!($($what)+),
-            });
-        }
-    };
-}
-pub(crate) use must;
 
 /// What a run has come by, so that many runs can be asked whether they have tested it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

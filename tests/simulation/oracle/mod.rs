@@ -15,6 +15,9 @@ mod requests;
 pub(crate) use life::{Doing, Look};
 pub(crate) use requests::{ATTRIBUTES_MAX, DENIED, From};
 
+pub(crate) use heartline_test_support::must;
+pub(crate) use heartline_test_support::seeds::{Verdict, Violation};
+
 use crate::plan::Plan;
 use heartline::internals::clock::Nanos;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -29,16 +32,6 @@ pub(crate) enum Seen {
     /// The engine stopped in order: 0 by itself, 1 for a successor.
     Stop,
 }
-
-/// What the protocol does not allow.
-#[derive(Clone, Debug)]
-pub(crate) struct Violation {
-    /// Name of the invariant; `INVARIANTS` has its sentence.
-    pub(crate) invariant: &'static str,
-    pub(crate) what: String,
-}
-
-pub(crate) type Verdict = Result<(), Violation>;
 
 /// The invariants, by name.
 pub(crate) const INVARIANTS: [(&str, &str); 16] = [
@@ -89,17 +82,6 @@ pub(crate) const INVARIANTS: [(&str, &str); 16] = [
     ),
     ("recovery", "once faults end, every instance that lives is up and found, and nobody else is"),
 ];
-
-/// Refuses unless the condition holds.
-macro_rules! must {
-    ($invariant:literal, $condition:expr, $($what:tt)+) => {
-        if !$condition {
-            let what = format!($($what)+);
-            return Err($crate::oracle::Violation { invariant: $invariant, what });
-        }
-    };
-}
-pub(crate) use must;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {

@@ -6,13 +6,14 @@
 //! - [`Daemon`]: the program `heartlined` as a process of its own.
 //!
 //! [`Watcher`] is the other side of a watch.
-//! And [`lists`]: what a client believes of an engine, without one.
+//! [`lists`] is what a client believes of an engine, without one. [`seeds`] runs simulations.
 
 mod daemon;
 pub mod fleet;
 mod harness;
 pub mod lists;
 mod loopback;
+pub mod seeds;
 mod wait;
 mod watcher;
 
