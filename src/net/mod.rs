@@ -6,6 +6,7 @@
 mod address;
 mod bind;
 mod inherited;
+mod messages;
 mod push;
 mod receive;
 mod send;

@@ -57,7 +57,7 @@ impl Default for ReceiveBatch {
             vector.iov_base = buffer.as_mut_ptr().cast();
         }
         let headers = Box::new(std::array::from_fn(|at| {
-            let mut header = super::send::empty_header();
+            let mut header = super::messages::empty_header();
             header.msg_hdr.msg_name = names[at].0.as_mut_ptr().cast();
             header.msg_hdr.msg_iov = &raw mut vectors[at];
             header.msg_hdr.msg_iovlen = 1;

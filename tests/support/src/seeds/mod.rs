@@ -1,6 +1,7 @@
-//! Deterministic simulations of many seeds: a seed decides a plan with a list of faults, a run of the
-//! plan keeps every invariant or tells which one broke, and a failure is replayed with the fewest
-//! faults that cause it.
+//! Deterministic simulations of many seeds.
+//!
+//! A seed decides a plan with a list of faults. A run of the plan keeps every invariant, or tells
+//! which one broke. A failure is replayed with the fewest faults that cause it.
 
 mod fault;
 mod options;
